@@ -1,0 +1,171 @@
+"""Pretrained backbones by name: which exist, what they need, which of their layers adapt, and their weights.
+
+A name is whatever `timm.create_model` takes: a timm model (`vit_tiny_patch16_224.augreg_in21k`), `hf-hub:owner/name`,
+or `local-dir:/folder` (a `config.json` and a `model.safetensors` as timm writes them).
+Imports torch and timm; describing a backbone uses torch's meta device and reads no weights.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import resolve_data_config
+from torch import nn
+
+from glora_core.errors import BackboneUnknown, BackboneUnsupported
+from glora_core.space import LayerShape
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneSpec:
+    """Which backbone, and how it is created.
+
+    Args:
+        name: a name that `timm.create_model` resolves.
+        weights: a local weights file (safetensors or a torch checkpoint) to use instead of the name's own.
+        image_size: side of the square input in pixels, where it differs from the backbone's default.
+    """
+
+    name: str
+    weights: str | None = None
+    image_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """How an image becomes the backbone's input: the arguments of `timm.data.create_transform`."""
+
+    input_size: tuple[int, int, int]
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_pct: float
+    crop_mode: str
+
+    @staticmethod
+    def of(config: Mapping[str, Any]) -> "Transform":
+        """From a timm data config, or from a stored dict; other keys are ignored."""
+        return Transform(
+            tuple(config["input_size"]),
+            config["interpolation"],
+            tuple(config["mean"]),
+            tuple(config["std"]),
+            config["crop_pct"],
+            config["crop_mode"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneInfo:
+    """What a control plane must know of a backbone without holding its weights.
+
+    Attributes:
+        architecture: timm's name of the architecture.
+        parameters: number of parameters of the bare backbone.
+        layers: the layers that adapt, in forward order.
+        transform: the input transform.
+        source: where the weights come from, in words, or an empty string if there are none.
+        license: the licence timm records for the weights, or an empty string.
+    """
+
+    architecture: str
+    parameters: int
+    layers: tuple[LayerShape, ...]
+    transform: Transform
+    source: str
+    license: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; `from_dict` reads them back."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(stored: Mapping[str, Any]) -> "BackboneInfo":
+        """The info stored by `to_dict`."""
+        layers = tuple(LayerShape(**layer) for layer in stored["layers"])
+        rest = {key: stored[key] for key in ("architecture", "parameters", "source", "license")}
+        return BackboneInfo(layers=layers, transform=Transform.of(stored["transform"]), **rest)
+
+
+def describe(spec: BackboneSpec) -> BackboneInfo:
+    """The backbone's layers, sizes and transform, from torch's meta device.
+
+    Raises:
+        BackboneUnknown: no such name, or the weights file does not exist.
+        BackboneUnsupported: nothing in it can be adapted.
+    """
+    with torch.device("meta"):
+        model = _create(spec, num_classes=0, pretrained=False)
+    cfg = model.pretrained_cfg
+    source = spec.weights or cfg.get("file") or cfg.get("hf_hub_id") or cfg.get("url") or ""
+    if not source:
+        raise BackboneUnknown(f"backbone {spec.name!r} has no pretrained weights; give a file of weights or a name that has them")
+    return BackboneInfo(
+        architecture=cfg["architecture"],
+        parameters=sum(p.numel() for p in model.parameters()),
+        layers=adapted_layers(model),
+        transform=input_transform(model, spec),
+        source=str(source),
+        license=str(cfg.get("license") or ""),
+    )
+
+
+def load(spec: BackboneSpec, num_classes: int) -> nn.Module:
+    """The pretrained backbone in float32 and eval mode, with a fresh head of `num_classes` outputs.
+
+    Raises:
+        BackboneUnknown: the name or its weights cannot be resolved (a hub out of reach counts as such).
+    """
+    return _create(spec, num_classes=num_classes, pretrained=True).float().eval()
+
+
+def skeleton(spec: BackboneSpec, num_classes: int) -> nn.Module:
+    """The backbone without its pretrained weights, for loading a state dict that is already at hand."""
+    return _create(spec, num_classes=num_classes, pretrained=False).float().eval()
+
+
+def adapted_layers(model: nn.Module) -> tuple[LayerShape, ...]:
+    """The linear layers that adapt by default: all of them but the classifier.
+
+    Raises:
+        BackboneUnsupported: there is none.
+    """
+    head = set(model.get_classifier().modules()) if hasattr(model, "get_classifier") else set()
+    layers = tuple(
+        LayerShape(name, module.in_features, module.out_features)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module not in head
+    )
+    if not layers:
+        raise BackboneUnsupported(f"{type(model).__name__} has no linear layer to adapt; accepted are transformers such as timm's ViTs")
+    return layers
+
+
+def input_transform(model: nn.Module, spec: BackboneSpec) -> Transform:
+    """The transform of the model's pretrained configuration at the spec's image size."""
+    size = {"input_size": (3, spec.image_size, spec.image_size)} if spec.image_size else {}
+    return Transform.of(resolve_data_config(size, model=model))
+
+
+def _create(spec: BackboneSpec, *, num_classes: int, pretrained: bool) -> nn.Module:
+    if spec.weights is not None and not Path(spec.weights).is_file():
+        raise BackboneUnknown(f"weights file {spec.weights!r} of backbone {spec.name!r} does not exist or is not a file")
+    overlay = {"file": spec.weights, "custom_load": False} if spec.weights else None
+    try:
+        model: nn.Module = timm.create_model(
+            spec.name, pretrained=pretrained, num_classes=num_classes, img_size=spec.image_size, pretrained_cfg_overlay=overlay
+        )
+    except (RuntimeError, ValueError, AssertionError, OSError, TypeError, KeyError) as error:
+        raise BackboneUnknown(_explain(spec, error)) from error
+    return model
+
+
+def _explain(spec: BackboneSpec, error: Exception) -> str:
+    if isinstance(error, RuntimeError) and "Unknown model" in str(error):
+        near = timm.list_models(f"*{spec.name.split('.')[0][:12]}*")[:3]
+        hint = f"; near it: {', '.join(near)}" if near else ""
+        return f"backbone {spec.name!r} is not a timm model{hint}; `timm.list_models(pretrained=True)` lists them"
+    return f"backbone {spec.name!r} cannot be created: {type(error).__name__}: {error}"

@@ -1,0 +1,82 @@
+"""How good is a subnet: its accuracy and cross-entropy on a split, at the speed of the merged model.
+
+`SubnetScorer` writes merged weights into a plain network and runs that; nothing of GLoRA is left in the forward pass.
+Deterministic: batch size and number of threads are fixed by the caller and belong to an evaluation's identity.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from glora_core.data.images import ImageSplit
+from glora_core.space import SubnetConfig
+from glora_core.supernet import Supernet
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """accuracy: share of right answers, 0–1. loss: mean cross-entropy in nats. examples: how many were scored."""
+
+    accuracy: float
+    loss: float
+    examples: int
+
+
+@torch.inference_mode()
+def score(model: nn.Module, split: ImageSplit, batch_size: int) -> Score:
+    """Accuracy and mean cross-entropy of a model in eval mode on a split; sums are kept in float64."""
+    right, loss = 0, torch.zeros((), dtype=torch.float64)
+    for images, labels in split.batches(batch_size):
+        logits = model(images)
+        right += int((logits.argmax(-1) == labels).sum())
+        loss += F.cross_entropy(logits.double(), labels, reduction="sum").cpu()
+    return Score(right / len(split), float(loss) / len(split), len(split))
+
+
+class SubnetScorer:
+    """Scores one subnet config after another with a plain network.
+
+    Only layers whose config differs from the one loaded before are merged again, always from the untouched W0, so that
+    a score never depends on what was scored before.
+
+    Args:
+        supernet: the trained supernet.
+        plain: an unadapted network of the same architecture; its weights are overwritten.
+    """
+
+    def __init__(self, supernet: Supernet, plain: nn.Module) -> None:
+        self.supernet, self.plain = supernet, plain.eval()
+        give_biases(plain, supernet.merged_state(supernet.space.extreme(largest=True)))
+        self._slots: dict[str, Tensor] = dict(plain.state_dict(keep_vars=True))
+        with torch.no_grad():
+            for name, value in supernet.backbone.state_dict().items():
+                if name in self._slots:
+                    self._slots[name].copy_(value)
+        self._loaded: list[object] = [None] * len(supernet.space.layers)
+
+    def load(self, config: SubnetConfig) -> nn.Module:
+        """The plain network with a config merged into it."""
+        with torch.no_grad():
+            for index, layer in enumerate(config):
+                if self._loaded[index] != layer:
+                    merged = self.supernet.merged_layer(index, config)
+                    bias = f"{self.supernet.space.layers[index].name}.bias"
+                    if bias in self._slots and bias not in merged:
+                        self._slots[bias].zero_()
+                    for name, value in merged.items():
+                        self._slots[name].copy_(value)
+                    self._loaded[index] = layer
+        return self.plain
+
+    def score(self, config: SubnetConfig, split: ImageSplit, batch_size: int) -> Score:
+        """The score of a config on a split."""
+        return score(self.load(config), split, batch_size)
+
+
+def give_biases(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give linear layers of `model` a zero bias where `state` has one and they lack it."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and module.bias is None and f"{name}.bias" in state:
+            module.bias = nn.Parameter(torch.zeros(module.out_features, dtype=module.weight.dtype, device=module.weight.device))

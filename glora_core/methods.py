@@ -1,0 +1,46 @@
+"""Known methods as points of the space: LoRA, BitFit, SSF and the linear probe need no code of their own (DESIGN §3).
+
+Used as baselines, as finalists and as seeds of a search. Plain Python, no torch.
+"""
+
+from glora_core.errors import ConfigInvalid
+from glora_core.space import VECTOR, LayerConfig, SearchSpace, SubnetConfig, lora
+
+METHODS = ("linear-probe", "bitfit", "ssf", "lora")
+
+
+def method_layer(method: str, rank: int = 4) -> LayerConfig:
+    """The layer config that makes up a known method on every adapted layer.
+
+    Raises:
+        ConfigInvalid: the method is unknown.
+    """
+    layers = {
+        "linear-probe": LayerConfig(),
+        "bitfit": LayerConfig(E=VECTOR),
+        "ssf": LayerConfig(A=VECTOR, D=VECTOR, E=VECTOR),
+        "lora": LayerConfig(B=lora(rank)),
+    }
+    if method not in layers:
+        raise ConfigInvalid(f"method {method!r} is unknown; accepted: {', '.join(METHODS)}")
+    return layers[method]
+
+
+def method_config(space: SearchSpace, method: str, rank: int | None = None) -> SubnetConfig:
+    """A known method on all layers of a space; LoRA takes the space's largest rank unless one is given."""
+    return (method_layer(method, rank or space.max_rank),) * len(space.layers)
+
+
+def methods_within(space: SearchSpace, budget: int) -> dict[str, SubnetConfig]:
+    """The known methods over the space's layers that a budget admits, LoRA at the highest rank that fits, up to the space's own.
+
+    A method need not be in the space (its rank, say, may not be one of the space's); `space.contains` tells.
+    """
+    found: dict[str, SubnetConfig] = {}
+    for method in METHODS:
+        ranks = range(space.max_rank, 0, -1) if method == "lora" else (1,)
+        fitting = (method_config(space, method, rank) for rank in ranks)
+        config = next((c for c in fitting if space.parameters(c) <= budget), None)
+        if config is not None:
+            found[method] = config
+    return found

@@ -1,0 +1,48 @@
+"""What a strategy sees and says: evaluated subnets in, proposals out. Plain Python."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from glora_core.space import SubnetConfig, config_hash
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """A subnet with its measured fitness.
+
+    Attributes:
+        config: the subnet config.
+        accuracy: share of right answers on `val`, 0–1.
+        loss: mean cross-entropy on `val`, in nats.
+        parameters: trainable parameters, head not counted.
+    """
+
+    config: SubnetConfig
+    accuracy: float
+    loss: float
+    parameters: int
+
+    @property
+    def order(self) -> tuple[float, float, int, str]:
+        """Sort key, best first: accuracy, then the lower loss, then fewer parameters, then the hash so that no tie is left."""
+        return (-self.accuracy, self.loss, self.parameters, config_hash(self.config))
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A candidate before its evaluation.
+
+    Attributes:
+        config: the subnet config, within the budget.
+        operator: what made it: `seed`, `random`, `crossover` or `mutation`.
+        parents: hashes of the configs it was made from.
+    """
+
+    config: SubnetConfig
+    operator: str
+    parents: tuple[str, ...] = ()
+
+
+def rank(history: Iterable[Evaluated]) -> list[Evaluated]:
+    """The distinct evaluated subnets, best first."""
+    return sorted({config_hash(e.config): e for e in history}.values(), key=lambda e: e.order)

@@ -1,0 +1,1 @@
+"""The service around glora_core: store, scheduler, cluster, API, dashboard and client."""

@@ -1,0 +1,171 @@
+"""The supernet trained by Ray Train: one or many workers, a checkpoint every few epochs, resumed after any loss.
+
+Progress reaches the caller through a small actor, since Ray Train's controller runs elsewhere.
+"""
+
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import torch
+import torch.distributed as dist
+from fsspec import AbstractFileSystem
+from pyarrow.fs import FSSpecHandler, PyFileSystem
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from glora_core.errors import Diverged
+from glora_core.training import Progress, Trainer, TrainingSettings
+from services.cluster.workload import Workload, settle
+
+_STATE = "state.pt"
+_CHECKPOINTS = 10
+_POLL_SECONDS = 0.3
+
+
+@ray.remote(num_cpus=0)
+class ProgressLog:
+    """Collects epochs reported by the first worker until the caller fetches them."""
+
+    def __init__(self) -> None:
+        self._rows: list[Progress] = []
+
+    def push(self, row: Progress) -> None:
+        """Add a finished epoch."""
+        self._rows.append(row)
+
+    def drain(self) -> list[Progress]:
+        """All epochs since the last call."""
+        rows, self._rows = self._rows, []
+        return rows
+
+
+def train_supernet(
+    workload: "ray.ObjectRef[Workload]",
+    settings: TrainingSettings,
+    *,
+    workers: int,
+    use_gpu: bool,
+    run_name: str,
+    filesystem: AbstractFileSystem,
+    folder: str,
+    on_epoch: Callable[[Progress], None],
+) -> dict[str, Any]:
+    """Train a supernet; returns the trainer's last state (`trainable`, `optimizer`, `epoch`).
+
+    A run of the same name in the same folder is resumed from its last checkpoint.
+
+    Args:
+        workload: reference to the backbone, space and splits.
+        filesystem, folder: where checkpoints go; must be reachable from every node.
+        on_epoch: called in this process for each finished epoch.
+
+    Raises:
+        Diverged: a loss was not finite.
+    """
+    log = ProgressLog.remote()
+    trainer = TorchTrainer(
+        _train_worker,
+        train_loop_config={"workload": [workload], "settings": settings.to_dict(), "use_gpu": use_gpu, "log": log},
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker={"GPU": 1} if use_gpu else {"CPU": 1}),
+        run_config=RunConfig(
+            name=run_name,
+            storage_path=folder,
+            storage_filesystem=PyFileSystem(FSSpecHandler(filesystem)),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            failure_config=FailureConfig(max_failures=3),
+        ),
+    )
+    with _following(log, on_epoch):
+        result = _fit(trainer)
+    assert result.checkpoint is not None
+    with result.checkpoint.as_directory() as local:
+        state: dict[str, Any] = torch.load(Path(local) / _STATE, map_location="cpu", weights_only=True)
+    return state
+
+
+def _fit(trainer: TorchTrainer) -> ray.train.Result:
+    try:
+        return trainer.fit()
+    except Exception as error:
+        diverged = _find(error, Diverged)
+        raise diverged if diverged else error
+
+
+def _train_worker(config: dict[str, Any]) -> None:
+    """Runs in every worker."""
+    device = settle(config["use_gpu"])
+    workload: Workload = ray.get(config["workload"][0])
+    settings = TrainingSettings(**config["settings"])
+    supernet = workload.supernet(settings).to(device)
+    trainer = Trainer(supernet, workload.train.to(device), settings)
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is not None:
+        with checkpoint.as_directory() as folder:
+            trainer.load_state(torch.load(Path(folder) / _STATE, map_location="cpu", weights_only=True))
+    first = not dist.is_initialized() or dist.get_rank() == 0
+    every = max(1, settings.epochs // _CHECKPOINTS)
+
+    def report(progress: Progress) -> None:
+        if first:
+            config["log"].push.remote(progress)
+        if progress.epoch % every and progress.epoch != settings.epochs:
+            return
+        if not first:
+            ray.train.report({"epoch": progress.epoch})
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            torch.save(trainer.state(), Path(folder) / _STATE)
+            ray.train.report({"epoch": progress.epoch, "loss": progress.loss}, checkpoint=Checkpoint.from_directory(folder))
+
+    trainer.fit(report)
+
+
+class _following:
+    """Calls `on_epoch` for what the log collects, from a thread, while the block runs; an error of the callback is raised at the end."""
+
+    def __init__(self, log: Any, on_epoch: Callable[[Progress], None]) -> None:
+        self._log, self._on_epoch = log, on_epoch
+        self._done, self._error = threading.Event(), None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._done.set()
+        self._thread.join()
+        if kind is None and self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        last = False
+        while not last and self._error is None:
+            last = self._done.wait(_POLL_SECONDS)
+            try:
+                for row in ray.get(self._log.drain.remote()):
+                    self._on_epoch(row)
+            except Exception as error:
+                self._error = error
+
+
+def _find(error: BaseException, kind: type[Diverged]) -> Diverged | None:
+    """An error of a kind among the causes of another, or in the text that a worker sent."""
+    for cause in _causes(error):
+        if isinstance(cause, kind):
+            return cause
+        if kind.__name__ in str(cause):
+            line = next(line for line in reversed(str(cause).splitlines()) if kind.__name__ in line)
+            return kind(line.partition(": ")[2] or line)
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        yield from getattr(error, "worker_failures", {}).values()
+        error = getattr(error, "cause", None) or error.__cause__

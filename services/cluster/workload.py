@@ -1,0 +1,43 @@
+"""What a job's Ray workers need, put into the object store once, so that each node receives it once."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from glora_core.data.images import ImageSplit
+from glora_core.space import SearchSpace, decode
+from glora_core.supernet import Supernet
+from glora_core.training import TrainingSettings
+
+THREADS = 1
+"""Threads of every training and evaluating process: part of an evaluation's protocol, so results do not depend on the machine."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A backbone with a head of the right size, the space over it, and the splits that workers train and score on."""
+
+    plain: nn.Module
+    space: SearchSpace
+    train: ImageSplit
+    val: ImageSplit
+
+    def supernet(self, settings: TrainingSettings, state: dict[str, Tensor] | None = None) -> Supernet:
+        """A supernet of its own over a copy of the backbone, with a trained state if one is given.
+
+        A fixed subnet trained from scratch gets a supernet no larger than itself.
+        """
+        alone = settings.fixed is not None and settings.start is None
+        space = self.space.covering(decode(settings.fixed or "")) if alone else self.space
+        supernet = Supernet(deepcopy(self.plain), space, settings.entanglement, settings.seed)
+        if state is not None:
+            supernet.load_trainable_state(state)
+        return supernet
+
+
+def settle(use_gpu: bool) -> torch.device:
+    """Prepare this process for deterministic work; returns the device to use."""
+    torch.set_num_threads(THREADS)
+    return torch.device("cuda" if use_gpu else "cpu")

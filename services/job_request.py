@@ -1,0 +1,179 @@
+"""What a job asks for: the typed request that the API checks, the store keeps and the runner obeys.
+
+Pydantic at the edge; `space_of`, `training_of` and `evolution_of` turn it into glora_core's own settings.
+Imports neither torch nor ray.
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from glora_core.search import EvolutionSettings
+from glora_core.space import LayerShape, SearchSpace
+
+_SUFFIX = {"": 1, "k": 1_000, "m": 1_000_000}
+
+
+def parse_budget(value: Any) -> Any:
+    """A number of parameters written as 100000, "100k" or "1.5M"; anything else is left for pydantic to refuse."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKmM]?)\s*", value)
+        if not match:
+            raise ValueError(f"{value!r} is not a number of parameters; write it like 100000, 100k or 1.5M")
+        return round(float(match[1]) * _SUFFIX[match[2].lower()])
+    return value
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BackboneRequest(_Strict):
+    """Which pretrained backbone."""
+
+    name: str = Field(
+        min_length=1,
+        max_length=300,
+        description="Any name that `timm.create_model` takes: a timm model, `hf-hub:owner/name`, or `local-dir:/folder`.",
+        examples=["vit_tiny_patch16_224.augreg_in21k"],
+    )
+    weights: str | None = Field(
+        None, description="Local weights file, readable by the service, instead of the name's own weights.", examples=[None]
+    )
+    image_size: int | None = Field(
+        None, ge=4, le=2048, description="Side of the square input, in pixels; the backbone's own if absent.", examples=[None]
+    )
+
+
+class DataRequest(_Strict):
+    """Which labelled images."""
+
+    path: str = Field(
+        min_length=1,
+        description="Folder readable by the service: `train/`, `val/` and optionally `test/` with one folder per class, or VTAB-1K list files.",
+        examples=["/data/flowers"],
+    )
+
+
+class SpaceRequest(_Strict):
+    """What may be chosen in each adapted layer."""
+
+    ranks: list[Annotated[int, Field(ge=1, le=256)]] = Field([4], min_length=1, max_length=8, description="Ranks of low-rank choices.")
+    choices: dict[Literal["A", "B", "C", "D", "E"], list[Literal["lora", "vector", "scalar", "none"]]] = Field(
+        {},
+        description="Allowed choices per support tensor; a tensor that is not named may take all of its choices.",
+        examples=[{"A": ["vector", "none"]}],
+    )
+
+
+class TrainingRequest(_Strict):
+    """How the supernet is trained."""
+
+    epochs: int = Field(60, ge=1, le=10_000, description="Passes over the training split.")
+    batch_size: int = Field(50, ge=1, le=4096, description="Images of a step, over all workers together.")
+    learning_rate: float = Field(3e-3, gt=0, le=10, description="Peak learning rate of AdamW; cosine schedule with linear warm-up.")
+    weight_decay: float = Field(1e-4, ge=0, le=10, description="Decoupled weight decay.")
+    warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps spent warming up.")
+    policy: Literal["random", "sandwich"] = Field(
+        "sandwich",
+        description="`random`: one random subnet per step, as in the paper. `sandwich`: the largest subnet on the labels and a random one distilled from it.",
+    )
+    entanglement: Literal["normalised", "paper"] = Field("normalised", description="How the choices of one tensor share numbers.")
+    workers: int = Field(1, ge=1, le=64, description="Ray Train workers.")
+    use_gpu: bool = Field(False, description="Train and evaluate on GPUs, one per worker and evaluator.")
+
+
+class SearchRequest(_Strict):
+    """How configurations are searched; the defaults are the paper's."""
+
+    population: int = Field(50, ge=1, le=10_000, description="Candidates per generation.")
+    generations: int = Field(20, ge=1, le=10_000, description="Generations.")
+    parents: int = Field(10, ge=1, le=10_000, description="Best subnets so far that may have children.")
+    crossover: int | None = Field(None, ge=0, description="Children by crossover per generation; half the population if absent.")
+    mutation: int | None = Field(
+        None, ge=0, description="Children by mutation per generation; half the population if absent. The rest is random."
+    )
+    mutation_probability: float = Field(0.2, ge=0, le=1, description="Chance of each layer to be redrawn in a mutation.")
+    seed_known_methods: bool = Field(True, description="Put the known methods that fit the budget into the first generation.")
+    evaluators: int = Field(0, ge=0, le=1024, description="Ray actors that evaluate candidates; 0: one per CPU (or GPU) of the cluster.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "SearchRequest":
+        children = self.children()
+        if sum(children) > self.population:
+            raise ValueError(f"crossover {children[0]} and mutation {children[1]} together exceed the population of {self.population}")
+        return self
+
+    def children(self) -> tuple[int, int]:
+        """Children by crossover and by mutation, with absent ones filled in from what is left of the population."""
+        half = self.population // 2
+        crossover = self.crossover if self.crossover is not None else min(half, self.population - (self.mutation or 0))
+        mutation = self.mutation if self.mutation is not None else min(half, self.population - crossover)
+        return max(crossover, 0), max(mutation, 0)
+
+
+class FinalsRequest(_Strict):
+    """The last round: the best few candidates, and the known methods within the budget, each trained alone and compared on val."""
+
+    candidates: int = Field(
+        3, ge=0, le=50, description="Best distinct candidates to train alone; 0: the search's winner is exported as it is in the supernet."
+    )
+    epochs: int | None = Field(None, ge=1, le=10_000, description="Epochs of each finalist; those of the supernet if absent.")
+    learning_rate: float | None = Field(
+        None, gt=0, le=10, description="Peak learning rate of each finalist; that of the supernet if absent."
+    )
+
+
+class JobRequest(_Strict):
+    """One job: adapt a backbone to a data set within a parameter budget."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "flowers",
+                    "backbone": {"name": "vit_tiny_patch16_224.augreg_in21k"},
+                    "data": {"path": "/data/flowers"},
+                    "budget": "100k",
+                    "search": {"population": 50, "generations": 20},
+                    "seed": 0,
+                }
+            ]
+        }
+    )
+
+    name: str = Field("", max_length=120, description="Name for humans; the data folder's name if empty.")
+    backbone: BackboneRequest
+    data: DataRequest
+    budget: Annotated[int, BeforeValidator(parse_budget), Field(ge=0)] = Field(
+        description="Upper bound on trainable parameters, head not counted; a number, or text such as `100k` or `1.5M`.", examples=["100k"]
+    )
+    space: SpaceRequest = SpaceRequest()
+    training: TrainingRequest = TrainingRequest()
+    search: SearchRequest = SearchRequest()
+    finals: FinalsRequest = FinalsRequest()
+    baselines: bool = Field(
+        False, description="Also train linear probe, BitFit and LoRA alone within the budget and report their accuracy."
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="Of everything random in the job.")
+
+
+def space_of(request: JobRequest, layers: tuple[LayerShape, ...]) -> SearchSpace:
+    """The search space over a backbone's layers. Raises ConfigInvalid where a tensor cannot take a choice."""
+    return SearchSpace.of(layers, request.space.ranks, dict(request.space.choices))
+
+
+def evolution_of(request: JobRequest) -> EvolutionSettings:
+    """The settings of the search."""
+    search = request.search
+    crossover, mutation = search.children()
+    return EvolutionSettings(
+        population=search.population,
+        generations=search.generations,
+        parents=search.parents,
+        crossover=crossover,
+        mutation=mutation,
+        mutation_probability=search.mutation_probability,
+        seed_known_methods=search.seed_known_methods,
+    )

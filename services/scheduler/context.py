@@ -1,0 +1,74 @@
+"""What every phase of a running job has at hand: the lease, the store, the request, and the search space."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from glora_core.backbones import BackboneInfo, BackboneSpec
+from glora_core.data.folders import ImageFolder, scan
+from glora_core.errors import DataInvalid
+from glora_core.space import SearchSpace
+from services.job_request import JobRequest, space_of
+from services.settings import Settings
+from services.store import events, jobs
+from services.store.blobs import BlobStore
+from services.store.database import Database
+from services.store.jobs import Lease
+from services.store.models import Job
+
+
+@dataclass
+class RunContext:
+    """One job under one lease. Everything that is written goes through `fenced`.
+
+    Args:
+        workdir: a folder of this runner's own, gone when it ends.
+    """
+
+    settings: Settings
+    database: Database
+    blobs: BlobStore
+    lease: Lease
+    request: JobRequest
+    info: BackboneInfo
+    data_facts: dict[str, Any]
+    workdir: Path
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """The search space that the job asks for."""
+        return space_of(self.request, self.info.layers)
+
+    @cached_property
+    def data(self) -> ImageFolder:
+        """The data set, scanned again. Raises DataInvalid if it is not what was submitted."""
+        found = scan(self.request.data.path)
+        if found.fingerprint != self.data_facts["fingerprint"]:
+            raise DataInvalid(f"data folder {self.request.data.path!r} has changed since the job was submitted; submit it again")
+        return found
+
+    @property
+    def spec(self) -> BackboneSpec:
+        """The backbone that the job asks for."""
+        return BackboneSpec(**self.request.backbone.model_dump())
+
+    @contextmanager
+    def fenced(self) -> Iterator[tuple[Session, Job]]:
+        """A write transaction under the job's lease. Raises LeaseLost if another runner owns the job."""
+        with jobs.fenced(self.database, self.lease) as pair:
+            yield pair
+
+    def emit(self, kind: str, data: dict[str, Any]) -> None:
+        """Append an event to the job's log."""
+        with self.fenced() as (session, _):
+            events.append(session, self.lease.job_id, kind, data)
+
+    def enter(self, phase: str) -> None:
+        """Note the phase that the job has reached."""
+        with self.fenced() as (session, job):
+            jobs.enter_phase(session, job, phase)

@@ -1,0 +1,33 @@
+"""Describes one requested backbone and stores the answer; a process of its own, since it loads torch and timm.
+
+Started by a scheduler as `python -m services.scheduler.describe KEY`.
+"""
+
+import argparse
+
+from glora_core.backbones import BackboneSpec, describe
+from glora_core.errors import GloraError
+from services.settings import get_settings
+from services.store import backbones
+from services.store.database import Database
+from services.store.models import Backbone
+
+
+def main() -> None:
+    """Entry point of the process."""
+    parser = argparse.ArgumentParser(description="Describes one requested backbone; started by a scheduler.")
+    parser.add_argument("key")
+    key: str = parser.parse_args().key
+    database = Database(get_settings().resolved_database_url)
+    with database.read() as session:
+        spec = session.get_one(Backbone, key).spec
+    try:
+        info, error = describe(BackboneSpec(**spec)).to_dict(), None
+    except GloraError as refusal:
+        info, error = None, str(refusal)
+    with database.write() as session:
+        backbones.describe(session, key, info=info, error=error)
+
+
+if __name__ == "__main__":
+    main()

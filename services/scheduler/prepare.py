@@ -1,0 +1,55 @@
+"""Phase `prepare`: data checked again, images and backbone loaded, everything put into Ray's object store once."""
+
+import hashlib
+from dataclasses import dataclass
+
+import ray
+from torch import nn
+
+from glora_core.backbones import load
+from glora_core.data.images import ImageSplit, load_split
+from services.cluster.workload import Workload
+from services.scheduler.context import RunContext
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The job's inputs, here and in the object store.
+
+    Attributes:
+        workload: reference for the workers; `local` is the same object here.
+        test: reference to the test split, or None if there is none.
+        weights_hash: sha256 (hex) of the backbone's weights, head left out.
+    """
+
+    workload: "ray.ObjectRef[Workload]"
+    local: Workload
+    test: "ray.ObjectRef[ImageSplit] | None"
+    weights_hash: str
+
+
+def prepare(context: RunContext) -> Prepared:
+    """Load and share a job's inputs.
+
+    Raises:
+        DataInvalid: the data changed or cannot be read.
+        BackboneUnknown: the backbone's weights are out of reach.
+    """
+    data = context.data
+    context.space.check_budget(context.request.budget)
+    splits = {name: load_split(data, name, context.info.transform) for name in data.splits}
+    plain = load(context.spec, len(data.classes))
+    local = Workload(plain, context.space, splits["train"], splits["val"])
+    test = ray.put(splits["test"]) if "test" in splits else None
+    return Prepared(ray.put(local), local, test, weights_hash(plain))
+
+
+def weights_hash(plain: nn.Module) -> str:
+    """sha256 (hex) over names and values of a network's tensors, its freshly made head left out."""
+    head = {id(p) for p in plain.get_classifier().parameters()}
+    digest = hashlib.sha256()
+    for name, value in sorted(plain.state_dict(keep_vars=True).items()):
+        if id(value) not in head:
+            digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

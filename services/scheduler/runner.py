@@ -1,0 +1,206 @@
+"""The runner of one job: its only Ray driver, from claim to result, in a process of its own.
+
+Started by a scheduler as `python -m services.scheduler.runner JOB OWNER EPOCH`. A heartbeat thread renews the lease;
+when the lease is lost, or a cancellation is asked for, the process ends at once, and Ray frees all that it held.
+Exit status: 0, the job is over; 2, another runner owns it; 3, a failure worth another attempt.
+"""
+
+import argparse
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from pathlib import Path
+from types import FrameType
+
+import ray
+import torch
+from ray.exceptions import RayActorError, RayError, RayTaskError, WorkerCrashedError
+from sqlalchemy.exc import SQLAlchemyError
+
+from glora_core.backbones import BackboneInfo
+from glora_core.errors import BackboneUnknown, BudgetInfeasible, DataInvalid, Diverged, ExportMismatch
+from services.cluster.pool import EvaluatorPool, WorkerLost, pool_size
+from services.cluster.workload import settle
+from services.job_request import JobRequest
+from services.scheduler.context import RunContext
+from services.scheduler.exporting import export
+from services.scheduler.finals import Finalist, finals
+from services.scheduler.prepare import prepare
+from services.scheduler.searching import search
+from services.scheduler.supernets import supernet_settings, train_or_find
+from services.settings import Settings, get_settings
+from services.store import jobs
+from services.store.blobs import BlobMissing, BlobStore
+from services.store.database import Database
+from services.store.errors import LeaseLost
+from services.store.jobs import Lease
+from services.store.models import Backbone
+
+log = logging.getLogger("glora.runner")
+
+OVER, LOST, RETRY, STOPPED = 0, 2, 3, 143
+
+_REASONS: tuple[tuple[tuple[type[BaseException], ...], str, bool], ...] = (
+    ((DataInvalid,), "data_invalid", False),
+    ((BackboneUnknown,), "backbone_unavailable", False),
+    ((BudgetInfeasible,), "budget_infeasible", False),
+    ((Diverged,), "diverged", False),
+    ((ExportMismatch,), "export_mismatch", False),
+    ((BlobMissing,), "artifact_unavailable", True),
+    ((torch.OutOfMemoryError, MemoryError), "out_of_memory", False),
+    ((WorkerLost, RayActorError, WorkerCrashedError), "worker_lost", True),
+    ((SQLAlchemyError,), "database_unavailable", True),
+)
+"""Typed reason of a failure by exception, and whether another attempt may help."""
+
+
+def run_job(context: RunContext) -> None:
+    """All phases of a job, in order; each finds what an earlier attempt has stored."""
+    context.enter("prepare")
+    prepared = prepare(context)
+    context.enter("train")
+    key, state = train_or_find(context, prepared.workload, prepared.weights_hash)
+    context.enter("search")
+    training = context.request.training
+    settings = supernet_settings(context)
+    size = pool_size(context.request.search.evaluators, training.use_gpu)
+    pool = EvaluatorPool(prepared.workload, ray.put(state), settings, size, training.use_gpu)
+    try:
+        ranked = search(context, key, pool)
+    finally:
+        pool.close()
+    context.enter("finals")
+    outcome = finals(context, prepared, ranked, Finalist("search", ranked[0], key, settings))
+    context.enter("export")
+    export(context, prepared, outcome)
+
+
+def classify(error: BaseException) -> tuple[str, bool]:
+    """The typed reason of a failure, and whether another attempt may help."""
+    cause = error.cause if isinstance(error, RayTaskError) and error.cause is not None else error
+    for kinds, reason, retry in _REASONS:
+        if isinstance(cause, kinds):
+            return reason, retry
+    return ("worker_lost", True) if isinstance(cause, RayError) else ("internal_error", False)
+
+
+def attempt(settings: Settings, database: Database, lease: Lease) -> int:
+    """Run a job under a lease; returns the exit status."""
+    workdir = Path(tempfile.mkdtemp(prefix=f"glora-{lease.job_id}-"))
+    try:
+        context = open_context(settings, database, lease, workdir)
+        ray.init(address=settings.ray_address, _node_ip_address="127.0.0.1", log_to_driver=False, logging_level=logging.WARNING)
+        signal.signal(signal.SIGTERM, _stop)
+        settle(use_gpu=False)
+        run_job(context)
+        return OVER
+    except LeaseLost as error:
+        log.warning("%s", error)
+        return LOST
+    except Exception as error:
+        log.exception("job %s failed", lease.job_id)
+        return record_failure(settings, database, lease, error)
+    finally:
+        shutil.rmtree(workdir, ignore_errors=True)
+
+
+def open_context(settings: Settings, database: Database, lease: Lease, workdir: Path) -> RunContext:
+    """The context of a claimed job, from its row."""
+    with database.read() as session:
+        job = jobs.get(session, lease.job_id)
+        backbone = session.get_one(Backbone, job.backbone_key)
+        assert backbone.info is not None
+        return RunContext(
+            settings=settings,
+            database=database,
+            blobs=BlobStore(settings.resolved_artifacts_url, settings.artifacts_endpoint),
+            lease=lease,
+            request=JobRequest.model_validate(job.request),
+            info=BackboneInfo.from_dict(backbone.info),
+            data_facts=job.data,
+            workdir=workdir,
+        )
+
+
+def record_failure(settings: Settings, database: Database, lease: Lease, error: BaseException) -> int:
+    """Requeue the job if another attempt may help and is left, else fail it with its reason; returns the exit status."""
+    reason, retry = classify(error)
+    detail = "".join(traceback.format_exception(error))[-20_000:]
+    try:
+        with jobs.fenced(database, lease) as (session, job):
+            job.attempts += 1
+            if retry and job.attempts < settings.max_attempts:
+                jobs.release(session, job)
+                return RETRY
+            jobs.fail(session, job, reason, _headline(error), detail)
+    except LeaseLost:
+        return LOST
+    return OVER
+
+
+def _headline(error: BaseException) -> str:
+    cause = error.cause if isinstance(error, RayTaskError) and error.cause is not None else error
+    lines = [line for line in str(cause).splitlines() if line.strip()]
+    return (lines[-1] if isinstance(cause, RayError) and lines else lines[0] if lines else type(cause).__name__)[:2000]
+
+
+class Heartbeat(threading.Thread):
+    """Renews the lease, and ends the process when the lease is lost or the job is cancelled."""
+
+    def __init__(self, settings: Settings, database: Database, lease: Lease) -> None:
+        super().__init__(daemon=True, name="heartbeat")
+        self._settings, self._database, self._lease = settings, database, lease
+
+    def run(self) -> None:
+        """Beat until the process ends."""
+        renewed = time.monotonic()
+        while True:
+            try:
+                if jobs.renew(self._database, self._lease, self._settings.lease_seconds):
+                    self._cancel()
+                renewed = time.monotonic()
+            except LeaseLost:
+                os._exit(LOST)
+            except SQLAlchemyError:
+                log.warning("lease of %s not renewed", self._lease.job_id, exc_info=True)
+                if time.monotonic() - renewed > self._settings.lease_seconds:
+                    os._exit(LOST)
+            time.sleep(self._settings.heartbeat_seconds)
+
+    def _cancel(self) -> None:
+        with jobs.fenced(self._database, self._lease) as (session, job):
+            jobs.cancelled(session, job)
+        log.info("job %s cancelled", self._lease.job_id)
+        os._exit(OVER)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    os._exit(STOPPED)
+
+
+def main() -> int:
+    """Entry point of the process."""
+    parser = argparse.ArgumentParser(description="Runs one claimed job; started by a scheduler.")
+    parser.add_argument("job")
+    parser.add_argument("owner")
+    parser.add_argument("epoch", type=int)
+    arguments = parser.parse_args()
+    settings = get_settings()
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    database = Database(settings.resolved_database_url)
+    lease = Lease(arguments.job, arguments.owner, arguments.epoch)
+    heartbeat = Heartbeat(settings, database, lease)
+    heartbeat.start()
+    return attempt(settings, database, lease)
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    os._exit(status)

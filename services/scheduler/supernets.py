@@ -1,0 +1,169 @@
+"""Phase `train`, and everything else that trains: supernets are looked up by their key, and trained only on a miss.
+
+A subnet trained alone is the supernet of policy `fixed`, so finalists and known methods are stored and found again in
+the very same way.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import ray
+from sqlalchemy.orm import Session
+from torch import Tensor
+
+import glora_core
+from glora_core.export import load_state, save_state
+from glora_core.space import SubnetConfig, encode
+from glora_core.training import Progress, TrainingSettings
+from services.cluster.training import train_supernet
+from services.cluster.workload import Workload
+from services.scheduler.context import RunContext
+from services.store import artifacts, events, search_state
+from services.store.models import Artifact, Supernet
+
+
+def supernet_settings(context: RunContext) -> TrainingSettings:
+    """How the job's supernet is trained."""
+    asked = context.request.training.model_dump(exclude={"workers", "use_gpu"})
+    return TrainingSettings(**asked, seed=context.request.seed)
+
+
+def alone_settings(context: RunContext, config: SubnetConfig, start: str | None) -> TrainingSettings:
+    """How a finalist is trained: as the supernet, but always the same config, with the finals' own epochs and rate.
+
+    `start` is the key of the supernet whose weights it is trained on from; None: from scratch.
+    """
+    training, finals = context.request.training, context.request.finals
+    return TrainingSettings(
+        epochs=finals.epochs or training.epochs,
+        batch_size=training.batch_size,
+        learning_rate=finals.learning_rate or training.learning_rate,
+        weight_decay=training.weight_decay,
+        warmup=training.warmup,
+        policy="fixed",
+        fixed=encode(config),
+        start=start,
+        entanglement=training.entanglement,
+        seed=context.request.seed,
+    )
+
+
+def recipe_of(context: RunContext, weights_hash: str, settings: TrainingSettings) -> dict[str, Any]:
+    """All that determines a trained supernet; its hash is the supernet's key."""
+    return {
+        "weights": weights_hash,
+        "data": context.data_facts["fingerprint"],
+        "space": {
+            "ranks": list(context.space.ranks),
+            "kinds": [[t, list(k)] for t, k in context.space.kinds],
+            "layers": [s.name for s in context.space.layers],
+        },
+        "transform": context.info.to_dict()["transform"],
+        "training": settings.to_dict(),
+        "workers": context.request.training.workers if settings.policy != "fixed" else 1,
+        "code": glora_core.__version__,
+    }
+
+
+def key_of(recipe: Mapping[str, Any]) -> str:
+    """sha256 (hex) of a recipe."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
+def stored_state(context: RunContext, key: str) -> dict[str, Tensor] | None:
+    """The trainable state of a stored supernet; None if there is none. Raises BlobMissing if its bytes are gone."""
+    with context.database.read() as session:
+        row = search_state.supernet(session, key)
+        artifact = session.get(Artifact, row.artifact_id) if row else None
+    if artifact is None:
+        return None
+    return load_state(context.blobs.fetch(artifact.sha256, context.workdir / artifact.name))
+
+
+def train_or_find(context: RunContext, workload: "ray.ObjectRef[Workload]", weights_hash: str) -> tuple[str, dict[str, Tensor]]:
+    """The key and trainable state of the job's supernet, trained by Ray Train if it is not stored yet.
+
+    Raises:
+        Diverged: training produced a loss that is not finite.
+    """
+    settings = supernet_settings(context)
+    recipe = recipe_of(context, weights_hash, settings)
+    key = key_of(recipe)
+    state = stored_state(context, key)
+    if state is None:
+        state = _train(context, workload, settings, recipe, key)
+    else:
+        context.emit("supernet_found", {"supernet": key})
+    with context.fenced() as (_, job):
+        job.supernet_key = key
+    return key, state
+
+
+def _train(
+    context: RunContext, workload: "ray.ObjectRef[Workload]", settings: TrainingSettings, recipe: dict[str, Any], key: str
+) -> dict[str, Tensor]:
+    training = context.request.training
+    history = _History(context)
+    filesystem, root = context.blobs.training_folder()
+    result = train_supernet(
+        workload,
+        settings,
+        workers=training.workers,
+        use_gpu=training.use_gpu,
+        run_name=f"{context.lease.job_id}-{key[:12]}",
+        filesystem=filesystem,
+        folder=root,
+        on_epoch=history,
+    )
+    state: dict[str, Tensor] = result["trainable"]
+    artifact = store_state(context, state, key)
+    with context.fenced() as (session, job):
+        store_supernet(session, key, recipe, history.rows(session, job.id), artifact)
+        job.attempts = 0
+    filesystem.rm(f"{root}/{context.lease.job_id}-{key[:12]}", recursive=True)
+    return state
+
+
+def store_state(context: RunContext, state: dict[str, Tensor], key: str) -> Artifact:
+    """Make a trainable state durable; returns the artifact row to add with its supernet."""
+    path = context.workdir / f"supernet-{key[:12]}.safetensors"
+    save_state(path, state)
+    return artifacts.stored(context.blobs, path, "supernet", context.lease.job_id)
+
+
+def store_supernet(session: Session, key: str, recipe: dict[str, Any], history: Sequence[dict[str, Any]], artifact: Artifact) -> None:
+    """Add a trained supernet and its artifact; keeps the one that is there if another job was first."""
+    if session.get(Supernet, key) is not None:
+        return
+    session.add(artifact)
+    session.flush()
+    seconds = history[-1]["seconds"] if history else 0.0
+    row = Supernet(key=key, recipe=recipe, history=list(history), artifact_id=artifact.id, seconds=seconds, created_at=datetime.now(UTC))
+    session.add(row)
+    session.flush()
+
+
+class _History:
+    """Writes each epoch as an event, and gathers the loss curve of all attempts from those events."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+
+    def __call__(self, row: Progress) -> None:
+        self._context.emit("epoch", epoch_event(row))
+
+    def rows(self, session: Session, job_id: str) -> list[dict[str, Any]]:
+        """The last report of every epoch, in order."""
+        found, last = dict[int, dict[str, Any]](), 0
+        while page := events.after(session, job_id, last):
+            found |= {event.data["epoch"]: event.data for event in page if event.kind == "epoch"}
+            last = page[-1].sequence
+        return [found[epoch] for epoch in sorted(found)]
+
+
+def epoch_event(row: Progress) -> dict[str, Any]:
+    """The payload of an epoch's event."""
+    return {"epoch": row.epoch, "epochs": row.epochs, "loss": row.loss, "learning_rate": row.learning_rate, "seconds": row.seconds}

@@ -1,0 +1,113 @@
+"""A scheduler: claims jobs, starts a runner for each, and sees to those that end without a result.
+
+Holds no Ray connection and loads no torch. Any number of schedulers may share one database.
+"""
+
+import logging
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from services import processes
+from services.settings import Settings
+from services.store import backbones, jobs
+from services.store.database import Database
+from services.store.errors import LeaseLost
+from services.store.jobs import Lease
+
+log = logging.getLogger("glora.scheduler")
+
+STOPPED = 143
+
+
+@dataclass
+class Supervisor:
+    """The scheduler's state: who it is, and which processes it has started.
+
+    Args:
+        logs: folder of the runners' logs, one file per job.
+    """
+
+    settings: Settings
+    database: Database
+    logs: Path
+    owner: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}")
+    runners: dict[Lease, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+    describers: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+
+    def step(self) -> None:
+        """One look at everything: ended runners, ended describers, new work."""
+        self._reap_runners()
+        self._reap_describers()
+        self._start_describer()
+        while len(self.runners) < self.settings.max_running_jobs and self._start_runner():
+            pass
+
+    def run(self) -> None:
+        """Step until the process is stopped; a database out of reach is waited for."""
+        while True:
+            try:
+                self.step()
+            except SQLAlchemyError:
+                log.warning("database out of reach", exc_info=True)
+            time.sleep(self.settings.poll_seconds)
+
+    def shut_down(self) -> None:
+        """Stop all runners and give their jobs back to the queue, for whoever comes next."""
+        for lease, process in list(self.runners.items()):
+            processes.stop(process)
+            self._settle(lease, process.returncode)
+        for process in self.describers.values():
+            processes.stop(process)
+
+    def _start_runner(self) -> bool:
+        with self.database.write() as session:
+            lease = jobs.claim(session, self.owner, self.settings.lease_seconds, self.settings.max_attempts)
+        if lease is None:
+            return False
+        command = [sys.executable, "-m", "services.scheduler.runner", lease.job_id, lease.owner, str(lease.epoch)]
+        self.runners[lease] = processes.start(command, log=self.logs / f"{lease.job_id}.log")
+        log.info("job %s: runner %d, epoch %d", lease.job_id, self.runners[lease].pid, lease.epoch)
+        return True
+
+    def _reap_runners(self) -> None:
+        for lease, process in list(self.runners.items()):
+            if process.poll() is not None:
+                self._settle(lease, process.returncode)
+
+    def _settle(self, lease: Lease, status: int) -> None:
+        """Note the end of a runner. Where it left its job running, requeue it, or fail it when it has had its attempts."""
+        del self.runners[lease]
+        log.info("job %s: runner ended with status %d", lease.job_id, status)
+        try:
+            with self.database.write() as session:
+                jobs.runner_ended(session, lease, clean=status == STOPPED, max_attempts=self.settings.max_attempts, status=status)
+        except LeaseLost:
+            return
+
+    def _start_describer(self) -> None:
+        if self.describers:
+            return
+        with self.database.write() as session:
+            row = backbones.claim(session)
+        if row is not None:
+            command = [sys.executable, "-m", "services.scheduler.describe", row.key]
+            self.describers[row.key] = processes.start(command, log=self.logs / "describe.log")
+
+    def _reap_describers(self) -> None:
+        for key, process in list(self.describers.items()):
+            if process.poll() is None:
+                continue
+            del self.describers[key]
+            if process.returncode:
+                with self.database.write() as session:
+                    backbones.describe(
+                        session, key, info=None, error="the process that describes backbones ended unexpectedly; see describe.log"
+                    )

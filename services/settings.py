@@ -1,0 +1,55 @@
+"""Every setting of every process, in one typed place, from the environment (`GLORA_…`) or a `.env` file.
+
+Imports neither torch nor ray; every room may import it.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings of the API, the scheduler and the runners. Each field is read from `GLORA_` plus its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="GLORA_", env_file=".env", extra="ignore")
+
+    home: Path = Field(Path(".glora"), description="Folder of everything the embedded service keeps: database, artifacts, logs.")
+    database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the home folder.")
+    artifacts_url: str = Field(
+        "", description="fsspec URL of the artifact store (a folder or s3://bucket/prefix); empty: `artifacts` in the home folder."
+    )
+    artifacts_endpoint: str = Field("", description="Endpoint of an S3-compatible store; empty: the provider's own.")
+    ray_address: str = Field("auto", description="Address of the Ray cluster that runners join, host:port.")
+    token: SecretStr | None = Field(
+        None, description="Bearer token that API and dashboard ask for; none: open to everyone who reaches the port."
+    )
+    data_roots: list[Path] = Field([], description="Folders below which submitted data must lie; empty: anywhere the service can read.")
+    lease_seconds: float = Field(
+        15.0, gt=0, description="A runner that has not renewed its lease for so long has lost its job, in seconds."
+    )
+    heartbeat_seconds: float = Field(1.0, gt=0, description="Interval of lease renewals and of looking for a cancel request, in seconds.")
+    poll_seconds: float = Field(0.5, gt=0, description="Interval at which a scheduler looks for work, in seconds.")
+    max_running_jobs: int = Field(1, ge=1, description="Jobs that one scheduler runs at once.")
+    max_attempts: int = Field(3, ge=1, description="How often a job is started before a lost runner or worker fails it.")
+    describe_seconds: float = Field(
+        60.0, gt=0, description="How long a submission waits for a first-seen backbone to be described, in seconds."
+    )
+    log_level: str = Field("INFO", description="Level of the processes' logs.")
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database URL, with the embedded default filled in."""
+        return self.database_url or f"sqlite:///{self.home.absolute() / 'glora.db'}"
+
+    @property
+    def resolved_artifacts_url(self) -> str:
+        """The artifact store's URL, with the embedded default filled in."""
+        return self.artifacts_url or str(self.home.absolute() / "artifacts")
+
+
+@lru_cache
+def get_settings() -> Settings:
+    """This process's settings, read once."""
+    return Settings()

@@ -1,0 +1,45 @@
+"""Descriptions of backbones: asked for by the API, written by a scheduler (which has torch at hand), kept for ever."""
+
+import hashlib
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from services.store.models import Backbone
+
+
+def key_of(spec: dict[str, Any]) -> str:
+    """Identity of a backbone spec."""
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+
+
+def request(session: Session, spec: dict[str, Any]) -> Backbone:
+    """The description of a backbone, asked for if it is not known. One that failed before is asked for again."""
+    row = session.get(Backbone, key_of(spec))
+    if row is None:
+        row = Backbone(key=key_of(spec), spec=spec, state="requested", requested_at=datetime.now(UTC))
+        session.add(row)
+    elif row.state == "failed":
+        row.state, row.error, row.requested_at = "requested", None, datetime.now(UTC)
+    return row
+
+
+def claim(session: Session, patience_seconds: float = 120.0) -> Backbone | None:
+    """The longest-waiting description that nobody works on, marked as being worked on; None if there is none."""
+    now = datetime.now(UTC)
+    stale = now - timedelta(seconds=patience_seconds)
+    waiting = or_(Backbone.state == "requested", (Backbone.state == "describing") & (Backbone.requested_at < stale))
+    query = select(Backbone).where(waiting).order_by(Backbone.requested_at).limit(1).with_for_update(skip_locked=True)
+    row = session.scalars(query).first()
+    if row is not None:
+        row.state, row.requested_at = "describing", now
+    return row
+
+
+def describe(session: Session, key: str, *, info: dict[str, Any] | None, error: str | None) -> None:
+    """Store a finished description, or why there is none."""
+    row = session.get_one(Backbone, key)
+    row.state, row.info, row.error = ("failed" if info is None else "ready"), info, error

@@ -1,0 +1,114 @@
+"""Artifact bytes: content-addressed files under an fsspec URL, a local folder or an S3-compatible bucket.
+
+A blob's name is its sha256, so writing it twice is harmless. Rows in SQL are made by `services.store.artifacts`, and
+only after `put` has returned: bytes first, row second.
+"""
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec import AbstractFileSystem
+
+_CHUNK = 1 << 20
+
+
+class BlobMissing(LookupError):
+    """A row names bytes that the artifact store does not hold, or holds with another size."""
+
+
+class BlobStore:
+    """Bytes by their sha256.
+
+    Args:
+        url: fsspec URL of the folder that holds the blobs.
+        endpoint: endpoint of an S3-compatible store, where it is not the provider's own.
+    """
+
+    def __init__(self, url: str, endpoint: str = "") -> None:
+        options: dict[str, Any] = {"client_kwargs": {"endpoint_url": endpoint}} if endpoint and url.startswith("s3://") else {}
+        self._fs, self._root = fsspec.core.url_to_fs(url, **options)
+        self._local = not url.startswith("s3://")
+
+    def put(self, source: Path) -> tuple[str, int]:
+        """Store a file durably; returns its sha256 (hex) and its size in bytes."""
+        digest, size = _hash(source)
+        target = self._path(digest)
+        if not self._complete(target, size):
+            self._write(source, target)
+        return digest, size
+
+    def read(self, digest: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """The bytes from `start` up to, not including, `end`, in chunks. Raises BlobMissing before the first chunk."""
+        path = self._path(digest)
+        try:
+            file = self._fs.open(path, "rb")
+        except FileNotFoundError as error:
+            raise BlobMissing(f"artifact bytes {digest} are not in the store") from error
+        return _chunks(file, start, end)
+
+    def fetch(self, digest: str, target: Path) -> Path:
+        """Copy a blob to a local file and check its hash. Raises BlobMissing if it is gone or damaged."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
+        with part.open("wb") as file:
+            for chunk in self.read(digest):
+                file.write(chunk)
+        if _hash(part)[0] != digest:
+            part.unlink()
+            raise BlobMissing(f"artifact bytes {digest} are damaged in the store")
+        part.replace(target)
+        return target
+
+    def check(self) -> None:
+        """Raise OSError if the store cannot be reached."""
+        self._fs.makedirs(self._root, exist_ok=True)
+        self._fs.ls(self._root)
+
+    def training_folder(self) -> tuple[AbstractFileSystem, str]:
+        """File system and folder for training checkpoints, beside the blobs; created if needed."""
+        folder = f"{self._root}/training"
+        self._fs.makedirs(folder, exist_ok=True)
+        return self._fs, folder
+
+    def _path(self, digest: str) -> str:
+        return f"{self._root}/{digest[:2]}/{digest}"
+
+    def _complete(self, path: str, size: int) -> bool:
+        try:
+            return bool(self._fs.info(path)["size"] == size)
+        except FileNotFoundError:
+            return False
+
+    def _write(self, source: Path, target: str) -> None:
+        """Local: write beside the target, flush to disk, rename. S3: one upload, which is atomic."""
+        self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+        if not self._local:
+            self._fs.put_file(str(source), target)
+            return
+        part = f"{target}.{secrets.token_hex(4)}.part"
+        with source.open("rb") as read, open(part, "wb") as write:
+            while chunk := read.read(_CHUNK):
+                write.write(chunk)
+            write.flush()
+            os.fsync(write.fileno())
+        os.replace(part, target)
+
+
+def _hash(path: Path) -> tuple[str, int]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return digest, path.stat().st_size
+
+
+def _chunks(file: Any, start: int, end: int | None) -> Iterator[bytes]:
+    with file:
+        file.seek(start)
+        left = float("inf") if end is None else end - start
+        while left > 0 and (chunk := file.read(int(min(_CHUNK, left)))):
+            left -= len(chunk)
+            yield chunk

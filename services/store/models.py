@@ -1,0 +1,184 @@
+"""The schema: one typed SQLAlchemy model per table. Every change here comes with an Alembic migration."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A point in time, always in UTC and always aware, on every backend."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuses naive times; stores UTC."""
+        if value is not None and value.tzinfo is None:
+            raise ValueError("a naive datetime has no place in the store")
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Gives SQLite's naive values their zone back."""
+        return None if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """Base of all models, with names for every constraint so that migrations can address them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON}
+
+
+class Backbone(Base):
+    """What a backbone is like, described once by a process that has torch and asked of the API ever after."""
+
+    __tablename__ = "backbones"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    spec: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(String(16))
+    info: Mapped[dict[str, Any] | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    requested_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Artifact(Base):
+    """A content-addressed file; its row appears only after its bytes are durable and hashed."""
+
+    __tablename__ = "artifacts"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    name: Mapped[str] = mapped_column(String(255))
+    media_type: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    created_at: Mapped[datetime]
+
+
+class Supernet(Base):
+    """A trained supernet, keyed by the hash of all that determines it, and its training history."""
+
+    __tablename__ = "supernets"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    recipe: Mapped[dict[str, Any]]
+    history: Mapped[list[Any]]
+    artifact_id: Mapped[str] = mapped_column(ForeignKey("artifacts.id"))
+    seconds: Mapped[float]
+    created_at: Mapped[datetime]
+
+
+class Job(Base):
+    """One request, its state, and the lease under which a runner owns it."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index("ix_jobs_state_created_at", "state", "created_at"), Index("ix_jobs_created_at_id", "created_at", "id"))
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(120))
+    state: Mapped[str] = mapped_column(String(16))
+    phase: Mapped[str | None] = mapped_column(String(16))
+    request: Mapped[dict[str, Any]]
+    backbone_key: Mapped[str] = mapped_column(ForeignKey("backbones.key"))
+    data: Mapped[dict[str, Any]]
+    supernet_key: Mapped[str | None] = mapped_column(String(64), index=True)
+    result: Mapped[dict[str, Any] | None]
+    failure_reason: Mapped[str | None] = mapped_column(String(32))
+    failure_message: Mapped[str | None] = mapped_column(Text)
+    failure_detail: Mapped[str | None] = mapped_column(Text)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    attempts: Mapped[int] = mapped_column(default=0)
+    lease_owner: Mapped[str | None] = mapped_column(String(120))
+    lease_epoch: Mapped[int] = mapped_column(default=0)
+    lease_expires_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class JobEvent(Base):
+    """Something that happened to a job; append-only, numbered from 1 within the job."""
+
+    __tablename__ = "job_events"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    data: Mapped[dict[str, Any]]
+    at: Mapped[datetime]
+
+
+class Generation(Base):
+    """A finished generation: its row, candidates and evaluations were committed in one transaction."""
+
+    __tablename__ = "generations"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    best_hash: Mapped[str] = mapped_column(String(64))
+    best_accuracy: Mapped[float]
+    best_loss: Mapped[float]
+    best_parameters: Mapped[int]
+    evaluated: Mapped[int]
+    from_cache: Mapped[int]
+    seconds: Mapped[float]
+    committed_at: Mapped[datetime]
+
+
+class Candidate(Base):
+    """A member of a population: which subnet config, at which position, made by which operator from which parents."""
+
+    __tablename__ = "candidates"
+    __table_args__ = (ForeignKeyConstraint(["job_id", "generation"], ["generations.job_id", "generations.number"]),)
+
+    job_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    generation: Mapped[int] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    config_hash: Mapped[str] = mapped_column(String(64))
+    config: Mapped[str] = mapped_column(Text)
+    parameters: Mapped[int]
+    operator: Mapped[str] = mapped_column(String(16))
+    parents: Mapped[list[Any]]
+
+
+class Evaluation(Base):
+    """The fitness of a subnet config with a supernet on a split under a protocol; measured once, kept for ever."""
+
+    __tablename__ = "evaluations"
+    __table_args__ = (UniqueConstraint("supernet_key", "config_hash", "split", "protocol"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    supernet_key: Mapped[str] = mapped_column(ForeignKey("supernets.key"))
+    config_hash: Mapped[str] = mapped_column(String(64))
+    config: Mapped[str] = mapped_column(Text)
+    split: Mapped[str] = mapped_column(String(16))
+    protocol: Mapped[str] = mapped_column(String(64))
+    accuracy: Mapped[float]
+    loss: Mapped[float]
+    examples: Mapped[int]
+    parameters: Mapped[int]
+    created_at: Mapped[datetime]

@@ -1,0 +1,139 @@
+"""What a search has done: supernets, generations, candidates and evaluations.
+
+A generation is written by one call inside one transaction: its row, its candidates, its evaluations and its event are
+all there, or none of them is.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from services.store import events
+from services.store.models import Candidate, Evaluation, Generation, Job, Supernet
+
+_IN_LIMIT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Fitness:
+    """A measured fitness as it comes from an evaluator."""
+
+    accuracy: float
+    loss: float
+    examples: int
+
+
+def known(session: Session, supernet_key: str, split: str, protocol: str, hashes: Iterable[str]) -> dict[str, Evaluation]:
+    """Stored evaluations by config hash, of those asked for."""
+    wanted, found = list(dict.fromkeys(hashes)), dict[str, Evaluation]()
+    for start in range(0, len(wanted), _IN_LIMIT):
+        query = select(Evaluation).where(
+            Evaluation.supernet_key == supernet_key,
+            Evaluation.split == split,
+            Evaluation.protocol == protocol,
+            Evaluation.config_hash.in_(wanted[start : start + _IN_LIMIT]),
+        )
+        found |= {row.config_hash: row for row in session.scalars(query)}
+    return found
+
+
+def add_evaluations(session: Session, rows: Sequence[Evaluation]) -> list[Evaluation]:
+    """Add evaluations that are not stored yet; one that another job stored meanwhile is left as it is. Returns those added."""
+    if not rows:
+        return []
+    first = rows[0]
+    present = known(session, first.supernet_key, first.split, first.protocol, (row.config_hash for row in rows))
+    fresh = [row for row in rows if row.config_hash not in present]
+    session.add_all(fresh)
+    session.flush()
+    return fresh
+
+
+def commit_generation(
+    session: Session, job: Job, generation: Generation, candidates: Sequence[Candidate], fresh: Sequence[Evaluation]
+) -> None:
+    """Write a finished generation inside a fenced transaction, with the event that reports it."""
+    add_evaluations(session, fresh)
+    session.add(generation)
+    session.flush()
+    session.add_all(candidates)
+    job.attempts = 0
+    events.append(session, job.id, "generation", generation_event(generation))
+
+
+def generation_event(generation: Generation) -> dict[str, Any]:
+    """The payload of a generation's event."""
+    return {
+        "generation": generation.number,
+        "best_accuracy": generation.best_accuracy,
+        "best_loss": generation.best_loss,
+        "best_parameters": generation.best_parameters,
+        "evaluated": generation.evaluated,
+        "from_cache": generation.from_cache,
+        "seconds": generation.seconds,
+    }
+
+
+def generations(session: Session, job_id: str, after: int = -1, limit: int | None = None) -> list[Generation]:
+    """A job's finished generations numbered above `after`, in order."""
+    query = select(Generation).where(Generation.job_id == job_id, Generation.number > after).order_by(Generation.number)
+    return list(session.scalars(query.limit(limit)))
+
+
+def candidates(session: Session, job_id: str, generation: int | None = None) -> list[Candidate]:
+    """A job's candidates, of all generations or of one, in order."""
+    query = select(Candidate).where(Candidate.job_id == job_id).order_by(Candidate.generation, Candidate.position)
+    return list(session.scalars(query if generation is None else query.where(Candidate.generation == generation)))
+
+
+def evaluated_candidates(
+    session: Session, job: Job, protocol: str, after: tuple[int, int] = (-1, -1), limit: int | None = None
+) -> list[tuple[Candidate, Evaluation]]:
+    """A job's candidates with their fitness on val, by generation and position, after the given pair."""
+    generation, position = after
+    query = (
+        select(Candidate, Evaluation)
+        .join(Evaluation, Evaluation.config_hash == Candidate.config_hash)
+        .where(
+            Candidate.job_id == job.id,
+            Evaluation.supernet_key == job.supernet_key,
+            Evaluation.split == "val",
+            Evaluation.protocol == protocol,
+            (Candidate.generation > generation) | ((Candidate.generation == generation) & (Candidate.position > position)),
+        )
+        .order_by(Candidate.generation, Candidate.position)
+        .limit(limit)
+    )
+    return [(candidate, evaluation) for candidate, evaluation in session.execute(query)]
+
+
+def count_candidates(session: Session, job_id: str) -> int:
+    """How many candidates a job has stored."""
+    return session.scalar(select(func.count()).select_from(Candidate).where(Candidate.job_id == job_id)) or 0
+
+
+def supernet(session: Session, key: str) -> Supernet | None:
+    """A trained supernet by its key."""
+    return session.get(Supernet, key)
+
+
+def evaluation_row(
+    supernet_key: str, split: str, protocol: str, config_hash: str, config: str, parameters: int, fitness: Fitness
+) -> Evaluation:
+    """The row of one fresh evaluation."""
+    return Evaluation(
+        supernet_key=supernet_key,
+        config_hash=config_hash,
+        config=config,
+        split=split,
+        protocol=protocol,
+        accuracy=fitness.accuracy,
+        loss=fitness.loss,
+        examples=fitness.examples,
+        parameters=parameters,
+        created_at=datetime.now(UTC),
+    )
