@@ -98,7 +98,7 @@ def describe(spec: BackboneSpec) -> BackboneInfo:
         BackboneUnsupported: nothing in it can be adapted.
     """
     with torch.device("meta"):
-        model = _create(spec, num_classes=0, pretrained=False)
+        model: Any = _create(spec, num_classes=0, pretrained=False)
     cfg = model.pretrained_cfg
     source = spec.weights or cfg.get("file") or cfg.get("hf_hub_id") or cfg.get("url") or ""
     if not source:
@@ -133,7 +133,7 @@ def adapted_layers(model: nn.Module) -> tuple[LayerShape, ...]:
     Raises:
         BackboneUnsupported: there is none.
     """
-    head = set(model.get_classifier().modules()) if hasattr(model, "get_classifier") else set()
+    head = set(classifier(model).modules())
     layers = tuple(
         LayerShape(name, module.in_features, module.out_features)
         for name, module in model.named_modules()
@@ -142,6 +142,13 @@ def adapted_layers(model: nn.Module) -> tuple[LayerShape, ...]:
     if not layers:
         raise BackboneUnsupported(f"{type(model).__name__} has no linear layer to adapt; accepted are transformers such as timm's ViTs")
     return layers
+
+
+def classifier(model: nn.Module) -> nn.Module:
+    """The classification head of a timm model."""
+    timm_model: Any = model
+    head: nn.Module = timm_model.get_classifier()
+    return head
 
 
 def input_transform(model: nn.Module, spec: BackboneSpec) -> Transform:

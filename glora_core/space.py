@@ -6,6 +6,7 @@ without loading a model. Sampling lives in `glora_core.sampling`; tensors live i
 
 import hashlib
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -212,7 +213,7 @@ class SearchSpace:
     @property
     def size(self) -> int:
         """How many subnet configs there are (exact)."""
-        return len(self.layer_configs) ** len(self.layers)
+        return math.prod(len(self.layer_configs) for _ in self.layers)
 
     def extreme(self, *, largest: bool) -> SubnetConfig:
         """The subnet with the most (or fewest) trainable parameters."""

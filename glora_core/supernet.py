@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from glora_core.backbones import classifier
 from glora_core.errors import ConfigInvalid
 from glora_core.layers import GLoRALinear
 from glora_core.space import SearchSpace, SubnetConfig, config_hash
@@ -42,7 +43,7 @@ class Supernet(nn.Module):
             parent, _, attribute = shape.name.rpartition(".")
             setattr(backbone.get_submodule(parent), attribute, layer)
             self._layers.append(layer)
-        for parameter in self._head().parameters():
+        for parameter in classifier(backbone).parameters():
             parameter.requires_grad_(True)
             nn.init.normal_(parameter, std=0.02 if parameter.dim() > 1 else 0.0, generator=generator)
         self.to(next(backbone.parameters()).device)
@@ -96,7 +97,3 @@ class Supernet(nn.Module):
         for index in range(len(config)):
             state |= self.merged_layer(index, config)
         return state
-
-    def _head(self) -> nn.Module:
-        head: nn.Module = self.backbone.get_classifier()
-        return head

@@ -122,7 +122,7 @@ class Trainer:
     def _train_epoch(self) -> float:
         order = torch.from_numpy(stream(self.settings.seed, _ORDER, self.epoch).permutation(len(self.split)))
         total = 0.0
-        for index, rows in enumerate(order.split(self.settings.batch_size)):
+        for index, rows in enumerate(torch.split(order, self.settings.batch_size)):
             step = self.epoch * self.steps_per_epoch + index
             for group in self._optimizer.param_groups:
                 group["lr"] = self.settings.learning_rate * self._schedule(step)
@@ -147,14 +147,14 @@ class Trainer:
             self.supernet.set_config(self._largest)
             logits = self.supernet(images)
             loss = F.cross_entropy(logits, labels)
-            (loss * share).backward()
+            torch.autograd.backward(loss * share)
             self.supernet.set_config(self._random(step))
             mixed = 0.5 * F.one_hot(labels, logits.shape[-1]) + 0.5 * logits.detach().softmax(-1)
-            (F.cross_entropy(self.supernet(images), mixed) * share).backward()
+            torch.autograd.backward(F.cross_entropy(self.supernet(images), mixed) * share)
         else:
             self.supernet.set_config(self._fixed or self._random(step))
             loss = F.cross_entropy(self.supernet(images), labels)
-            (loss * share).backward()
+            torch.autograd.backward(loss * share)
         return float(loss.detach()) * share
 
     def _reduce(self, loss: float) -> float:

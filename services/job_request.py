@@ -51,7 +51,7 @@ class DataRequest(_Strict):
 
     path: str = Field(
         min_length=1,
-        description="Folder readable by the service: `train/`, `val/` and optionally `test/` with one folder per class, or VTAB-1K list files.",
+        description="Folder that the service can read: `train/`, `val/` and optionally `test/` with class folders, or VTAB-1K list files.",
         examples=["/data/flowers"],
     )
 
@@ -77,7 +77,7 @@ class TrainingRequest(_Strict):
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps spent warming up.")
     policy: Literal["random", "sandwich"] = Field(
         "sandwich",
-        description="`random`: one random subnet per step, as in the paper. `sandwich`: the largest subnet on the labels and a random one distilled from it.",
+        description="`random`: a random subnet per step (the paper). `sandwich`: the largest on the labels, a random one distilled.",
     )
     entanglement: Literal["normalised", "paper"] = Field("normalised", description="How the choices of one tensor share numbers.")
     workers: int = Field(1, ge=1, le=64, description="Ray Train workers.")
@@ -161,7 +161,7 @@ class JobRequest(_Strict):
 
 def space_of(request: JobRequest, layers: tuple[LayerShape, ...]) -> SearchSpace:
     """The search space over a backbone's layers. Raises ConfigInvalid where a tensor cannot take a choice."""
-    return SearchSpace.of(layers, request.space.ranks, dict(request.space.choices))
+    return SearchSpace.of(layers, request.space.ranks, {str(tensor): kinds for tensor, kinds in request.space.choices.items()})
 
 
 def evolution_of(request: JobRequest) -> EvolutionSettings:

@@ -21,6 +21,8 @@ class Settings(BaseSettings):
         "", description="fsspec URL of the artifact store (a folder or s3://bucket/prefix); empty: `artifacts` in the home folder."
     )
     artifacts_endpoint: str = Field("", description="Endpoint of an S3-compatible store; empty: the provider's own.")
+    host: str = Field("127.0.0.1", description="Address that the API listens on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on.")
     ray_address: str = Field("auto", description="Address of the Ray cluster that runners join, host:port.")
     token: SecretStr | None = Field(
         None, description="Bearer token that API and dashboard ask for; none: open to everyone who reaches the port."
@@ -51,5 +53,5 @@ class Settings(BaseSettings):
 
 @lru_cache
 def get_settings() -> Settings:
-    """This process's settings, read once."""
+    """The process's settings, read once."""
     return Settings()

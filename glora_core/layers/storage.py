@@ -74,7 +74,10 @@ class LayerStorage(nn.Module):
 
 
 class PaperStorage(LayerStorage):
-    """All choices of one tensor share storage, as in the authors' code: the vector is the first column of `…_down`, the scalar its first element."""
+    """All choices of one tensor share storage, as in the authors' code.
+
+    The vector is the first column of `…_down`, the scalar its first element.
+    """
 
     def column(self, tensor: str) -> Tensor:
         """First column of the tensor's storage."""

@@ -47,7 +47,7 @@ class EvolutionSettings:
                 raise ConfigInvalid(f"{name} is {getattr(self, name)}; accepted are integers of at least 1")
         if min(self.crossover, self.mutation) < 0 or self.crossover + self.mutation > self.population:
             raise ConfigInvalid(
-                f"crossover {self.crossover} and mutation {self.mutation} must not be negative nor exceed the population of {self.population}"
+                f"crossover {self.crossover} and mutation {self.mutation} must be at least 0 and fit the population of {self.population}"
             )
         if not 0 <= self.mutation_probability <= 1:
             raise ConfigInvalid(f"mutation_probability {self.mutation_probability} must lie between 0 and 1")

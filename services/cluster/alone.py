@@ -11,8 +11,8 @@ from glora_core.data.images import ImageSplit
 from glora_core.evaluation import Score, SubnetScorer
 from glora_core.space import SubnetConfig, decode
 from glora_core.training import Progress, Trainer, TrainingSettings
-from services.cluster.pool import BATCH_SIZE
 from services.cluster.workload import Workload, settle
+from services.protocol import BATCH_SIZE
 
 
 @dataclass(frozen=True)

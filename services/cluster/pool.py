@@ -16,11 +16,8 @@ from torch import Tensor
 from glora_core.evaluation import Score, SubnetScorer
 from glora_core.space import decode
 from glora_core.training import TrainingSettings
-from services.cluster.workload import THREADS, Workload, settle
-
-BATCH_SIZE = 50
-PROTOCOL = f"accuracy+ce/float32/batch{BATCH_SIZE}/threads{THREADS}"
-"""How a fitness is measured: part of an evaluation's identity in SQL."""
+from services.cluster.workload import Workload, settle
+from services.protocol import BATCH_SIZE
 
 _BATCHES_PER_EVALUATOR = 4
 _MAX_LOSSES_PER_BATCH = 3

@@ -27,7 +27,6 @@ _CHECKPOINTS = 10
 _POLL_SECONDS = 0.3
 
 
-@ray.remote(num_cpus=0)
 class ProgressLog:
     """Collects epochs reported by the first worker until the caller fetches them."""
 
@@ -67,7 +66,7 @@ def train_supernet(
     Raises:
         Diverged: a loss was not finite.
     """
-    log = ProgressLog.remote()
+    log = ray.remote(num_cpus=0)(ProgressLog).remote()
     trainer = TorchTrainer(
         _train_worker,
         train_loop_config={"workload": [workload], "settings": settings.to_dict(), "use_gpu": use_gpu, "log": log},
@@ -93,7 +92,9 @@ def _fit(trainer: TorchTrainer) -> ray.train.Result:
         return trainer.fit()
     except Exception as error:
         diverged = _find(error, Diverged)
-        raise diverged if diverged else error
+        if diverged is None:
+            raise
+        raise diverged from error
 
 
 def _train_worker(config: dict[str, Any]) -> None:
@@ -130,7 +131,8 @@ class _following:
 
     def __init__(self, log: Any, on_epoch: Callable[[Progress], None]) -> None:
         self._log, self._on_epoch = log, on_epoch
-        self._done, self._error = threading.Event(), None
+        self._done = threading.Event()
+        self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> None:

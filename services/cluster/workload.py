@@ -10,9 +10,7 @@ from glora_core.data.images import ImageSplit
 from glora_core.space import SearchSpace, decode
 from glora_core.supernet import Supernet
 from glora_core.training import TrainingSettings
-
-THREADS = 1
-"""Threads of every training and evaluating process: part of an evaluation's protocol, so results do not depend on the machine."""
+from services.protocol import THREADS
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from glora_core.evaluation import Score
 from glora_core.export import CONFIG, MANIFEST, WEIGHTS, export_checkpoint, write_manifest
 from glora_core.space import config_hash, encode
 from services.cluster.alone import score_split
-from services.cluster.pool import PROTOCOL
+from services.protocol import PROTOCOL
 from services.scheduler.context import RunContext
 from services.scheduler.finals import Finalist, Outcome
 from services.scheduler.prepare import Prepared

@@ -14,7 +14,7 @@ from glora_core.search import Evaluated
 from glora_core.space import SubnetConfig, config_hash, encode
 from glora_core.training import TrainingSettings
 from services.cluster.alone import Trained, train_alone
-from services.cluster.pool import PROTOCOL
+from services.protocol import PROTOCOL
 from services.scheduler.context import RunContext
 from services.scheduler.prepare import Prepared
 from services.scheduler.supernets import alone_settings, epoch_event, key_of, recipe_of, store_state, store_supernet, stored_state

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import ray
 from torch import nn
 
-from glora_core.backbones import load
+from glora_core.backbones import classifier, load
 from glora_core.data.images import ImageSplit, load_split
 from services.cluster.workload import Workload
 from services.scheduler.context import RunContext
@@ -46,7 +46,7 @@ def prepare(context: RunContext) -> Prepared:
 
 def weights_hash(plain: nn.Module) -> str:
     """sha256 (hex) over names and values of a network's tensors, its freshly made head left out."""
-    head = {id(p) for p in plain.get_classifier().parameters()}
+    head = {id(p) for p in classifier(plain).parameters()}
     digest = hashlib.sha256()
     for name, value in sorted(plain.state_dict(keep_vars=True).items()):
         if id(value) not in head:

@@ -95,7 +95,7 @@ def attempt(settings: Settings, database: Database, lease: Lease) -> int:
     workdir = Path(tempfile.mkdtemp(prefix=f"glora-{lease.job_id}-"))
     try:
         context = open_context(settings, database, lease, workdir)
-        ray.init(address=settings.ray_address, _node_ip_address="127.0.0.1", log_to_driver=False, logging_level=logging.WARNING)
+        join_ray(settings.ray_address)
         signal.signal(signal.SIGTERM, _stop)
         settle(use_gpu=False)
         run_job(context)
@@ -108,6 +108,12 @@ def attempt(settings: Settings, database: Database, lease: Lease) -> int:
         return record_failure(settings, database, lease, error)
     finally:
         shutil.rmtree(workdir, ignore_errors=True)
+
+
+def join_ray(address: str) -> None:
+    """Become a driver of the cluster at an address; a head on loopback wants its drivers there too."""
+    local = {"_node_ip_address": "127.0.0.1"} if address.startswith("127.0.0.1:") else {}
+    ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **local)
 
 
 def open_context(settings: Settings, database: Database, lease: Lease, workdir: Path) -> RunContext:

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from glora_core.sampling import FeasibleSampler
 from glora_core.search import Evaluated, Proposal, propose, rank
 from glora_core.space import config_hash, decode, encode
-from services.cluster.pool import PROTOCOL, EvaluatorPool
+from services.cluster.pool import EvaluatorPool
 from services.job_request import evolution_of
+from services.protocol import PROTOCOL
 from services.scheduler.context import RunContext
 from services.store import jobs, search_state
 from services.store.models import Candidate, Evaluation, Generation
@@ -51,7 +52,7 @@ def stored_history(context: RunContext) -> list[Evaluated]:
     """The evaluations of all stored generations of the job, in order."""
     with context.database.read() as session:
         job = jobs.get(session, context.lease.job_id)
-        return [_evaluated(evaluation) for _, evaluation in search_state.evaluated_candidates(session, job, PROTOCOL)]
+        return [_evaluated(evaluation) for _, evaluation in search_state.evaluated_candidates(session, job)]
 
 
 def _generations_done(context: RunContext) -> int:

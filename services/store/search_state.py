@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
+from services.protocol import PROTOCOL
 from services.store import events
 from services.store.models import Candidate, Evaluation, Generation, Job, Supernet
 
@@ -90,11 +91,16 @@ def candidates(session: Session, job_id: str, generation: int | None = None) -> 
     return list(session.scalars(query if generation is None else query.where(Candidate.generation == generation)))
 
 
+def last_generation(session: Session, job_id: str) -> Generation | None:
+    """A job's last finished generation."""
+    query = select(Generation).where(Generation.job_id == job_id).order_by(Generation.number.desc()).limit(1)
+    return session.scalars(query).first()
+
+
 def evaluated_candidates(
-    session: Session, job: Job, protocol: str, after: tuple[int, int] = (-1, -1), limit: int | None = None
+    session: Session, job: Job, after: tuple[int, int] = (-1, -1), limit: int | None = None, generation: int | None = None
 ) -> list[tuple[Candidate, Evaluation]]:
-    """A job's candidates with their fitness on val, by generation and position, after the given pair."""
-    generation, position = after
+    """A job's candidates with their fitness on val, by generation and position, after the given pair; of one generation, if given."""
     query = (
         select(Candidate, Evaluation)
         .join(Evaluation, Evaluation.config_hash == Candidate.config_hash)
@@ -102,12 +108,13 @@ def evaluated_candidates(
             Candidate.job_id == job.id,
             Evaluation.supernet_key == job.supernet_key,
             Evaluation.split == "val",
-            Evaluation.protocol == protocol,
-            (Candidate.generation > generation) | ((Candidate.generation == generation) & (Candidate.position > position)),
+            Evaluation.protocol == PROTOCOL,
+            tuple_(Candidate.generation, Candidate.position) > tuple_(*after),
         )
         .order_by(Candidate.generation, Candidate.position)
         .limit(limit)
     )
+    query = query if generation is None else query.where(Candidate.generation == generation)
     return [(candidate, evaluation) for candidate, evaluation in session.execute(query)]
 
 

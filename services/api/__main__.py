@@ -1,0 +1,29 @@
+"""`python -m services.api`: the API process."""
+
+import sys
+
+import uvicorn
+
+from services.settings import get_settings
+
+
+def main() -> int:
+    """Serve on the settings' host and port until stopped; 1 if the port is taken."""
+    settings = get_settings()
+    try:
+        uvicorn.run(
+            "services.api.app:create_app",
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            log_level=settings.log_level.lower(),
+            access_log=False,
+            timeout_graceful_shutdown=3,
+        )
+    except SystemExit as error:
+        return int(error.code or 0)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

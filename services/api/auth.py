@@ -1,0 +1,71 @@
+"""Who may call: one bearer token, sent as a header by programs and as a cookie by browsers.
+
+A browser gets its cookie from the login form, or from the link with `?token=…` that the server prints at start. The
+cookie is `SameSite=Strict`, so no other site can act in its user's name.
+"""
+
+import hmac
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from services.api.problems import Problem, problem_response
+from services.dashboard.routes import login_page
+
+COOKIE = "glora_token"
+_OPEN = ("/healthz", "/readyz", "/login", "/static/")
+
+router = APIRouter(include_in_schema=False)
+
+
+class TokenGuard:
+    """ASGI middleware that lets nothing through without the token, but health checks, the login form and static files."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app, self._token = app, token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 401, or turn a `?token=` link into a cookie."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        response = self._answer(request)
+        await (self._app if response is None else response)(scope, receive, send)
+
+    def _answer(self, request: Request) -> Response | None:
+        path = request.url.path
+        if path.startswith(_OPEN) or self._valid(_presented(request)):
+            return None
+        if request.method == "GET" and self._valid(request.query_params.get("token", "")):
+            return with_cookie(RedirectResponse(str(request.url.remove_query_params("token")), 303), self._token)
+        if "text/html" in request.headers.get("accept", "") and not path.startswith("/v1"):
+            return HTMLResponse(login_page(None), 401)
+        problem = Problem(401, "unauthorized", "send the token as `Authorization: Bearer …`; the server prints it at start")
+        return problem_response(problem, {"WWW-Authenticate": "Bearer"})
+
+    def _valid(self, presented: str) -> bool:
+        return hmac.compare_digest(presented.encode(), self._token.encode())
+
+
+def with_cookie(response: Response, token: str) -> Response:
+    """The response, also setting the browser's cookie."""
+    response.set_cookie(COOKIE, token, httponly=True, samesite="strict", max_age=30 * 86_400)
+    return response
+
+
+@router.post("/login")
+async def login(request: Request) -> Response:
+    """Check the field `token` of the login form and set the cookie."""
+    token = parse_qs((await request.body()).decode(errors="replace")).get("token", [""])[0].strip()
+    expected = request.app.state.token
+    if expected is not None and not hmac.compare_digest(token.encode(), expected.encode()):
+        return HTMLResponse(login_page("This is not the token. The server prints it when it starts."), 401)
+    return with_cookie(RedirectResponse("/", 303), token)
+
+
+def _presented(request: Request) -> str:
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    return value.strip() if scheme.lower() == "bearer" else request.cookies.get(COOKIE, "")

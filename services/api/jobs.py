@@ -1,0 +1,161 @@
+"""Routes of jobs: submit, list, look at, cancel; their generations, evaluations, events and artifacts."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from sqlalchemy.orm import Session
+
+from services.api.deps import DatabaseDep, SettingsDep
+from services.api.models import (
+    ArtifactList,
+    ArtifactView,
+    BestSoFar,
+    EvaluationPage,
+    EvaluationView,
+    Failure,
+    GenerationPage,
+    GenerationView,
+    JobPage,
+    JobSummary,
+    JobView,
+    State,
+)
+from services.api.problems import Problem, ProblemDocument
+from services.api.submission import submit
+from services.job_request import JobRequest
+from services.store import artifacts, jobs, search_state
+from services.store.models import Job
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+_UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": ProblemDocument, "description": "No such job."}}
+
+Limit = Annotated[int, Query(ge=1, le=500, description="Rows per page.")]
+Cursor = Annotated[str | None, Query(description="`next` of the page before.")]
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Submit a job",
+    responses={422: {"model": ProblemDocument, "description": "A field is refused; nothing was created."}},
+)
+def create_job(request: JobRequest, response: Response, database: DatabaseDep, settings: SettingsDep) -> JobView:
+    """Check the data, backbone, space and budget, and queue the job.
+
+    A backbone that the service has not seen before takes a few seconds to be described. Every refusal names its field.
+    """
+    job = submit(database, settings, request)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    with database.read() as session:
+        return view(session, job)
+
+
+@router.get("", summary="List jobs")
+def list_jobs(database: DatabaseDep, state: State | None = None, cursor: Cursor = None, limit: Limit = 50) -> JobPage:
+    """Jobs, newest first."""
+    with database.read() as session:
+        rows = jobs.page(session, state=state, before=cursor, limit=limit)
+    return JobPage(items=[JobSummary.model_validate(row) for row in rows], next=rows[-1].id if len(rows) == limit else None)
+
+
+@router.get("/{job_id}", summary="Look at a job", responses=_UNKNOWN)
+def get_job(job_id: str, database: DatabaseDep) -> JobView:
+    """State, progress and, once it is over, result or failure of a job."""
+    with database.read() as session:
+        return view(session, jobs.get(session, job_id))
+
+
+@router.post(
+    "/{job_id}/cancel",
+    status_code=202,
+    summary="Cancel a job",
+    responses=_UNKNOWN | {409: {"model": ProblemDocument, "description": "The job is over."}},
+)
+def cancel_job(job_id: str, database: DatabaseDep) -> JobView:
+    """Cancel a queued job at once; a running one ends within seconds and frees the cluster. What it has stored stays."""
+    with database.write() as session:
+        jobs.request_cancel(session, job_id)
+    return get_job(job_id, database)
+
+
+@router.get("/{job_id}/generations", summary="Generations of a job", responses=_UNKNOWN)
+def list_generations(job_id: str, database: DatabaseDep, cursor: Cursor = None, limit: Limit = 100) -> GenerationPage:
+    """Finished generations, in order."""
+    (after,) = _cursor(cursor, 1)
+    with database.read() as session:
+        jobs.get(session, job_id)
+        rows = search_state.generations(session, job_id, after, limit)
+    following = str(rows[-1].number) if len(rows) == limit else None
+    return GenerationPage(items=[GenerationView.model_validate(row) for row in rows], next=following)
+
+
+@router.get("/{job_id}/evaluations", summary="Evaluated candidates of a job", responses=_UNKNOWN)
+def list_evaluations(
+    job_id: str,
+    database: DatabaseDep,
+    generation: Annotated[int | None, Query(ge=0, description="Only this generation.")] = None,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> EvaluationPage:
+    """Every candidate of every finished generation with its fitness, by generation and position."""
+    after = _cursor(cursor, 2)
+    with database.read() as session:
+        rows = search_state.evaluated_candidates(session, jobs.get(session, job_id), (after[0], after[1]), limit, generation)
+    items = [
+        EvaluationView(
+            generation=candidate.generation,
+            position=candidate.position,
+            operator=candidate.operator,
+            parents=candidate.parents,
+            hash=candidate.config_hash,
+            config=candidate.config,
+            parameters=candidate.parameters,
+            accuracy=evaluation.accuracy,
+            loss=evaluation.loss,
+        )
+        for candidate, evaluation in rows
+    ]
+    return EvaluationPage(items=items, next=f"{items[-1].generation}-{items[-1].position}" if len(items) == limit else None)
+
+
+@router.get("/{job_id}/artifacts", summary="Artifacts of a job", responses=_UNKNOWN)
+def list_artifacts(job_id: str, database: DatabaseDep) -> ArtifactList:
+    """Files that the job has made; the merged checkpoint is there once it has succeeded."""
+    with database.read() as session:
+        jobs.get(session, job_id)
+        return ArtifactList(items=[ArtifactView.model_validate(row) for row in artifacts.of_job(session, job_id)])
+
+
+def view(session: Session, job: Job) -> JobView:
+    """A job as the API shows it."""
+    last = search_state.last_generation(session, job.id)
+    failed = job.failure_reason is not None
+    return JobView(
+        id=job.id,
+        name=job.name,
+        state=job.state,
+        phase=job.phase,
+        request=JobRequest.model_validate(job.request),
+        data=job.data,
+        supernet=job.supernet_key,
+        generations_done=last.number + 1 if last else 0,
+        best=BestSoFar(accuracy=last.best_accuracy, loss=last.best_loss, parameters=last.best_parameters, generation=last.number)
+        if last
+        else None,
+        result=job.result,
+        failure=Failure(reason=job.failure_reason or "", message=job.failure_message or "", detail=job.failure_detail) if failed else None,
+        cancel_requested=job.cancel_requested,
+        attempts=job.attempts,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+    )
+
+
+def _cursor(cursor: str | None, parts: int) -> tuple[int, ...]:
+    if cursor is None:
+        return (-1,) * parts
+    numbers = cursor.split("-")
+    if len(numbers) != parts or not all(n.isdigit() for n in numbers):
+        raise Problem(422, "request-invalid", f"{cursor!r} is not a cursor that this list has given out", field="cursor")
+    return tuple(int(n) for n in numbers)

@@ -1,0 +1,148 @@
+"""Response models of the REST surface, with units and examples; requests are in `services.job_request`."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from services.job_request import JobRequest
+
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+
+
+class _FromRow(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Failure(BaseModel):
+    """Why a job failed."""
+
+    reason: str = Field(description="Stable reason for programs.", examples=["data_invalid"])
+    message: str = Field(description="What happened, for people.")
+    detail: str | None = Field(None, description="Traceback.")
+
+
+class BestSoFar(BaseModel):
+    """The best candidate of the search so far."""
+
+    accuracy: float = Field(description="Accuracy on val, 0–1.")
+    loss: float = Field(description="Mean cross-entropy on val, in nats.")
+    parameters: int = Field(description="Trainable parameters, head not counted.")
+    generation: int = Field(description="Last finished generation, from 0.")
+
+
+class JobView(BaseModel):
+    """A job: what was asked for, how far it is, and what came out."""
+
+    id: str = Field(examples=["j3f9a1c07b2d4"])
+    name: str
+    state: State
+    phase: str | None = Field(description="prepare, train, search, finals or export, once it runs.")
+    request: JobRequest
+    data: dict[str, Any] = Field(description="Fingerprint, classes and sizes of the splits, as found at submission.")
+    supernet: str | None = Field(description="Key of the trained supernet, once there is one.")
+    generations_done: int = Field(description="Finished generations.")
+    best: BestSoFar | None
+    result: dict[str, Any] | None = Field(description="Winner, finalists, baselines and merge error, once it has succeeded.")
+    failure: Failure | None
+    cancel_requested: bool
+    attempts: int = Field(description="Attempts that failed since the job last made progress.")
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class JobSummary(_FromRow):
+    """A job in a list."""
+
+    id: str
+    name: str
+    state: State
+    phase: str | None
+    failure_reason: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class JobPage(BaseModel):
+    """A page of jobs, newest first."""
+
+    items: list[JobSummary]
+    next: str | None = Field(description="Pass as `cursor` to get the next page; null on the last one.")
+
+
+class GenerationView(_FromRow):
+    """A finished generation."""
+
+    number: int
+    best_hash: str = Field(description="Hash of the best subnet config so far.")
+    best_accuracy: float = Field(description="Accuracy on val, 0–1, of the best so far.")
+    best_loss: float = Field(description="Mean cross-entropy on val, in nats, of the best so far.")
+    best_parameters: int = Field(description="Trainable parameters of the best so far.")
+    evaluated: int = Field(description="Candidates that had to be evaluated.")
+    from_cache: int = Field(description="Candidates whose fitness was known.")
+    seconds: float = Field(description="Wall time of the generation.")
+    committed_at: datetime
+
+
+class GenerationPage(BaseModel):
+    """A page of generations, in order."""
+
+    items: list[GenerationView]
+    next: str | None = Field(description="Pass as `cursor` to get the next page; null on the last one.")
+
+
+class EvaluationView(BaseModel):
+    """A candidate and its fitness on val."""
+
+    generation: int
+    position: int = Field(description="Place in the population, from 0.")
+    operator: str = Field(description="seed, random, crossover or mutation.")
+    parents: list[str] = Field(description="Hashes of the configs it was made from.")
+    hash: str = Field(description="sha256 of the config's canonical text.")
+    config: str = Field(description="Canonical text of the subnet config: five choices per layer, layers joined by `-`.")
+    parameters: int = Field(description="Trainable parameters, head not counted.")
+    accuracy: float = Field(description="Accuracy on val, 0–1.")
+    loss: float = Field(description="Mean cross-entropy on val, in nats.")
+
+
+class EvaluationPage(BaseModel):
+    """A page of evaluated candidates, by generation and position."""
+
+    items: list[EvaluationView]
+    next: str | None = Field(description="Pass as `cursor` to get the next page; null on the last one.")
+
+
+class EventView(_FromRow):
+    """Something that happened to a job."""
+
+    sequence: int = Field(description="Number within the job, from 1 without gaps.")
+    kind: str = Field(examples=["generation"])
+    data: dict[str, Any]
+    at: datetime
+
+
+class ArtifactView(_FromRow):
+    """A file that a job has made."""
+
+    id: str
+    job_id: str | None
+    kind: str = Field(description="merged, timm-config, manifest or supernet.")
+    name: str
+    media_type: str
+    size: int = Field(description="Bytes.")
+    sha256: str
+    created_at: datetime
+
+
+class ArtifactList(BaseModel):
+    """A job's artifacts, in the order they were made."""
+
+    items: list[ArtifactView]
+
+
+class Health(BaseModel):
+    """Answer of the health checks."""
+
+    status: Literal["ok"] = "ok"

@@ -1,0 +1,116 @@
+"""Errors as RFC 9457 problem documents: a stable type, what was wrong, which field, and what would be accepted."""
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+
+from services.store.blobs import BlobMissing
+from services.store.errors import NotFound, WrongState
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class FieldError(BaseModel):
+    """One refused field of a request."""
+
+    field: str = Field(description="Path of the field in the request, e.g. `search.population`.")
+    message: str = Field(description="What was wrong with it, and what would be accepted.")
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457 problem document."""
+
+    type: str = Field(description="Stable identifier of the kind of problem.", examples=["urn:glora:problem:budget-infeasible"])
+    title: str = Field(description="The kind of problem, in words.")
+    status: int = Field(description="HTTP status.")
+    detail: str = Field(description="What was wrong this time.")
+    errors: list[FieldError] = Field([], description="Refused fields, if the request was at fault.")
+
+
+class Problem(Exception):
+    """A refusal that is answered with a problem document.
+
+    Args:
+        status: HTTP status.
+        kind: last part of the stable type, e.g. `budget-infeasible`.
+        detail: what was wrong this time.
+        field: path of the refused field, if it was one.
+        extra: further members of the document, such as an achievable range.
+    """
+
+    def __init__(self, status: int, kind: str, detail: str, *, field: str | None = None, **extra: Any) -> None:
+        super().__init__(detail)
+        self.status, self.kind, self.detail, self.field, self.extra = status, kind, detail, field, extra
+
+
+def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
+    """The HTTP answer for a problem."""
+    errors = [] if problem.field is None else [FieldError(field=problem.field, message=problem.detail)]
+    return _response(problem.status, problem.kind, problem.detail, errors, problem.extra, headers)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the application with a problem document."""
+
+    @app.exception_handler(Problem)
+    def _problem(request: Request, error: Problem) -> JSONResponse:
+        return problem_response(error, {"WWW-Authenticate": "Bearer"} if error.status == 401 else None)
+
+    @app.exception_handler(RequestValidationError)
+    def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
+        errors = [FieldError(field=_path(entry["loc"]), message=_message(entry)) for entry in error.errors()]
+        detail = "; ".join(f"{e.field}: {e.message}" for e in errors)
+        return _response(422, "request-invalid", detail, errors)
+
+    @app.exception_handler(HTTPException)
+    def _http(request: Request, error: HTTPException) -> JSONResponse:
+        kind = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "http-error")
+        return _response(error.status_code, kind, str(error.detail), headers=dict(error.headers or {}))
+
+    @app.exception_handler(NotFound)
+    def _not_found(request: Request, error: NotFound) -> JSONResponse:
+        return _response(404, "not-found", str(error))
+
+    @app.exception_handler(WrongState)
+    def _wrong_state(request: Request, error: WrongState) -> JSONResponse:
+        return _response(409, "wrong-state", str(error))
+
+    @app.exception_handler(BlobMissing)
+    def _blob_missing(request: Request, error: BlobMissing) -> JSONResponse:
+        return _response(503, "artifact-unavailable", str(error))
+
+    @app.exception_handler(OperationalError)
+    def _database(request: Request, error: OperationalError) -> JSONResponse:
+        return _response(503, "database-unavailable", "the database is out of reach; try again")
+
+
+def _response(
+    status: int,
+    kind: str,
+    detail: str,
+    errors: list[FieldError] | None = None,
+    extra: dict[str, Any] | None = None,
+    headers: dict[str, str] | None = None,
+) -> JSONResponse:
+    title = kind.replace("-", " ").capitalize()
+    document = ProblemDocument(type=f"urn:glora:problem:{kind}", title=title, status=status, detail=detail, errors=errors or [])
+    return JSONResponse(document.model_dump() | (extra or {}), status, headers, MEDIA_TYPE)
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    parts = [str(part) for part in location if part not in ("body", "query", "path")]
+    return ".".join(parts) or "body"
+
+
+def _message(entry: dict[str, Any]) -> str:
+    if entry["type"] == "extra_forbidden":
+        return "unknown field; see /docs for the fields that are accepted"
+    text: str = entry["msg"]
+    given = entry.get("input")
+    shown = f", got {given!r}" if isinstance(given, str | int | float | bool) and entry["type"] != "value_error" else ""
+    return text.removeprefix("Value error, ") + shown

@@ -1,0 +1,163 @@
+"""The `glora` commands that talk to a service: submit, watch, jobs, cancel, download."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from services.client.client import Client, ServiceError
+from services.client.progress import follow
+
+console = Console()
+
+Url = Annotated[str | None, typer.Option(help="Where the service listens; found by itself for a server started here.", envvar="GLORA_URL")]
+Token = Annotated[
+    str | None, typer.Option(help="Bearer token; found by itself for a server started here.", envvar="GLORA_TOKEN", show_envvar=True)
+]
+JobId = Annotated[str, typer.Argument(help="Id of the job.")]
+
+
+def connect(url: str | None, token: str | None) -> Client:
+    """A client of the named service, or of the server that was started from here."""
+    home = Path(os.environ.get("GLORA_HOME", ".glora"))
+    try:
+        found = json.loads((home / "server.json").read_text())
+    except (OSError, ValueError):
+        found = {}
+    if url is not None and url.rstrip("/") != found.get("url"):
+        return Client(url, token)
+    return Client(found.get("url", "http://127.0.0.1:8000"), token or found.get("token"))
+
+
+def submit(
+    data: Annotated[str, typer.Option(help="Folder with train/ val/ [test/] class folders, or VTAB-1K lists.")],
+    backbone: Annotated[str, typer.Option(help="A name that timm.create_model takes: a timm model, hf-hub:… or local-dir:….")],
+    budget: Annotated[str, typer.Option(help="Upper bound on trainable parameters: 100000, 100k, 1.5M.")],
+    name: Annotated[str, typer.Option(help="Name for humans.")] = "",
+    weights: Annotated[str | None, typer.Option(help="Weights file to use instead of the name's own.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the input in pixels.")] = None,
+    rank: Annotated[list[int] | None, typer.Option(help="Rank of low-rank choices; may be given several times. Default 4.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of supernet training. Default 60.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. Default 0.003.")] = None,
+    policy: Annotated[str | None, typer.Option(help="Supernet training: sandwich (default) or random.")] = None,
+    population: Annotated[int | None, typer.Option(help="Candidates per generation. Default 50.")] = None,
+    generations: Annotated[int | None, typer.Option(help="Generations. Default 20.")] = None,
+    finalists: Annotated[int | None, typer.Option(help="Best candidates to train alone. Default 3; 0 for no finals.")] = None,
+    baselines: Annotated[bool, typer.Option(help="Also train linear probe, BitFit and LoRA alone.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Ray Train workers. Default 1.")] = None,
+    gpu: Annotated[bool, typer.Option(help="Train and evaluate on GPUs.")] = False,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    settings: Annotated[Path | None, typer.Option(help="JSON file with any fields of the request; options given here win.")] = None,
+    watch_it: Annotated[bool, typer.Option("--watch/--no-watch", help="Show progress until the job is over.")] = True,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Submit a job: adapt BACKBONE to DATA within BUDGET trainable parameters."""
+    request: dict[str, Any] = json.loads(settings.read_text()) if settings else {}
+    path = str(Path(data).expanduser().resolve()) if Path(data).expanduser().exists() else data
+    request |= {"data": {"path": path}, "budget": budget, "seed": seed, "baselines": baselines or request.get("baselines", False)}
+    request["backbone"] = _given(name=backbone, weights=weights and str(Path(weights).resolve()), image_size=image_size)
+    request["name"] = name or request.get("name", "")
+    _merge(request, "space", _given(ranks=rank or None))
+    _merge(request, "training", _given(epochs=epochs, learning_rate=learning_rate, policy=policy, workers=workers, use_gpu=gpu or None))
+    _merge(request, "search", _given(population=population, generations=generations))
+    _merge(request, "finals", _given(candidates=finalists))
+    client = connect(url, token)
+    job = client.submit(request)
+    console.print(f"Job [bold]{job['id']}[/] queued. Dashboard: {client.url}/jobs/{job['id']}")
+    if watch_it:
+        watch_job(client, job["id"])
+
+
+def watch(job_id: JobId, url: Url = None, token: Token = None) -> None:
+    """Show the progress of a job until it is over."""
+    watch_job(connect(url, token), job_id)
+
+
+def watch_job(client: Client, job_id: str) -> None:
+    """Follow a job in the terminal and print how it ended; exits with 1 if it did not succeed."""
+    state = follow(console, client.job(job_id), client.events(job_id))
+    job = client.job(job_id)
+    if state != "succeeded":
+        failure = job["failure"]
+        console.print(f"[red]{state}[/]" + (f" ({failure['reason']}): {failure['message']}" if failure else ""))
+        raise typer.Exit(1)
+    console.print(result_table(job))
+    console.print(f"Download it with: glora download {job_id}")
+
+
+def jobs(
+    state: Annotated[str | None, typer.Option(help="Only queued, running, succeeded, failed or cancelled ones.")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=500)] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """List jobs, newest first."""
+    rows = connect(url, token).jobs(state, limit)
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table("id", "name", "state", "phase", "created")
+    for row in rows:
+        state_text = row["state"] + (f" ({row['failure_reason']})" if row["failure_reason"] else "")
+        table.add_row(row["id"], row["name"], state_text, row["phase"] or "", row["created_at"][:19].replace("T", " "))
+    console.print(table if rows else "No jobs yet. Submit one with: glora submit --data DIR --backbone NAME --budget 100k")
+
+
+def cancel(job_id: JobId, url: Url = None, token: Token = None) -> None:
+    """Cancel a queued or running job."""
+    connect(url, token).cancel(job_id)
+    console.print(f"Job {job_id}: cancellation requested.")
+
+
+def download(
+    job_id: JobId,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write to; the job's id by default.")] = None,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Download the merged checkpoint of a finished job: weights, timm's config file and the manifest."""
+    folder = connect(url, token).download(job_id, output or Path(job_id))
+    console.print(f"Wrote {folder}/. Load it with plain timm:", highlight=False)
+    console.print(f'  timm.create_model("local-dir:{folder}", pretrained=True)', highlight=False, markup=False)
+
+
+def result_table(job: dict[str, Any]) -> Table:
+    """Accuracy and parameters of the baselines, if any, and of the job's winner."""
+    table = Table(
+        "method", "trainable parameters", "val accuracy", "test accuracy", title=f"{job['name']}, budget {job['request']['budget']:,}"
+    )
+    result = job["result"]
+    rows = [(entry["source"], entry) for entry in result["baselines"]] + [
+        (f"searched GLoRA ({result['winner']['source']})", result["winner"])
+    ]
+    for label, entry in rows:
+        test = "" if entry["test_accuracy"] is None else f"{entry['test_accuracy']:.1%}"
+        table.add_row(label, f"{entry['parameters']:,}", f"{entry['val_accuracy']:.1%}", test)
+    return table
+
+
+def run(app: typer.Typer) -> None:
+    """Run the command line; a refusal of the service becomes a short message and exit status 1."""
+    try:
+        app()
+    except ServiceError as error:
+        Console(stderr=True).print(f"[red]Error:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _merge(request: dict[str, Any], part: str, values: dict[str, Any]) -> None:
+    if values:
+        request[part] = request.get(part, {}) | values

@@ -1,0 +1,81 @@
+"""The progress bar of a job in a terminal: phase, generation, best fitness, parameters and time left."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_FINAL = ("succeeded", "failed", "cancelled")
+
+
+def follow(console: Console, job: dict[str, Any], events: Iterable[dict[str, Any]]) -> str:
+    """Draw a job's progress from its events until it is over; returns the final state."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:<10}"),
+        BarColumn(bar_width=28),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    state = str(job["state"])
+    with Progress(*columns, console=console) as progress:
+        bars = _Bars(progress, job)
+        for event in events:
+            bars.show(event)
+            if event["kind"] in _FINAL:
+                state = event["kind"]
+    return state
+
+
+class _Bars:
+    """One bar per phase that has something to count."""
+
+    def __init__(self, progress: Progress, job: dict[str, Any]) -> None:
+        self._progress = progress
+        self._generations = job["request"]["search"]["generations"]
+        self._tasks: dict[str, Any] = {}
+        self._phase = progress.add_task("queued", total=1, note="waiting for a scheduler")
+
+    def show(self, event: dict[str, Any]) -> None:
+        """Update the bars with one event."""
+        kind, data = event["kind"], event["data"]
+        handler = getattr(self, f"_on_{kind}", None)
+        if handler is not None:
+            handler(data)
+        elif kind in _FINAL:
+            self._progress.update(self._phase, description=kind, completed=1, note=data.get("message", ""))
+            for task in self._progress.tasks:
+                self._progress.stop_task(task.id)
+
+    def _on_started(self, data: dict[str, Any]) -> None:
+        self._progress.update(self._phase, description="starting", note="joining the Ray cluster")
+
+    def _on_resumed(self, data: dict[str, Any]) -> None:
+        self._progress.update(self._phase, description="resuming", note=f"attempt {data['epoch']}")
+
+    def _on_phase(self, data: dict[str, Any]) -> None:
+        notes = {"train": "starting training workers", "search": "starting evaluators"}
+        self._progress.update(self._phase, description=data["phase"], note=notes.get(data["phase"], ""))
+
+    def _on_epoch(self, data: dict[str, Any]) -> None:
+        self._set("supernet", data["epochs"], data["epoch"], f"loss {data['loss']:.3f}")
+
+    def _on_generation(self, data: dict[str, Any]) -> None:
+        note = f"best val {data['best_accuracy']:.1%}, {data['best_parameters']:,} parameters"
+        self._set("search", self._generations, data["generation"] + 1, note)
+
+    def _on_finals(self, data: dict[str, Any]) -> None:
+        self._set("finals", max(data["finalists"], 1), data["finalists"] - data["missing"], "training finalists alone")
+
+    def _on_finalist(self, data: dict[str, Any]) -> None:
+        task = self._progress.tasks[self._tasks["finals"]]
+        self._set("finals", int(task.total or 1), int(task.completed) + 1, f"{data['source']}: val {data['accuracy']:.1%}")
+
+    def _set(self, name: str, total: int, completed: int, note: str) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total, note=note)
+        self._progress.update(self._tasks[name], total=total, completed=completed, note=note)

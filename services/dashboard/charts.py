@@ -1,0 +1,141 @@
+"""What the charts of a job show, thinned by SQL so that a page stays small whatever the job's size."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy.orm import Session
+
+from services.protocol import PROTOCOL
+from services.store import search_state
+from services.store.models import Candidate, Evaluation, Generation, Job, JobEvent
+
+POINTS = 2_000
+LINE_POINTS = 1_000
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationPoint:
+    """A generation: the best accuracy so far, and the population's spread where it is known."""
+
+    number: int
+    best: float
+    least: float | None
+    mean: float | None
+    most: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class EpochPoint:
+    """An epoch's mean training loss; None where it is not finite."""
+
+    epoch: int
+    loss: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CandidatePoint:
+    """An evaluated candidate."""
+
+    generation: int
+    operator: str
+    parameters: int
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class ChartData:
+    """Everything the charts of one job need; `total` counts all candidates, of which `candidates` may be a sample."""
+
+    epochs: tuple[EpochPoint, ...]
+    generations: tuple[GenerationPoint, ...]
+    candidates: tuple[CandidatePoint, ...]
+    best: CandidatePoint | None
+    total: int
+    limit: int = POINTS
+
+
+def chart_data(session: Session, job: Job) -> ChartData:
+    """The charts of a job: every line at most LINE_POINTS long, at most POINTS candidates, the best always among them."""
+    epochs = _epochs(session, job)
+    rows = search_state.generations(session, job.id)
+    spread = _spread(session, job)
+    generations = tuple(
+        GenerationPoint(row.number, row.best_accuracy, *spread.get(row.number, (None, None, None))) for row in thin(rows, LINE_POINTS)
+    )
+    total = search_state.count_candidates(session, job.id)
+    best = _best(session, job, rows[-1]) if rows else None
+    return ChartData(epochs, generations, _sample(session, job, total), best, total)
+
+
+def thin(items: Sequence[Item], limit: int) -> list[Item]:
+    """At most `limit` of the items, evenly spaced, first and last among them."""
+    if len(items) <= limit:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (limit - 1))] for i in range(limit)]
+
+
+def _epochs(session: Session, job: Job) -> tuple[EpochPoint, ...]:
+    """The loss curve: the supernet's own once it is stored, until then the last report of every epoch."""
+    stored = search_state.supernet(session, job.supernet_key) if job.supernet_key else None
+    if stored is not None:
+        reports: list[dict[str, Any]] = stored.history
+    else:
+        query = select(JobEvent).where(JobEvent.job_id == job.id, JobEvent.kind == "epoch").order_by(JobEvent.sequence)
+        found = {event.data["epoch"]: event.data for event in session.scalars(query)}
+        reports = [found[epoch] for epoch in sorted(found)]
+    return tuple(EpochPoint(data["epoch"], data["loss"] if math.isfinite(data["loss"]) else None) for data in thin(reports, LINE_POINTS))
+
+
+def _measured(job: Job) -> ColumnElement[bool]:
+    """What pairs a job's candidates with their evaluations."""
+    return and_(
+        Evaluation.supernet_key == job.supernet_key,
+        Evaluation.config_hash == Candidate.config_hash,
+        Evaluation.split == "val",
+        Evaluation.protocol == PROTOCOL,
+    )
+
+
+def _spread(session: Session, job: Job) -> dict[int, tuple[float, float, float]]:
+    """Least, mean and greatest accuracy of every generation's population."""
+    accuracy = Evaluation.accuracy
+    query = (
+        select(Candidate.generation, func.min(accuracy), func.avg(accuracy), func.max(accuracy))
+        .join(Evaluation, _measured(job))
+        .where(Candidate.job_id == job.id)
+        .group_by(Candidate.generation)
+    )
+    return {number: (least, mean, most) for number, least, mean, most in session.execute(query)}
+
+
+def _sample(session: Session, job: Job, total: int) -> tuple[CandidatePoint, ...]:
+    """Every n-th candidate in order, so that at most POINTS remain."""
+    stride = max(math.ceil(total / POINTS), 1)
+    place = func.row_number().over(order_by=(Candidate.generation, Candidate.position)).label("place")
+    numbered = select(Candidate.generation, Candidate.position, place).where(Candidate.job_id == job.id).subquery()
+    query = (
+        select(Candidate.generation, Candidate.operator, Candidate.parameters, Evaluation.accuracy)
+        .join(numbered, (numbered.c.generation == Candidate.generation) & (numbered.c.position == Candidate.position))
+        .join(Evaluation, _measured(job))
+        .where(Candidate.job_id == job.id, numbered.c.place % stride == 0)
+        .order_by(Candidate.generation, Candidate.position)
+    )
+    return tuple(CandidatePoint(*row) for row in session.execute(query))
+
+
+def _best(session: Session, job: Job, last: Generation) -> CandidatePoint | None:
+    """The best candidate so far, as it was first proposed."""
+    query = (
+        select(Candidate.generation, Candidate.operator, Candidate.parameters, Evaluation.accuracy)
+        .join(Evaluation, _measured(job))
+        .where(Candidate.job_id == job.id, Candidate.config_hash == last.best_hash)
+        .order_by(Candidate.generation, Candidate.position)
+        .limit(1)
+    )
+    row = session.execute(query).first()
+    return CandidatePoint(*row) if row else None

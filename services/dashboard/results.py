@@ -1,0 +1,146 @@
+"""A finished job's result as the page shows it: winner, tables of what it was compared with, and its choices by layer.
+
+Pure functions of stored JSON (`jobs.result`, `backbones.info`) and rows; nothing here reads the database.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from glora_core.errors import ConfigInvalid
+from glora_core.space import TENSORS, decode
+from services.dashboard import wording
+from services.store.models import Artifact, JobEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row of a table of compared subnets; `gain` is the winner's accuracy on val less this one's."""
+
+    label: str
+    parameters: int
+    val_accuracy: float
+    val_loss: float | None
+    test_accuracy: float | None
+    is_winner: bool
+    gain: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Winner:
+    """What the job gives back, and how it was measured."""
+
+    label: str
+    source: str
+    hash: str
+    val_accuracy: float
+    test_accuracy: float | None
+    test_examples: int | None
+    parameters: int
+    merge_error: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What one support tensor is in one layer: `code` such as `L4`, and its kind in words."""
+
+    code: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """The winner's choices in one adapted layer, A to E; its parameters, where the layer's size is known."""
+
+    name: str
+    cells: tuple[Cell, ...]
+    parameters: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """An artifact to download."""
+
+    id: str
+    name: str
+    kind: str
+    label: str
+    size: int
+    sha256: str
+
+
+def winner(result: Mapping[str, Any]) -> Winner:
+    """The winner of a result."""
+    row = result["winner"]
+    return Winner(
+        label=wording.source(row["source"]),
+        source=row["source"],
+        hash=row["hash"],
+        val_accuracy=row["val_accuracy"],
+        test_accuracy=row.get("test_accuracy"),
+        test_examples=row.get("test_examples"),
+        parameters=row["parameters"],
+        merge_error=result.get("merge_error"),
+    )
+
+
+def finalists(result: Mapping[str, Any]) -> tuple[Entry, ...]:
+    """The finalists of a result, best first."""
+    return tuple(_entry(row, result["winner"]) for row in result.get("finalists", []))
+
+
+def baselines(result: Mapping[str, Any]) -> tuple[Entry, ...]:
+    """The winner and then the baselines it is compared with; empty if none were asked for."""
+    rows = result.get("baselines", [])
+    best = result["winner"]
+    return (_entry(best, best), *(_entry(row, best) for row in rows if row["hash"] != best["hash"])) if rows else ()
+
+
+def finalists_so_far(events: Iterable[JobEvent]) -> tuple[Entry, ...]:
+    """The finalists that a running job has reported, best first; one reported by two attempts counts once."""
+    rows = {event.data["source"]: event.data for event in events}
+    ranked = sorted(rows.values(), key=lambda data: (-data["accuracy"], data["loss"], data["parameters"]))
+    return tuple(
+        Entry(wording.source(data["source"]), data["parameters"], data["accuracy"], data["loss"], None, False, None) for data in ranked
+    )
+
+
+def layer_rows(code: str, layers: Sequence[Mapping[str, Any]]) -> tuple[LayerRow, ...]:
+    """A config's choices by layer, under the backbone's layer names; numbered if those do not fit. Empty if it cannot be read."""
+    try:
+        config = decode(code)
+    except ConfigInvalid:
+        return ()
+    known: list[Mapping[str, Any] | None] = list(layers) if len(layers) == len(config) else [None] * len(config)
+    return tuple(
+        LayerRow(
+            name=shape["name"] if shape else f"layer {number}",
+            cells=tuple(Cell(layer[tensor].code, layer[tensor].kind) for tensor in TENSORS),
+            parameters=layer.parameters(shape["in_features"], shape["out_features"]) if shape else None,
+        )
+        for number, (layer, shape) in enumerate(zip(config, known, strict=True))
+    )
+
+
+def files(rows: Iterable[Artifact]) -> tuple[File, ...]:
+    """Artifacts to download, in the order given."""
+    return tuple(File(row.id, row.name, row.kind, wording.artifact(row.kind), row.size, row.sha256) for row in rows)
+
+
+def folder_name(name: str, job_id: str) -> str:
+    """A name for the folder of the downloaded files that every shell and file system takes."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or job_id
+
+
+def _entry(row: Mapping[str, Any], best: Mapping[str, Any]) -> Entry:
+    is_winner = row["hash"] == best["hash"] and row["supernet"] == best["supernet"]
+    return Entry(
+        label=wording.source(row["source"]),
+        parameters=row["parameters"],
+        val_accuracy=row["val_accuracy"],
+        val_loss=row.get("val_loss"),
+        test_accuracy=row.get("test_accuracy"),
+        is_winner=is_winner,
+        gain=None if is_winner else best["val_accuracy"] - row["val_accuracy"],
+    )

@@ -1,0 +1,81 @@
+// A job's page: draws its charts from the data embedded in the page, follows its events, and cancels it when asked to.
+
+import { Charts } from "./charts.js";
+import { refresh } from "./page.js";
+import { follow } from "./stream.js";
+
+const job = JSON.parse(document.getElementById("data").textContent);
+const api = `/v1/jobs/${encodeURIComponent(job.id)}`;
+const charts = new Charts(job);
+const connection = document.getElementById("connection");
+const trouble = document.getElementById("trouble");
+let supernetFound = false;
+let loading = Promise.resolve();
+let waiting = false;
+
+/** Fetch the changing parts of the page, at most once a second however many events arrive. */
+function update() {
+  if (waiting) return;
+  waiting = true;
+  setTimeout(() => {
+    waiting = false;
+    refresh(`/jobs/${encodeURIComponent(job.id)}/live`).catch(() => {});
+  }, 1000);
+}
+
+function received(kind, data) {
+  update();
+  if (kind === "epoch") charts.addEpoch(data);
+  if (kind === "generation") loading = loading.then(() => load(data));
+  if (kind === "supernet_found") supernetFound = true;
+  if (["succeeded", "failed", "cancelled"].includes(kind)) location.reload();
+  // The loss curve of a supernet that another job trained comes with the page, once this job has taken it over.
+  if (kind === "phase" && supernetFound) location.reload();
+}
+
+async function load(generation) {
+  let items = [];
+  try {
+    const response = await fetch(`${api}/evaluations?generation=${generation.generation}&limit=500`);
+    if (response.ok) items = (await response.json()).items;
+  } catch {
+    // The line of the best so far needs no candidates; the points come with the next load of the page.
+  }
+  charts.addGeneration(generation, items);
+}
+
+function connected(state) {
+  connection.className = `connection ${state}`;
+  connection.textContent = state;
+  if (state !== "paused") update();
+}
+
+async function cancel(button) {
+  button.disabled = true;
+  button.textContent = "Cancelling…";
+  trouble.hidden = true;
+  try {
+    const response = await fetch(`${api}/cancel`, { method: "POST" });
+    if (response.status === 401 || response.status === 409) return location.reload();
+    if (!response.ok) throw new Error(`the service answered ${response.status}`);
+    update();
+  } catch (error) {
+    button.disabled = false;
+    button.textContent = "Cancel job";
+    trouble.textContent = `The job could not be cancelled: ${error.message}.`;
+    trouble.hidden = false;
+  }
+}
+
+if (job.state === "queued" || job.state === "running") {
+  follow(`${api}/events`, job.sequence, received, connected);
+  const button = document.getElementById("cancel");
+  const dialog = document.getElementById("confirm");
+  button.addEventListener("click", () => {
+    dialog.returnValue = "keep";
+    dialog.showModal();
+  });
+  dialog.addEventListener("close", () => {
+    if (dialog.returnValue === "cancel") cancel(button);
+  });
+}

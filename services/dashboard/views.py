@@ -1,0 +1,229 @@
+"""What each page shows, read from the store as frozen dataclasses, so that templates have nothing to decide."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from services.dashboard import results, wording
+from services.dashboard.charts import ChartData, chart_data
+from services.dashboard.progress import Progress, Step, progress, steps
+from services.dashboard.results import Entry, File, LayerRow, Winner
+from services.job_request import JobRequest
+from services.store import artifacts, jobs
+from services.store.models import Backbone, Generation, Job, JobEvent
+
+PAGE = 50
+LOG = 200
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A job in the list."""
+
+    id: str
+    name: str
+    state: str
+    backbone: str
+    budget: int
+    progress: Progress
+    best_accuracy: float | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A state that the list can be narrowed to (None: all), and how many jobs are in it."""
+
+    state: str | None
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobList:
+    """One page of the list; `older` is the cursor of the next page, None on the last."""
+
+    rows: tuple[JobRow, ...]
+    state: str | None
+    filters: tuple[Filter, ...]
+    older: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """An event in words."""
+
+    sequence: int
+    title: str
+    text: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a job failed: a headline, the typed reason, the message for its user, the traceback for its operator."""
+
+    headline: str
+    reason: str
+    message: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The part of a job's page that changes while it runs."""
+
+    id: str
+    state: str
+    cancel_requested: bool
+    steps: tuple[Step, ...]
+    progress: Progress
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    seconds: float | None
+    finalists: tuple[Entry, ...]
+    log: tuple[LogLine, ...]
+    log_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """A job's whole page. `sequence` is the last event that all of it is at least as new as."""
+
+    status: Status
+    sequence: int
+    name: str
+    request: JobRequest
+    architecture: str
+    splits: str
+    failure: Failure | None
+    winner: Winner | None
+    baselines: tuple[Entry, ...]
+    layers: tuple[LayerRow, ...]
+    files: tuple[File, ...]
+    folder: str
+    charts: ChartData
+
+    @property
+    def primary(self) -> File | None:
+        """The merged checkpoint."""
+        return next((file for file in self.files if file.kind == "merged"), None)
+
+
+def job_list(session: Session, state: str | None = None, before: str | None = None) -> JobList:
+    """A page of jobs, newest first. An unknown state lists all. Raises NotFound if there is no job `before`."""
+    state = state if state in jobs.STATES else None
+    found = jobs.page(session, state=state, before=before, limit=PAGE + 1)
+    shown = found[:PAGE]
+    best = _best_in_search(session, [job.id for job in shown])
+    counts = {row.state: row.jobs for row in session.execute(select(Job.state, func.count().label("jobs")).group_by(Job.state))}
+    filters = (Filter(None, sum(counts.values())), *(Filter(name, counts.get(name, 0)) for name in jobs.STATES))
+    rows = tuple(_row(session, job, best.get(job.id)) for job in shown)
+    return JobList(rows, state, filters, shown[-1].id if len(found) > PAGE else None)
+
+
+def job_page(session: Session, job_id: str) -> JobPage:
+    """A job's page. Raises NotFound."""
+    # Read first: whatever is committed meanwhile is then told again by the event stream, and never missed.
+    sequence = _last_sequence(session, job_id)
+    job = jobs.get(session, job_id)
+    request = JobRequest.model_validate(job.request)
+    info = session.get_one(Backbone, job.backbone_key).info or {}
+    result = job.result
+    return JobPage(
+        status=_status(session, job, request),
+        sequence=sequence,
+        name=job.name,
+        request=request,
+        architecture=info.get("architecture", request.backbone.name),
+        splits=_splits(job.data),
+        failure=_failure(job) if job.state == "failed" else None,
+        winner=results.winner(result) if result else None,
+        baselines=results.baselines(result) if result else (),
+        layers=results.layer_rows(result["winner"]["config"], info.get("layers", [])) if result else (),
+        files=results.files(artifacts.of_job(session, job_id)),
+        folder=results.folder_name(job.name, job_id),
+        charts=chart_data(session, job),
+    )
+
+
+def job_status(session: Session, job_id: str) -> Status:
+    """The changing part of a job's page. Raises NotFound."""
+    job = jobs.get(session, job_id)
+    return _status(session, job, JobRequest.model_validate(job.request))
+
+
+def _status(session: Session, job: Job, request: JobRequest) -> Status:
+    query = select(JobEvent).where(JobEvent.job_id == job.id).order_by(JobEvent.sequence.desc()).limit(LOG)
+    log = tuple(LogLine(e.sequence, wording.event_title(e.kind), wording.event_text(e.kind, e.data), e.at) for e in session.scalars(query))
+    return Status(
+        id=job.id,
+        state=job.state,
+        cancel_requested=job.cancel_requested and job.state == "running",
+        steps=steps(job),
+        progress=progress(session, job, request),
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        seconds=_seconds(job),
+        finalists=results.finalists(job.result) if job.result else results.finalists_so_far(_finalist_events(session, job.id)),
+        log=log,
+        log_total=_last_sequence(session, job.id),
+    )
+
+
+def _row(session: Session, job: Job, best_in_search: float | None) -> JobRow:
+    request = JobRequest.model_validate(job.request)
+    return JobRow(
+        id=job.id,
+        name=job.name,
+        state=job.state,
+        backbone=request.backbone.name,
+        budget=request.budget,
+        progress=progress(session, job, request),
+        best_accuracy=job.result["winner"]["val_accuracy"] if job.result else best_in_search,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        seconds=_seconds(job),
+    )
+
+
+def _best_in_search(session: Session, job_ids: list[str]) -> dict[str, float]:
+    query = select(Generation.job_id, func.max(Generation.best_accuracy).label("best")).where(Generation.job_id.in_(job_ids))
+    return {row.job_id: row.best for row in session.execute(query.group_by(Generation.job_id))}
+
+
+def _finalist_events(session: Session, job_id: str) -> list[JobEvent]:
+    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.kind == "finalist").order_by(JobEvent.sequence)
+    return list(session.scalars(query))
+
+
+def _last_sequence(session: Session, job_id: str) -> int:
+    return session.scalar(select(func.max(JobEvent.sequence)).where(JobEvent.job_id == job_id)) or 0
+
+
+def _failure(job: Job) -> Failure:
+    code = job.failure_reason or "internal_error"
+    return Failure(wording.reason(code), code, job.failure_message or "", job.failure_detail or "")
+
+
+def _seconds(job: Job) -> float | None:
+    """How long a job has run or did run; None if it never started."""
+    if job.started_at is None:
+        return None
+    return ((job.finished_at or datetime.now(UTC)) - job.started_at).total_seconds()
+
+
+def _splits(data: dict[str, Any]) -> str:
+    """The sizes of a data set's splits in words; empty if they were not noted."""
+    splits = data.get("splits")
+    if not isinstance(splits, dict):
+        return ""
+    return ", ".join(f"{name} {wording.thousands(count)}" for name, count in splits.items() if isinstance(count, int))

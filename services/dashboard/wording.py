@@ -1,0 +1,165 @@
+"""How the pages put things: numbers, times, names and events in words.
+
+Pure functions from stored values to text; templates use them as filters. Nothing here escapes anything: templates do.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+_SOURCES = {
+    "search": "Search, as in the supernet",
+    "linear-probe": "Linear probe",
+    "bitfit": "BitFit",
+    "ssf": "SSF",
+    "lora": "LoRA",
+}
+_REASONS = {
+    "data_invalid": "The data set cannot be used",
+    "backbone_unavailable": "The backbone's weights are out of reach",
+    "budget_infeasible": "No subnet fits the budget",
+    "diverged": "Training diverged",
+    "export_mismatch": "The merged checkpoint does not match the searched model",
+    "artifact_unavailable": "A stored file is missing",
+    "out_of_memory": "Out of memory",
+    "worker_lost": "A worker was lost",
+    "runner_lost": "The job's process was lost",
+    "database_unavailable": "The database was out of reach",
+    "internal_error": "Something unexpected went wrong",
+}
+_KINDS = {
+    "merged": "Merged checkpoint",
+    "timm-config": "timm config",
+    "manifest": "Manifest",
+    "supernet": "Trained support tensors",
+}
+_TITLES = {
+    "queued": "Queued",
+    "started": "Started",
+    "resumed": "Resumed",
+    "phase": "Phase",
+    "epoch": "Epoch",
+    "supernet_found": "Supernet found",
+    "generation": "Generation",
+    "finals": "Finals",
+    "finalist": "Finalist",
+    "cancel_requested": "Cancel requested",
+    "requeued": "Requeued",
+    "succeeded": "Succeeded",
+    "failed": "Failed",
+    "cancelled": "Cancelled",
+}
+
+
+def percent(value: float | None) -> str:
+    """A share of 1 as percent with one decimal; a dash for nothing."""
+    return "–" if value is None else f"{value * 100:.1f}%"
+
+
+def points(value: float) -> str:
+    """A difference of two shares in percentage points, with its sign."""
+    rounded = round(value * 100, 1)
+    return "±0.0" if rounded == 0 else f"{rounded:+.1f}".replace("-", "−")
+
+
+def thousands(value: float | None) -> str:
+    """A whole number with separators; a dash for nothing."""
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def decimals(value: float | None) -> str:
+    """A loss: four significant digits; a dash for nothing."""
+    return "–" if value is None else f"{value:.4g}"
+
+
+def size(value: int) -> str:
+    """Bytes in decimal units."""
+    amount = float(value)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+def duration(seconds: float | None) -> str:
+    """A span of time in its two largest units; a dash for nothing. `page.js` words running ones the same way."""
+    if seconds is None:
+        return "–"
+    whole = max(round(seconds), 0)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def roughly(seconds: float) -> str:
+    """An estimate, in one unit, since more digits would promise too much."""
+    if seconds < 60:
+        return "less than a minute"
+    if seconds < 5400:
+        return f"about {round(seconds / 60)} min"
+    return f"about {seconds / 3600:.1f} h" if seconds < 172800 else f"about {round(seconds / 86400)} days"
+
+
+def iso(moment: datetime) -> str:
+    """A point in time for machines, in UTC."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def utc(moment: datetime) -> str:
+    """A point in time for humans whose browser does not localise it."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def source(name: str) -> str:
+    """A finalist's source: a place in the search, or a known method by its usual name."""
+    return _SOURCES.get(name, name[:1].upper() + name[1:])
+
+
+def reason(code: str) -> str:
+    """A failure's typed reason as a headline."""
+    return _REASONS.get(code, code.replace("_", " ").capitalize())
+
+
+def artifact(kind: str) -> str:
+    """What an artifact is."""
+    return _KINDS.get(kind, kind)
+
+
+def event_title(kind: str) -> str:
+    """An event's kind in words."""
+    return _TITLES.get(kind, kind.replace("_", " ").capitalize())
+
+
+def event_text(kind: str, data: Mapping[str, Any]) -> str:
+    """What an event says beyond its kind; empty if nothing. Unknown kinds show their data as it is."""
+    match kind:
+        case "queued" | "started" | "resumed" | "cancel_requested" | "succeeded" | "cancelled":
+            return ""
+        case "phase":
+            return str(data.get("phase", ""))
+        case "epoch":
+            return f"{data.get('epoch')} of {data.get('epochs')}, loss {decimals(data.get('loss'))}"
+        case "supernet_found":
+            return "trained by an earlier job, nothing to train"
+        case "generation":
+            best, fresh, cached = percent(data.get("best_accuracy")), data.get("evaluated"), data.get("from_cache")
+            return f"{int(data.get('generation', 0)) + 1}: best so far {best}, {fresh} evaluated, {cached} from cache"
+        case "finals":
+            return f"{data.get('finalists')} to compare, {data.get('missing')} to train"
+        case "finalist":
+            return f"{source(str(data.get('source')))}: {percent(data.get('accuracy'))}, {thousands(data.get('parameters'))} parameters"
+        case "requeued":
+            return (
+                f"after {data.get('attempts')} failed attempts"
+                if data.get("attempts")
+                else "the service stopped; the job resumes where it was"
+            )
+        case "failed":
+            return f"{reason(str(data.get('reason')))}: {data.get('message')}"
+        case _:
+            return ", ".join(f"{key} {value}" for key, value in data.items())

@@ -1,0 +1,204 @@
+"""The whole service on one machine: starts and supervises a Ray head, a scheduler and the API, and takes them all down.
+
+They are the very processes that a cluster runs, with SQLite and a local folder instead of PostgreSQL and S3. Ray gets
+a temporary directory, ports and a secret of its own and a bounded object store, and goes when this goes.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from filelock import FileLock, Timeout
+
+from services import processes
+
+_OBJECT_STORE_BYTES = 1_000_000_000
+_START_SECONDS = 60.0
+_RESTART_SECONDS = 1.0
+_MAX_RESTARTS = 20
+
+
+class ServeError(RuntimeError):
+    """The service cannot be started; the message says why and what to do."""
+
+
+@dataclass
+class Embedded:
+    """One embedded service.
+
+    Args:
+        home: folder of database, artifacts, token and logs.
+        host, port: where the API listens; port 0 takes a free one.
+        cpus: CPUs that Ray may use; None for all.
+    """
+
+    home: Path
+    host: str
+    port: int
+    cpus: int | None = None
+    children: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+    restarts: int = 0
+
+    def run(self) -> int:
+        """Serve until stopped; returns the exit status.
+
+        Raises:
+            ServeError: the home folder is in use, the port is taken, or a process does not come up.
+        """
+        self.home = self.home.absolute()
+        self.home.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.home / "serve.lock")
+        try:
+            with lock.acquire(timeout=0):
+                return self._serve()
+        except Timeout as error:
+            raise ServeError(f"another `glora serve` is using {self.home}{_where(self.home)}; stop it, or choose another --home") from error
+
+    def _serve(self) -> int:
+        self.port = _free_port(self.host, self.port)
+        ray_folder = tempfile.mkdtemp(prefix="glora-ray-")
+        commands = self._commands(ray_folder)
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            for name in commands:
+                self._start(name, commands[name])
+            self._wait_until_ready()
+            self._announce()
+            return self._watch(commands)
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            for name in ("scheduler", "api", "ray"):
+                if name in self.children:
+                    processes.stop(self.children[name])
+            (self.home / "server.json").unlink(missing_ok=True)
+            shutil.rmtree(ray_folder, ignore_errors=True)
+
+    def _commands(self, ray_folder: str) -> dict[str, list[str]]:
+        """What is started, in this order."""
+        self._ray_port, self._ray_token = _free_port("127.0.0.1", 0), secrets.token_hex(32)
+        ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
+        ray += [f"--port={self._ray_port}", f"--temp-dir={ray_folder}", f"--object-store-memory={_OBJECT_STORE_BYTES}"]
+        ray += ["--include-dashboard=false", "--disable-usage-stats", *([f"--num-cpus={self.cpus}"] if self.cpus else [])]
+        return {
+            "ray": ray,
+            "api": [sys.executable, "-m", "services.api"],
+            "scheduler": [sys.executable, "-m", "services.scheduler"],
+        }
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "GLORA_HOME": str(self.home),
+            "GLORA_HOST": self.host,
+            "GLORA_PORT": str(self.port),
+            "GLORA_TOKEN": _token(self.home),
+            "GLORA_RAY_ADDRESS": f"127.0.0.1:{self._ray_port}",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": self._ray_token,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_DISABLE_IMPORT_WARNING": "1",
+        }
+
+    def _start(self, name: str, command: list[str]) -> None:
+        self.children[name] = processes.start(command, log=self.home / "logs" / f"{name}.log", env=self._environment())
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            for name, process in self.children.items():
+                if process.poll() is not None:
+                    raise ServeError(
+                        f"{name} ended at start with status {process.returncode}:\n{_tail(self.home / 'logs' / f'{name}.log')}"
+                    )
+            if self._answers():
+                return
+            if time.monotonic() > deadline:
+                raise ServeError(f"the API did not answer within {_START_SECONDS:.0f} s; see {self.home / 'logs'}")
+            time.sleep(0.1)
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self._url}/readyz", timeout=2) as response:
+                return bool(response.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    @property
+    def _url(self) -> str:
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        return f"http://{host}:{self.port}"
+
+    def _announce(self) -> None:
+        token = _token(self.home)
+        record = self.home / "server.json"
+        record.touch(mode=0o600)
+        record.write_text(json.dumps({"url": self._url, "token": token, "pid": os.getpid()}))
+        print(
+            f"Dashboard  {self._url}/?token={token}\nAPI        {self._url}/docs\nData       {self.home}\nCtrl-C stops the service.",
+            flush=True,
+        )
+
+    def _watch(self, commands: dict[str, list[str]]) -> int:
+        """Restart whatever ends, within reason. A job that lost its Ray goes on from what SQL holds."""
+        while True:
+            for name, process in list(self.children.items()):
+                if process.poll() is not None:
+                    self.restarts += 1
+                    if self.restarts > _MAX_RESTARTS:
+                        raise ServeError(f"{name} keeps ending (status {process.returncode}); see {self.home / 'logs' / f'{name}.log'}")
+                    print(f"{name} ended with status {process.returncode}; starting it again", flush=True)
+                    time.sleep(_RESTART_SECONDS)
+                    self._start(name, commands[name])
+            time.sleep(0.2)
+
+
+def _free_port(host: str, port: int) -> int:
+    """The port itself if it is free, or any free one for 0. Raises ServeError if it is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ServeError(
+                f"cannot listen on {host}:{port} ({error.strerror}); stop what uses it, or choose another --port (0 for a free one)"
+            ) from error
+        return int(probe.getsockname()[1])
+
+
+def _token(home: Path) -> str:
+    """The home folder's token, made at first use and readable by its owner alone."""
+    path = home / "token"
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(24))
+    return path.read_text().strip()
+
+
+def _where(home: Path) -> str:
+    try:
+        return f" at {json.loads((home / 'server.json').read_text())['url']}"
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def _tail(path: Path, lines: int = 12) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
