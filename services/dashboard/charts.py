@@ -13,7 +13,7 @@ from services.store import search_state
 from services.store.models import Candidate, Evaluation, Generation, Job, JobEvent
 
 POINTS = 2_000
-LINE_POINTS = 1_000
+LINE_POINTS = 500
 
 Item = TypeVar("Item")
 

@@ -57,13 +57,15 @@ def progress(session: Session, job: Job, request: JobRequest) -> Progress:
     done, total, recent = _counted(session, job, request, phase)
     left = _left(recent, total - done)
     share = done / total if total else None
-    return Progress(_words(phase, done, total), share, f"{left} left in this phase" if left else None)
+    return Progress(
+        _words(phase, done, total), share, f"{left} left in this phase" if left else "this phase is done" if share == 1 else None
+    )
 
 
 def _words(phase: str, done: int, total: int) -> str:
     if phase == "finals":
-        return f"finalist {done} of {total}" if total else "finals"
-    return f"{_REPORTS[phase]} {done} of {total}"
+        return f"finalist {done:,} of {total:,}" if total else "finals"
+    return f"{_REPORTS[phase]} {done:,} of {total:,}"
 
 
 def _counted(session: Session, job: Job, request: JobRequest, phase: str) -> tuple[int, int, list[JobEvent]]:

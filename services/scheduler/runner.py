@@ -94,9 +94,10 @@ def attempt(settings: Settings, database: Database, lease: Lease) -> int:
     """Run a job under a lease; returns the exit status."""
     workdir = Path(tempfile.mkdtemp(prefix=f"glora-{lease.job_id}-"))
     try:
+        signal.signal(signal.SIGTERM, _stop)
         context = open_context(settings, database, lease, workdir)
         join_ray(settings.ray_address)
-        signal.signal(signal.SIGTERM, _stop)
+        signal.signal(signal.SIGTERM, _stop)  # joining Ray has put a handler of its own there
         settle(use_gpu=False)
         run_job(context)
         return OVER

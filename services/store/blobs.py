@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from botocore.exceptions import BotoCoreError
 from fsspec import AbstractFileSystem
 
 _CHUNK = 1 << 20
@@ -30,9 +31,8 @@ class BlobStore:
     """
 
     def __init__(self, url: str, endpoint: str = "") -> None:
-        options: dict[str, Any] = {"client_kwargs": {"endpoint_url": endpoint}} if endpoint and url.startswith("s3://") else {}
-        self._fs, self._root = fsspec.core.url_to_fs(url, **options)
         self._local = not url.startswith("s3://")
+        self._fs, self._root = fsspec.core.url_to_fs(url, **({} if self._local else _s3_options(endpoint)))
 
     def put(self, source: Path) -> tuple[str, int]:
         """Store a file durably; returns its sha256 (hex) and its size in bytes."""
@@ -65,9 +65,12 @@ class BlobStore:
         return target
 
     def check(self) -> None:
-        """Raise OSError if the store cannot be reached."""
-        self._fs.makedirs(self._root, exist_ok=True)
-        self._fs.ls(self._root)
+        """Raise OSError if the store cannot be reached; makes its folder or bucket if there is none."""
+        try:
+            self._fs.makedirs(self._root, exist_ok=True)
+            self._fs.ls(self._root if self._local else self._root.partition("/")[0])
+        except BotoCoreError as error:
+            raise OSError(f"artifact store out of reach: {error}") from error
 
     def training_folder(self) -> tuple[AbstractFileSystem, str]:
         """File system and folder for training checkpoints, beside the blobs; created if needed."""
@@ -97,6 +100,13 @@ class BlobStore:
             write.flush()
             os.fsync(write.fileno())
         os.replace(part, target)
+
+
+def _s3_options(endpoint: str) -> dict[str, Any]:
+    """No listing cache, which would hide a lost store, and short patience, so that a health check answers in seconds."""
+    client = {"endpoint_url": endpoint} if endpoint else {}
+    patience = {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 2}}
+    return {"client_kwargs": client, "config_kwargs": patience, "use_listings_cache": False}
 
 
 def _hash(path: Path) -> tuple[str, int]:

@@ -3,9 +3,10 @@
 
 const OPERATORS = { seed: "rectRot", random: "circle", crossover: "triangle", mutation: "rect" };
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const digits = new Intl.NumberFormat("en", { minimumSignificantDigits: 3, maximumSignificantDigits: 3 });
 const percent = (value) => `${(value * 100).toFixed(1)}%`;
 const tick = (value) => `${+(value * 100).toFixed(1)}%`;
-const loss = (value) => (value === null ? "not finite" : String(+value.toPrecision(3)));
+const loss = (value) => (value === null ? "not finite" : digits.format(value));
 
 export class Charts {
   #job;
@@ -17,6 +18,7 @@ export class Charts {
   constructor(job) {
     this.#job = job;
     this.#data = job.charts;
+    window.Chart.defaults.font.family = getComputedStyle(document.body).fontFamily;
     this.#draw();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#draw());
   }
@@ -113,7 +115,7 @@ function options(colour, x, y, extra = {}) {
 
 function fitness({ generations }, colour) {
   const line = (label, key, style) => ({
-    label, data: generations.map((g) => ({ x: g.number + 1, y: g[key] })), borderWidth: 2, pointRadius: 0, pointHitRadius: 8, pointStyle: "line", spanGaps: true, ...style,
+    label, data: generations.map((g) => ({ x: g.number + 1, y: g[key] })), borderWidth: 2, pointRadius: 0, pointHitRadius: 8, pointStyle: "line", spanGaps: true, clip: 8, ...style,
   });
   const edge = { borderWidth: 0, borderColor: "transparent" };
   return {
@@ -123,7 +125,7 @@ function fitness({ generations }, colour) {
         line("Best so far", "best", { borderColor: colour("accent"), backgroundColor: colour("accent"), borderWidth: 2.5, pointRadius: generations.length > 60 ? 0 : 3, pointStyle: "circle" }),
         line("Population mean", "mean", { borderColor: colour("random"), borderDash: [5, 4] }),
         line("Lowest", "least", edge),
-        line("Population range", "most", { ...edge, fill: "-1", backgroundColor: colour("band"), pointStyle: "rect" }),
+        line("Population range", "most", { ...edge, fill: "-1", backgroundColor: colour("band"), pointBackgroundColor: `color-mix(in srgb, ${colour("accent")} 35%, transparent)`, pointStyle: "rect" }),
       ],
     },
     options: options(
@@ -144,7 +146,7 @@ function fitness({ generations }, colour) {
 
 function lossCurve({ epochs }, colour) {
   const points = epochs.map((point) => ({ x: point.epoch, y: point.loss }));
-  const style = { borderColor: colour("accent"), backgroundColor: colour("accent"), borderWidth: 2.5, pointRadius: epochs.length > 60 ? 0 : 2.5, pointHitRadius: 8 };
+  const style = { borderColor: colour("accent"), backgroundColor: colour("accent"), borderWidth: 2.5, pointRadius: epochs.length > 60 ? 0 : 2.5, pointHitRadius: 8, clip: 8 };
   return {
     type: "line",
     data: { datasets: [{ label: "Loss", data: points, ...style }] },
@@ -169,7 +171,7 @@ function scatter({ candidates, best }, job, colour) {
   const mark = { pointRadius: 9, pointHoverRadius: 9, borderWidth: 2.5, borderColor: colour("star"), backgroundColor: "transparent", order: -1 };
   if (best) sets.push({ ...mark, label: "best in search", data: [at(best)], pointStyle: "circle" });
   const winner = job.winner && job.winner.source !== "search" ? [{ x: job.winner.parameters, y: job.winner.accuracy, winner: job.winner }] : [];
-  if (winner.length) sets.push({ ...mark, label: "winner, trained alone", data: winner, pointStyle: "star" });
+  if (winner.length) sets.push({ ...mark, label: "winner, trained alone", data: winner, pointStyle: "circle", pointRadius: 7, pointHoverRadius: 7, backgroundColor: colour("star") });
   const widest = Math.max(...candidates.map((c) => c.parameters));
   return {
     type: "scatter",
@@ -192,7 +194,7 @@ function scatter({ candidates, best }, job, colour) {
   };
 }
 
-function drawBudget({ ctx, chartArea, scales, options }, budget) {
+function drawBudget({ ctx, chartArea, scales }, budget) {
   const x = scales.x.getPixelForValue(budget);
   if (x < chartArea.left || x > chartArea.right) return;
   ctx.save();
@@ -203,7 +205,7 @@ function drawBudget({ ctx, chartArea, scales, options }, budget) {
   ctx.moveTo(x, chartArea.top);
   ctx.lineTo(x, chartArea.bottom);
   ctx.stroke();
-  ctx.font = `12px ${options.font?.family ?? "system-ui, sans-serif"}`;
+  ctx.font = `12px ${window.Chart.defaults.font.family}`;
   ctx.textAlign = "right";
   ctx.fillText("budget", x - 6, chartArea.bottom - 8);
   ctx.restore();
@@ -211,13 +213,14 @@ function drawBudget({ ctx, chartArea, scales, options }, budget) {
 
 function fitnessWords({ generations }, job) {
   const last = generations.at(-1);
-  const population = last.least === null ? "" : ` Its population ranges from ${percent(last.least)} to ${percent(last.most)}, with a mean of ${percent(last.mean)}.`;
-  return `After generation ${last.number + 1} of ${job.generations} the best accuracy is ${percent(last.best)}, up from ${percent(generations[0].best)} in the first shown.${population}`;
+  const population = last.least === null ? "" : ` The last population ranges from ${percent(last.least)} to ${percent(last.most)}, with a mean of ${percent(last.mean)}.`;
+  const risen = last.best > generations[0].best ? `, up from ${percent(generations[0].best)} in generation ${whole.format(generations[0].number + 1)}` : "";
+  return `After generation ${whole.format(last.number + 1)} of ${whole.format(job.generations)} the best accuracy is ${percent(last.best)}${risen}.${population}`;
 }
 
 function lossWords({ epochs }, job) {
   const last = epochs.at(-1);
-  return `Epoch ${last.epoch} of ${job.epochs}: mean loss ${loss(last.loss)}, down from ${loss(epochs[0].loss)} in epoch ${epochs[0].epoch}.`;
+  return `Epoch ${whole.format(last.epoch)} of ${whole.format(job.epochs)}: mean loss ${loss(last.loss)}${epochs.length > 1 ? `, from ${loss(epochs[0].loss)} in epoch ${epochs[0].epoch}` : ""}.`;
 }
 
 function scatterWords({ candidates, best, total }, job) {

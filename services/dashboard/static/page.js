@@ -1,8 +1,10 @@
 // What every page needs: times in the reader's zone, spans that tick, copy buttons, and swapping in fresh server-rendered parts.
 
 const skew = Date.parse(document.body.dataset.now) - Date.now();
-const minutes = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
-const seconds = new Intl.DateTimeFormat(undefined, { dateStyle: "short", timeStyle: "medium" });
+const clock = { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" };
+const recent = new Intl.DateTimeFormat(undefined, clock);
+const dated = new Intl.DateTimeFormat(undefined, { ...clock, year: "numeric" });
+const precise = new Intl.DateTimeFormat(undefined, { ...clock, second: "2-digit" });
 const rendered = new Map();
 
 /** Fetch a page and put its `data-live` parts in place of those of the same ids, where the server sent anything new. */
@@ -31,7 +33,9 @@ function swap(place, part, html) {
 function localise(root) {
   for (const time of root.querySelectorAll("time")) {
     time.title = time.textContent;
-    time.textContent = (time.closest(".log") ? seconds : minutes).format(new Date(time.dateTime));
+    const moment = new Date(time.dateTime);
+    const format = moment.getFullYear() !== new Date().getFullYear() ? dated : time.closest(".log") ? precise : recent;
+    time.textContent = format.format(moment);
   }
   tick(root);
 }

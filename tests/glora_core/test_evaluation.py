@@ -1,0 +1,121 @@
+"""Scoring subnets: the right numbers, at any batch size, whatever was scored before."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from glora_core.data.images import ImageSplit
+from glora_core.evaluation import Score, SubnetScorer, give_biases, score
+from glora_core.sampling import FeasibleSampler, stream
+from glora_core.space import LayerShape, SearchSpace, SubnetConfig, decode
+from glora_core.supernet import Supernet
+
+
+def random_configs(space: SearchSpace, count: int) -> list[SubnetConfig]:
+    sampler, rng = FeasibleSampler(space, space.maximum), stream(4)
+    return [sampler.sample(rng) for _ in range(count)]
+
+
+class Stub(nn.Module):
+    """Logits that depend on the image's mean colour only."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean((2, 3)) * 5
+
+
+@pytest.fixture
+def biasless(make_vit: Callable[..., nn.Module], randomise: Callable[..., Supernet]) -> Supernet:
+    """A trained supernet over a backbone whose qkv layers have no bias."""
+    space = SearchSpace((LayerShape("blocks.0.attn.qkv", 32, 96), LayerShape("blocks.1.attn.qkv", 32, 96)))
+    return randomise(Supernet(make_vit(qkv_bias=False), space)).eval()
+
+
+def test_score_is_the_share_of_right_answers_and_the_mean_cross_entropy(toy_split):
+    images, labels = toy_split.take(torch.arange(30))
+    wrong = ImageSplit(toy_split.pixels, torch.where(torch.arange(30) < 6, (labels + 1) % 3, labels), toy_split.mean, toy_split.std)
+    actual = score(Stub(), wrong, 7)
+    assert actual.accuracy == 24 / 30
+    assert actual.loss == pytest.approx(F.cross_entropy(Stub()(images).double(), wrong.labels).item(), rel=1e-6)
+    assert actual.examples == 30
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 30, 1000])
+def test_score_hardly_depends_on_the_batch_size(toy_split, make_vit, batch_size):
+    expected, actual = (score(make_vit(), toy_split, size) for size in (10, batch_size))
+    assert actual.accuracy == expected.accuracy
+    assert actual.loss == pytest.approx(expected.loss, rel=1e-5)
+
+
+def test_a_score_does_not_depend_on_what_was_scored_before(trained, make_vit, space, toy_split):
+    first, *others = random_configs(space, 6)
+    scorer = SubnetScorer(trained, make_vit())
+    fresh = SubnetScorer(trained, make_vit()).score(first, toy_split, 10)
+    assert scorer.score(first, toy_split, 10) == fresh
+    for other in others:
+        scorer.score(other, toy_split, 10)
+    assert scorer.score(first, toy_split, 10) == fresh
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_a_score_equals_that_of_a_freshly_merged_model(trained, make_vit, space, toy_split, index):
+    scorer, configs = SubnetScorer(trained, make_vit(seed=8)), random_configs(space, 4)
+    scores = [scorer.score(config, toy_split, 10) for config in configs]
+    fresh = make_vit(seed=9)
+    fresh.load_state_dict(trained.merged_state(configs[index]))
+    assert scores[index] == score(fresh, toy_split, 10)
+    assert len(set(scores)) == 4
+
+
+def test_only_layers_whose_config_changed_are_merged_again(trained, make_vit, space, monkeypatch):
+    scorer, merged = SubnetScorer(trained, make_vit()), []
+    merge = trained.merged_layer
+    monkeypatch.setattr(trained, "merged_layer", lambda index, config: (merged.append(index), merge(index, config))[1])
+    config = list(random_configs(space, 1)[0])
+    scorer.load(tuple(config))
+    config[2] = decode("NNNNN" if config[2].code != "NNNNN" else "VVVVV")[0]
+    scorer.load(tuple(config))
+    assert merged == [*range(8), 2]
+
+
+def test_scoring_leaves_the_supernet_as_it_was(trained, make_vit, space, toy_split):
+    before = {name: value.clone() for name, value in (trained.state_dict() | dict(trained.named_buffers())).items()}
+    scorer = SubnetScorer(trained, make_vit())
+    for config in random_configs(space, 3):
+        scorer.score(config, toy_split, 10)
+    after = trained.state_dict() | dict(trained.named_buffers())
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_a_layer_that_gained_a_bias_loses_it_again(biasless, make_vit, toy_split):
+    without, gaining = decode("VNNNN-L4NNNN"), decode("VNVNV-L4NNSV")
+    scorer = SubnetScorer(biasless, make_vit(qkv_bias=False))
+    fresh = SubnetScorer(biasless, make_vit(qkv_bias=False)).score(without, toy_split, 10)
+    gained = scorer.score(gaining, toy_split, 10)
+    assert gained != fresh
+    assert scorer.score(without, toy_split, 10) == fresh
+
+
+@pytest.mark.parametrize("text", ["NNVNN-NNNNN", "NNNNS-VVL4SV", "NNNSN-NNNNV"])
+def test_a_gained_bias_takes_part_in_the_score(biasless, make_vit, toy_split, text):
+    scorer, plain = SubnetScorer(biasless, make_vit(qkv_bias=False)), make_vit(qkv_bias=False)
+    state = biasless.merged_state(decode(text))
+    give_biases(plain, state)
+    missing, unexpected = plain.load_state_dict(state, strict=False)
+    assert (missing, unexpected) == ([], [])
+    assert scorer.score(decode(text), toy_split, 10).loss == pytest.approx(score(plain, toy_split, 10).loss, rel=1e-6)
+
+
+def test_biases_are_given_only_where_the_state_has_one_and_the_model_has_none():
+    model = nn.Sequential(nn.Linear(2, 3, bias=False), nn.Linear(3, 4, bias=False), nn.Linear(4, 1))
+    kept = model[2].bias
+    give_biases(model, {"0.bias": torch.ones(3), "2.bias": torch.ones(1)})
+    assert torch.equal(model[0].bias, torch.zeros(3))
+    assert model[1].bias is None
+    assert model[2].bias is kept
+
+
+def test_two_equal_scores_are_equal():
+    assert Score(0.5, 1.0, 10) == Score(0.5, 1.0, 10)

@@ -1,0 +1,174 @@
+"""The exported checkpoint: loads in plain timm, computes the merged logits bit for bit, and is refused if it would not."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from glora_core.backbones import Transform
+from glora_core.data.images import ImageSplit
+from glora_core.errors import ExportMismatch
+from glora_core.export import BOUND, Export, export_checkpoint, load_state, merge_error, save_state, write_manifest
+from glora_core.space import LayerShape, SearchSpace, SubnetConfig, config_hash, decode, encode
+from glora_core.supernet import Supernet
+
+CLASSES = ("red", "green", "blue")
+TRANSFORM = Transform((3, 8, 8), "bilinear", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 0.875, "squash")
+
+
+@pytest.fixture
+def config() -> SubnetConfig:
+    return decode("L3VVSV-VL1L3VS-SSNNV-NNNNN-NNL1NS-VVVVV-L1L3NSN-SVNNV")
+
+
+@pytest.fixture
+def export(tmp_path: Path, trained: Supernet, make_vit: Callable[..., nn.Module], toy_split: ImageSplit, config: SubnetConfig):
+    """Exports a config to a folder that does not exist yet."""
+
+    def run(supernet: Supernet = trained, plain: nn.Module | None = None, chosen: SubnetConfig = config) -> Export:
+        folder = tmp_path / "deep" / "export"
+        return export_checkpoint(folder, supernet, plain or make_vit(seed=5), chosen, CLASSES, TRANSFORM, toy_split)
+
+    return run
+
+
+@pytest.fixture
+def merged(trained: Supernet, make_vit: Callable[..., nn.Module], config: SubnetConfig) -> nn.Module:
+    model = make_vit(seed=6)
+    model.load_state_dict(trained.merged_state(config))
+    return model
+
+
+@pytest.fixture
+def images(toy_split: ImageSplit) -> torch.Tensor:
+    return toy_split.take(torch.arange(30))[0]
+
+
+def test_the_folder_loads_in_timm_and_computes_the_merged_logits_bit_for_bit(export, merged, images):
+    model = timm.create_model(f"local-dir:{export().folder}", pretrained=True).eval()
+    assert torch.equal(model(images), merged(images))
+
+
+def test_the_weights_load_as_a_timm_checkpoint_and_compute_the_merged_logits_bit_for_bit(export, merged, images):
+    folder = export().folder
+    stored = json.loads((folder / "config.json").read_text())
+    arguments = {"num_classes": stored["num_classes"]} | stored["model_args"]
+    model = timm.create_model(stored["architecture"], checkpoint_path=folder / "model.safetensors", **arguments)
+    assert torch.equal(model.eval()(images), merged(images))
+
+
+def test_the_weights_are_exactly_the_merged_state(export, trained, config):
+    stored, expected = load_file(export().folder / "model.safetensors"), trained.merged_state(config)
+    assert stored.keys() == expected.keys()
+    assert [name for name in expected if not torch.equal(stored[name], expected[name])] == []
+
+
+def test_the_input_transform_of_the_loaded_model_is_the_exported_one(export):
+    model = timm.create_model(f"local-dir:{export().folder}", pretrained=True)
+    assert Transform.of(timm.data.resolve_data_config({}, model=model)) == TRANSFORM
+
+
+def test_the_class_names_are_in_timms_config(export):
+    assert json.loads((export().folder / "config.json").read_text())["label_names"] == list(CLASSES)
+
+
+def test_the_measured_merge_error_is_reported_and_within_the_bound(export):
+    assert 0 <= export().merge_error <= BOUND
+
+
+def test_merge_error_of_a_model_with_other_weights_is_large(trained, make_vit, config, toy_split):
+    assert merge_error(trained, make_vit(seed=5), config, toy_split) > 100 * BOUND
+
+
+def test_merge_error_is_relative_to_the_largest_logit(trained, config, toy_split, make_vit):
+    plain = make_vit()
+    plain.load_state_dict(trained.merged_state(config))
+    images, _ = toy_split.take(torch.arange(30))
+    trained.set_config(config)
+    with torch.no_grad():
+        shift = 0.25 * float(trained(images).abs().max())
+        plain.head.bias += shift
+    assert merge_error(trained, plain, config, toy_split) == pytest.approx(0.25, rel=1e-3)
+
+
+def tamper(trained: Supernet, monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[torch.Tensor], object]) -> None:
+    genuine = trained.merged_state
+
+    def tampered(config: SubnetConfig) -> dict[str, torch.Tensor]:
+        state = genuine(config)
+        change(state[name])
+        return state
+
+    monkeypatch.setattr(trained, "merged_state", tampered)
+
+
+@pytest.mark.parametrize("name", ["blocks.0.attn.qkv.weight", "blocks.1.mlp.fc2.bias", "head.weight", "pos_embed"])
+def test_tampered_weights_are_refused_and_nothing_is_written(export, trained, monkeypatch, tmp_path, name):
+    tamper(trained, monkeypatch, name, lambda weight: weight.mul_(1.1).add_(0.01))
+    with pytest.raises(ExportMismatch, match="differ"):
+        export()
+    assert not (tmp_path / "deep").exists()
+
+
+@pytest.mark.xfail(strict=True, reason="BUG export.py:71: NaN compares as not above the bound, so a checkpoint of NaN passes verification")
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_give_no_finite_logits_are_refused(export, trained, monkeypatch, value):
+    tamper(trained, monkeypatch, "head.weight", lambda weight: weight.fill_(value))
+    with pytest.raises(ExportMismatch):
+        export()
+
+
+def test_a_merged_state_that_lacks_a_tensor_is_refused_by_its_name(export, trained, monkeypatch):
+    genuine = trained.merged_state
+    monkeypatch.setattr(trained, "merged_state", lambda config: {k: v for k, v in genuine(config).items() if k != "norm.weight"})
+    with pytest.raises(ExportMismatch, match=r"norm\.weight"):
+        export()
+
+
+def test_a_gained_bias_that_the_architecture_cannot_hold_is_refused_by_its_name(export, make_vit, randomise):
+    supernet = randomise(Supernet(make_vit(qkv_bias=False), SearchSpace((LayerShape("blocks.0.attn.qkv", 32, 96),)))).eval()
+    with pytest.raises(ExportMismatch, match=r"blocks\.0\.attn\.qkv\.bias"):
+        export(supernet, make_vit(qkv_bias=False), decode("NNNNV"))
+
+
+def test_a_config_without_gained_bias_exports_from_a_backbone_without_biases(export, make_vit, randomise, images):
+    supernet = randomise(Supernet(make_vit(qkv_bias=False), SearchSpace((LayerShape("blocks.0.attn.qkv", 32, 96),)))).eval()
+    folder = export(supernet, make_vit(qkv_bias=False), decode("VL4NNN")).folder
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    torch.testing.assert_close(model(images), supernet(images), rtol=1e-4, atol=1e-4)
+
+
+def test_the_manifest_says_what_the_checkpoint_is(export, trained, space, config):
+    folder = export().folder
+    path = write_manifest(folder, trained, config, {"budget": 123, "metrics": {"val": 0.5}})
+    manifest = json.loads(path.read_text())
+    weights = (folder / "model.safetensors").read_bytes()
+    assert path == folder / "manifest.json"
+    assert manifest["format"] == "glora-manifest/1"
+    assert manifest["architecture"] == "vit_tiny_patch16_224"
+    assert manifest["model_args"]["embed_dim"] == 32
+    assert manifest["classes"] == list(CLASSES)
+    assert manifest["subnet"] == {
+        "hash": config_hash(config),
+        "code": encode(config),
+        "parameters": space.parameters(config),
+        "layers": {layer.name: choice.code for layer, choice in zip(space.layers, config, strict=True)},
+    }
+    assert manifest["weights"]["sha256"] == hashlib.sha256(weights).hexdigest()
+    assert manifest["weights"]["file"] == "model.safetensors"
+    assert manifest["versions"]["torch"] == torch.__version__
+    assert (manifest["budget"], manifest["metrics"]) == (123, {"val": 0.5})
+
+
+def test_a_trainable_state_written_to_a_file_reads_back_bit_for_bit(trained, tmp_path):
+    state = trained.trainable_state()
+    save_state(tmp_path / "state.safetensors", state)
+    stored = load_state(tmp_path / "state.safetensors")
+    assert stored.keys() == state.keys()
+    assert all(torch.equal(stored[name], value) and stored[name].shape == value.shape for name, value in state.items())

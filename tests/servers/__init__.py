@@ -1,0 +1,1 @@
+"""Real servers that tests start for themselves and stop again: PostgreSQL and an S3-compatible store."""

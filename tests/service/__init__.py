@@ -1,0 +1,1 @@
+"""Tests of whole running services: real processes, real Ray, real HTTP."""

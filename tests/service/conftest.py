@@ -1,0 +1,161 @@
+"""One embedded service for the tests of a session, a toy data set, and a toy backbone that trains in seconds."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from services import processes
+from services.client import Client
+
+START_SECONDS = 90
+
+
+@dataclass
+class Service:
+    """A running embedded service: its process, home folder and client."""
+
+    process: "subprocess.Popen[bytes]"
+    home: Path
+    client: Client
+
+    def children(self) -> dict[str, int]:
+        """Process ids of the service's own processes by their module's name, runners as `runner`."""
+        return {name: pid for pid, name in _descendants(self.process.pid).items() if name}
+
+    def wait_for_event(self, job_id: str, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The first event of a job for which `wanted` holds; fails the test if the job ends before it."""
+        for event in self.client.events(job_id):
+            if wanted(event):
+                return event
+        pytest.fail(f"job {job_id} ended before the awaited event: {self.client.job(job_id)}")
+
+    def wait(self, job_id: str) -> dict[str, Any]:
+        """The job once it is over."""
+        for _ in self.client.events(job_id):
+            pass
+        return self.client.job(job_id)
+
+    def populations(self, job_id: str) -> list[tuple[Any, ...]]:
+        """Every candidate of every generation with parents, operator and fitness, in order."""
+        rows, cursor = [], None
+        while True:
+            page = self.client._json("GET", f"/v1/jobs/{job_id}/evaluations", params={"limit": 500} | ({"cursor": cursor} if cursor else {}))
+            rows += [tuple(sorted((k, str(v)) for k, v in row.items())) for row in page["items"]]
+            cursor = page["next"]
+            if cursor is None:
+                return rows
+
+
+def start_service(home: Path, *options: str) -> Service:
+    """Start `glora serve` on a free port and wait until it answers."""
+    log = home / "serve.log"
+    command = [sys.executable, "-m", "services.cli", "serve", "--port", "0", "--home", str(home), "--cpus", "2", *options]
+    process = processes.start(command, log=log, env={"GLORA_LEASE_SECONDS": "4"})
+    deadline = time.monotonic() + START_SECONDS
+    while not (home / "server.json").exists() or not (home / "server.json").read_text():
+        if process.poll() is not None or time.monotonic() > deadline:
+            processes.stop(process)
+            pytest.fail(f"the service did not start:\n{log.read_text()}")
+        time.sleep(0.1)
+    record = json.loads((home / "server.json").read_text())
+    return Service(process, home, Client(record["url"], record["token"]))
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One embedded service, shared by the tests of a session."""
+    running = start_service(tmp_path_factory.mktemp("home"))
+    yield running
+    processes.stop(running.process, 30)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of 8×8 images: a bright row at a height that tells the class, in noise."""
+    root, random = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    for split, count in {"train": 20, "val": 10, "test": 12}.items():
+        for label in range(3):
+            folder = root / split / f"class{label}"
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = random.integers(0, 160, (8, 8), dtype=np.uint8)
+                pixels[1 + 2 * label] |= 96
+                Image.fromarray(pixels).save(folder / f"{index}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny ViT with random weights, saved as timm's `local-dir:` layout."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("backbone")
+    arguments = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=3, **arguments)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    pretrained = {"input_size": [3, 8, 8], "interpolation": "bicubic", "crop_pct": 1.0, "mean": [0.5] * 3, "std": [0.5] * 3, "classifier": "head"}
+    config = {"architecture": "vit_tiny_patch16_224", "num_classes": 3, "model_args": arguments, "pretrained_cfg": pretrained}
+    (folder / "config.json").write_text(json.dumps(config))
+    return f"local-dir:{folder}"
+
+
+@pytest.fixture
+def request_body(data: Path, backbone: str) -> dict[str, Any]:
+    """A job that takes seconds."""
+    return {
+        "name": "toy",
+        "backbone": {"name": backbone},
+        "data": {"path": str(data)},
+        "budget": 700,
+        "training": {"epochs": 4, "learning_rate": 0.01},
+        "search": {"population": 12, "generations": 5, "evaluators": 2},
+        "finals": {"candidates": 1, "epochs": 2},
+        "seed": 3,
+    }
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """Send a signal to one process, which may have just ended by itself."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _descendants(root: int) -> dict[int, str]:
+    """Process ids below a process, each with the name of the service's module that it runs, or an empty text."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, IndexError):
+                continue
+    found, frontier = {}, [root]
+    while frontier:
+        frontier = [pid for pid, parent in parents.items() if parent in frontier]
+        found |= {pid: _module(pid) for pid in frontier}
+    return found
+
+
+def _module(pid: int) -> str:
+    try:
+        words = (Path("/proc") / str(pid) / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    names = {b"services.api": "api", b"services.scheduler": "scheduler", b"services.scheduler.runner": "runner", b"ray.scripts.scripts": "ray"}
+    return next((names[word] for word in words if word in names), "ray-evaluator" if words[0].startswith(b"ray::Evaluator") else "")

@@ -1,0 +1,116 @@
+"""The main job, from submission to a checkpoint that plain timm loads, over HTTP against a running service."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.client import ServiceError
+from tests.service.conftest import Service, kill
+
+pytestmark = pytest.mark.slow
+
+CHECK = Path(__file__).parents[2] / "examples" / "check_checkpoint.py"
+
+
+@pytest.fixture(scope="module")
+def finished(service: Service, data: Path, backbone: str) -> dict[str, Any]:
+    """A finished job with baselines, shared by the tests of this file."""
+    job = service.client.submit(
+        {
+            "backbone": {"name": backbone},
+            "data": {"path": str(data)},
+            "budget": 700,
+            "training": {"epochs": 4, "learning_rate": 0.01},
+            "search": {"population": 12, "generations": 3},
+            "finals": {"candidates": 2, "epochs": 3},
+            "baselines": True,
+        }
+    )
+    return service.wait(job["id"])
+
+
+def test_job_succeeds_within_its_budget(finished: dict[str, Any]) -> None:
+    assert finished["state"] == "succeeded", finished["failure"]
+    assert finished["result"]["winner"]["parameters"] <= 700
+    assert [entry["source"] for entry in finished["result"]["baselines"]] == ["linear-probe", "bitfit", "lora"]
+    assert all(entry["parameters"] <= 700 for entry in finished["result"]["baselines"])
+
+
+def test_winner_is_no_worse_on_val_than_any_finalist(finished: dict[str, Any]) -> None:
+    winner = finished["result"]["winner"]
+    assert all(winner["val_accuracy"] >= entry["val_accuracy"] for entry in finished["result"]["finalists"])
+
+
+def test_every_candidate_of_every_generation_is_stored_with_its_fitness(service: Service, finished: dict[str, Any]) -> None:
+    rows = [dict(row) for row in service.populations(finished["id"])]
+    assert [(int(row["generation"]), int(row["position"])) for row in rows] == [(g, p) for g in range(3) for p in range(12)]
+    assert {row["operator"] for row in rows if row["generation"] == "0"} == {"seed", "random"}
+    assert {row["operator"] for row in rows if row["generation"] == "1"} == {"crossover", "mutation"}
+    assert all(int(row["parameters"]) <= 700 for row in rows)
+
+
+def test_downloaded_checkpoint_reproduces_the_reported_accuracy_with_plain_timm(
+    service: Service, finished: dict[str, Any], data: Path, tmp_path: Path
+) -> None:
+    folder = service.client.download(finished["id"], tmp_path / "checkpoint")
+    expected = finished["result"]["winner"]["test_accuracy"]
+    run = subprocess.run([sys.executable, "-P", str(CHECK), str(folder), str(data / "test"), repr(expected)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert json.loads((folder / "manifest.json").read_text())["metrics"]["test_accuracy"] == expected
+
+
+def test_second_job_with_the_same_supernet_trains_none(service: Service, finished: dict[str, Any]) -> None:
+    request = finished["request"] | {"budget": 500, "baselines": False}
+    job = service.wait(service.client.submit(request)["id"])
+    kinds = {event["kind"] for event in service.client.events(job["id"])}
+    assert job["state"] == "succeeded"
+    assert job["supernet"] == finished["supernet"]
+    assert "supernet_found" in kinds and "epoch" not in kinds
+
+
+def test_job_over_data_that_changed_since_submission_fails_with_its_reason(service: Service, request_body: dict[str, Any], tmp_path: Path) -> None:
+    import shutil
+
+    copy = shutil.copytree(request_body["data"]["path"], tmp_path / "data")
+    blocker = service.client.submit(request_body | {"search": {"population": 4, "generations": 2}})
+    job = service.client.submit(request_body | {"data": {"path": str(copy)}})
+    (copy / "val" / "class0" / "0.png").unlink()
+    service.wait(blocker["id"])
+    failed = service.wait(job["id"])
+    assert failed["state"] == "failed"
+    assert failed["failure"]["reason"] == "data_invalid"
+    assert "changed" in failed["failure"]["message"]
+
+
+def test_killed_evaluator_is_replaced_and_the_job_succeeds(service: Service, request_body: dict[str, Any]) -> None:
+    request_body["search"] |= {"generations": 60}
+    job = service.client.submit(request_body)
+    service.wait_for_event(job["id"], lambda event: event["kind"] == "generation" and event["data"]["generation"] == 2)
+    kill(service.children()["ray-evaluator"])
+    over = service.wait(job["id"])
+    assert over["state"] == "succeeded", over["failure"]
+    assert over["generations_done"] == 60
+    assert not any(event["kind"] in ("requeued", "resumed") for event in service.client.events(job["id"]))
+
+
+def test_cancelled_job_ends_and_leaves_its_generations(service: Service, request_body: dict[str, Any]) -> None:
+    request_body["search"] |= {"generations": 2000}
+    job = service.client.submit(request_body)
+    service.wait_for_event(job["id"], lambda event: event["kind"] == "generation")
+    service.client.cancel(job["id"])
+    over = service.wait(job["id"])
+    assert over["state"] == "cancelled"
+    assert over["generations_done"] >= 1
+    with pytest.raises(ServiceError, match="only a succeeded job"):
+        service.client.download(job["id"], Path("never"))
+
+
+def test_diverging_training_fails_with_its_reason(service: Service, request_body: dict[str, Any]) -> None:
+    request_body["training"] |= {"learning_rate": 10, "weight_decay": 10, "epochs": 400, "policy": "random", "entanglement": "paper"}
+    job = service.wait(service.client.submit(request_body)["id"])
+    assert job["state"] == "failed"
+    assert job["failure"]["reason"] == "diverged"

@@ -1,0 +1,84 @@
+"""Killing processes in the middle of a search: the finished job is identical to an undisturbed one."""
+
+from typing import Any
+
+import pytest
+
+from tests.service.conftest import Service, kill, start_service
+
+pytestmark = [pytest.mark.slow, pytest.mark.chaos]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(service: Service, data: Any, backbone: str) -> dict[str, Any]:
+    """The reference run: its request, populations and winner."""
+    request = {
+        "backbone": {"name": backbone},
+        "data": {"path": str(data)},
+        "budget": 700,
+        "training": {"epochs": 5, "learning_rate": 0.01},
+        "search": {"population": 12, "generations": 40},
+        "finals": {"candidates": 2, "epochs": 2},
+        "seed": 11,
+    }
+    job = service.wait(service.client.submit(request)["id"])
+    assert job["state"] == "succeeded", job["failure"]
+    return {"request": request, "populations": service.populations(job["id"]), "winner": job["result"]["winner"]}
+
+
+def _generation(number: int) -> Any:
+    return lambda event: event["kind"] == "generation" and event["data"]["generation"] == number
+
+
+@pytest.mark.parametrize("victim", ["scheduler", "runner", "ray", "api"])
+def test_search_with_a_killed_process_equals_an_undisturbed_search(
+    victim: str, undisturbed: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    fresh = start_service(tmp_path_factory.mktemp("home"))
+    try:
+        job = fresh.client.submit(undisturbed["request"])
+        fresh.wait_for_event(job["id"], _generation(5))
+        kill(fresh.children()[victim])
+        over = fresh.wait(job["id"])
+        assert over["state"] == "succeeded", over["failure"]
+        assert fresh.populations(job["id"]) == undisturbed["populations"]
+        assert over["result"]["winner"] == undisturbed["winner"]
+    finally:
+        from services import processes
+
+        processes.stop(fresh.process, 30)
+
+
+def test_whole_service_killed_and_started_again_finishes_the_same_search(
+    undisturbed: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    from services import processes
+
+    home = tmp_path_factory.mktemp("home")
+    first = start_service(home)
+    job = first.client.submit(undisturbed["request"])
+    first.wait_for_event(job["id"], _generation(5))
+    kill(first.process.pid)
+    first.process.wait()
+    (home / "server.json").unlink()
+    second = start_service(home)
+    try:
+        over = second.wait(job["id"])
+        assert over["state"] == "succeeded", over["failure"]
+        assert second.populations(job["id"]) == undisturbed["populations"]
+        assert over["result"]["winner"] == undisturbed["winner"]
+    finally:
+        processes.stop(second.process, 30)
+
+
+def test_killed_training_worker_resumes_from_its_checkpoint(service: Service, request_body: dict[str, Any]) -> None:
+    request_body["training"] |= {"epochs": 400, "policy": "random"}
+    request_body["seed"] = 23
+    job = service.client.submit(request_body)
+    service.wait_for_event(job["id"], lambda event: event["kind"] == "epoch" and event["data"]["epoch"] >= 45)
+    kill(service.children()["runner"])
+    over = service.wait(job["id"])
+    epochs = [event["data"]["epoch"] for event in service.client.events(job["id"]) if event["kind"] == "epoch"]
+    assert over["state"] == "succeeded", over["failure"]
+    assert epochs.count(1) == 1
+    assert sorted(set(epochs)) == list(range(1, 401))
