@@ -150,7 +150,7 @@ def test_a_weights_file_takes_the_place_of_the_names_own_weights(tmp_path, weigh
 
 
 @pytest.mark.xfail(
-    strict=True, reason="BUG backbones.py:156: for a `local-dir:` name timm takes the given file for a folder and refuses it"
+    strict=True, reason="BUG backbones.py:165: for a `local-dir:` name timm takes the given file for a folder and refuses it"
 )
 def test_a_weights_file_takes_the_place_of_a_local_folders_weights(local_dir, tmp_path, make_vit):
     state = write_weights(tmp_path / "weights.safetensors", make_vit(seed=2, num_classes=5))
@@ -158,7 +158,7 @@ def test_a_weights_file_takes_the_place_of_a_local_folders_weights(local_dir, tm
     assert [name for name in actual if not name.startswith("head.") and not torch.equal(actual[name], state[name])] == []
 
 
-@pytest.mark.xfail(strict=True, reason="BUG backbones.py:161: SafetensorError is neither RuntimeError nor ValueError and escapes untyped")
+@pytest.mark.xfail(strict=True, reason="BUG backbones.py:168: SafetensorError is neither RuntimeError nor ValueError and escapes untyped")
 def test_a_weights_file_of_junk_is_refused_by_its_backbone(tmp_path):
     path = tmp_path / "junk.safetensors"
     path.write_bytes(b"not weights")
@@ -167,7 +167,7 @@ def test_a_weights_file_of_junk_is_refused_by_its_backbone(tmp_path):
 
 
 @pytest.mark.xfail(
-    strict=True, reason="BUG backbones.py:158: timm loads without strictness when the head differs, so nothing (or half) is loaded silently"
+    strict=True, reason="BUG backbones.py:165: timm loads without strictness when the head differs, so nothing (or half) is loaded silently"
 )
 @pytest.mark.parametrize("kept", ["", "blocks.0."])
 def test_a_weights_file_that_lacks_tensors_of_the_backbone_is_refused(tmp_path, kept):
@@ -216,7 +216,7 @@ def test_a_backbone_with_a_distillation_head_is_described_or_refused(name):
 
 
 @pytest.mark.xfail(
-    strict=True, reason="BUG backbones.py:159: `img_size` is passed to architectures that take any size and know no such argument"
+    strict=True, reason="BUG backbones.py:165: `img_size` is passed to architectures that take any size and know no such argument"
 )
 def test_a_convolutional_backbone_with_linear_layers_takes_another_image_size():
     assert describe(BackboneSpec("convnext_atto", image_size=96)).transform.input_size == (3, 96, 96)

@@ -200,7 +200,7 @@ def test_a_gained_bias_takes_part_in_the_plain_models_logits(make_vit, randomise
 
 
 @pytest.mark.xfail(
-    strict=True, reason="BUG backbones.py:139: attention that reads `self.qkv.weight` by itself passes by the support tensors"
+    strict=True, reason="BUG backbones.py:140: attention that reads `self.qkv.weight` by itself passes by the support tensors"
 )
 @pytest.mark.parametrize("name", ["beit_base_patch16_224", "eva02_tiny_patch14_224"])
 def test_every_adapted_layer_of_other_transformers_receives_gradients(name):

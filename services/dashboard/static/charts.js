@@ -1,12 +1,6 @@
-// The charts of a job's page: fitness by generation, supernet loss by epoch, accuracy against parameters. Each has a summary in words.
-// Takes its colours from the stylesheet, and draws again when the reader switches between light and dark.
+// Keeps the charts of a job's page: holds their data, takes in what events bring, and draws again when data or colour scheme change.
 
-const OPERATORS = { seed: "rectRot", random: "circle", crossover: "triangle", mutation: "rect" };
-const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
-const digits = new Intl.NumberFormat("en", { minimumSignificantDigits: 3, maximumSignificantDigits: 3 });
-const percent = (value) => `${(value * 100).toFixed(1)}%`;
-const tick = (value) => `${+(value * 100).toFixed(1)}%`;
-const loss = (value) => (value === null ? "not finite" : digits.format(value));
+import { fitness, fitnessWords, lossCurve, lossWords, scatter, scatterWords } from "./plots.js";
 
 export class Charts {
   #job;
@@ -67,9 +61,27 @@ export class Charts {
     const over = !["queued", "running"].includes(this.#job.state);
     const { generations, epochs, candidates } = this.#data;
     const none = over ? "The job ended before there was anything to draw." : "Appears after the first generation.";
-    this.#show("fitness", generations.length, none, () => fitness(this.#data, colour), () => fitnessWords(this.#data, this.#job));
-    this.#show("loss", epochs.length, over ? none : "Appears after the first epoch.", () => lossCurve(this.#data, colour), () => lossWords(this.#data, this.#job));
-    this.#show("scatter", candidates.length, none, () => scatter(this.#data, this.#job, colour), () => scatterWords(this.#data, this.#job));
+    this.#show(
+      "fitness",
+      generations.length,
+      none,
+      () => fitness(this.#data, colour),
+      () => fitnessWords(this.#data, this.#job),
+    );
+    this.#show(
+      "loss",
+      epochs.length,
+      over ? none : "Appears after the first epoch.",
+      () => lossCurve(this.#data, colour),
+      () => lossWords(this.#data, this.#job),
+    );
+    this.#show(
+      "scatter",
+      candidates.length,
+      none,
+      () => scatter(this.#data, this.#job, colour),
+      () => scatterWords(this.#data, this.#job),
+    );
   }
 
   #show(id, filled, placeholder, config, words) {
@@ -92,140 +104,4 @@ export class Charts {
     chart.options = options;
     chart.update("none");
   }
-}
-
-function options(colour, x, y, extra = {}) {
-  const axis = (settings) => ({
-    ...settings,
-    title: { display: true, text: settings.name, color: colour("muted") },
-    grid: { color: colour("line"), ...settings.grid },
-    border: { display: false },
-    ticks: { color: colour("muted"), maxRotation: 0, autoSkipPadding: 16, ...settings.ticks },
-  });
-  const labels = { color: colour("text"), usePointStyle: true, boxHeight: 7, padding: 14, ...extra.labels };
-  return {
-    animation: false,
-    responsive: true,
-    maintainAspectRatio: false,
-    interaction: { mode: "nearest", intersect: true, ...extra.interaction },
-    scales: { x: axis({ type: "linear", grid: { display: false }, ...x }), y: axis(y) },
-    plugins: { legend: { display: extra.legend ?? true, position: "bottom", labels }, tooltip: { callbacks: extra.tooltip ?? {} } },
-  };
-}
-
-function fitness({ generations }, colour) {
-  const line = (label, key, style) => ({
-    label, data: generations.map((g) => ({ x: g.number + 1, y: g[key] })), borderWidth: 2, pointRadius: 0, pointHitRadius: 8, pointStyle: "line", spanGaps: true, clip: 8, ...style,
-  });
-  const edge = { borderWidth: 0, borderColor: "transparent" };
-  return {
-    type: "line",
-    data: {
-      datasets: [
-        line("Best so far", "best", { borderColor: colour("accent"), backgroundColor: colour("accent"), borderWidth: 2.5, pointRadius: generations.length > 60 ? 0 : 3, pointStyle: "circle" }),
-        line("Population mean", "mean", { borderColor: colour("random"), borderDash: [5, 4] }),
-        line("Lowest", "least", edge),
-        line("Population range", "most", { ...edge, fill: "-1", backgroundColor: colour("band"), pointBackgroundColor: `color-mix(in srgb, ${colour("accent")} 35%, transparent)`, pointStyle: "rect" }),
-      ],
-    },
-    options: options(
-      colour,
-      { name: "Generation", min: 1, suggestedMax: 2, ticks: { precision: 0 } },
-      { name: "Val accuracy", ticks: { callback: tick } },
-      {
-        interaction: { mode: "index", intersect: false },
-        labels: { filter: (item) => item.text !== "Lowest" },
-        tooltip: {
-          title: (items) => `Generation ${items[0].parsed.x}`,
-          label: (item) => `${item.dataset.label === "Population range" ? "Highest" : item.dataset.label}: ${percent(item.parsed.y)}`,
-        },
-      },
-    ),
-  };
-}
-
-function lossCurve({ epochs }, colour) {
-  const points = epochs.map((point) => ({ x: point.epoch, y: point.loss }));
-  const style = { borderColor: colour("accent"), backgroundColor: colour("accent"), borderWidth: 2.5, pointRadius: epochs.length > 60 ? 0 : 2.5, pointHitRadius: 8, clip: 8 };
-  return {
-    type: "line",
-    data: { datasets: [{ label: "Loss", data: points, ...style }] },
-    options: options(
-      colour,
-      { name: "Epoch", min: 1, suggestedMax: 2, ticks: { precision: 0 } },
-      { name: "Mean loss (nats)" },
-      {
-        legend: false,
-        interaction: { mode: "index", intersect: false },
-        tooltip: { title: (items) => `Epoch ${items[0].parsed.x}`, label: (item) => `Loss ${loss(item.parsed.y)}` },
-      },
-    ),
-  };
-}
-
-function scatter({ candidates, best }, job, colour) {
-  const at = (candidate) => ({ x: candidate.parameters, y: candidate.accuracy, candidate });
-  const sets = Object.entries(OPERATORS).map(([operator, pointStyle]) => ({
-    label: operator, data: candidates.filter((c) => c.operator === operator).map(at), pointStyle, pointRadius: 3.5, borderWidth: 1, borderColor: colour(operator), backgroundColor: `color-mix(in srgb, ${colour(operator)} 45%, transparent)`,
-  }));
-  const mark = { pointRadius: 9, pointHoverRadius: 9, borderWidth: 2.5, borderColor: colour("star"), backgroundColor: "transparent", order: -1 };
-  if (best) sets.push({ ...mark, label: "best in search", data: [at(best)], pointStyle: "circle" });
-  const winner = job.winner && job.winner.source !== "search" ? [{ x: job.winner.parameters, y: job.winner.accuracy, winner: job.winner }] : [];
-  if (winner.length) sets.push({ ...mark, label: "winner, trained alone", data: winner, pointStyle: "circle", pointRadius: 7, pointHoverRadius: 7, backgroundColor: colour("star") });
-  const widest = Math.max(...candidates.map((c) => c.parameters));
-  return {
-    type: "scatter",
-    data: { datasets: sets },
-    options: options(
-      colour,
-      // A budget far beyond every candidate would squeeze them into a corner; the summary still names it.
-      { name: "Trainable parameters", suggestedMax: job.budget <= 2 * widest ? job.budget * 1.02 : undefined, ticks: { callback: (v) => whole.format(v) } },
-      { name: "Val accuracy", ticks: { callback: tick } },
-      {
-        tooltip: {
-          label: ({ raw }) => {
-            const what = raw.winner ? `winner: ${raw.winner.label}` : `${raw.candidate.operator || "candidate"}, generation ${raw.candidate.generation + 1}`;
-            return `${what}: ${percent(raw.y)}, ${whole.format(raw.x)} parameters`;
-          },
-        },
-      },
-    ),
-    plugins: [{ id: "budget", beforeDatasetsDraw: (chart) => drawBudget(chart, job.budget) }],
-  };
-}
-
-function drawBudget({ ctx, chartArea, scales }, budget) {
-  const x = scales.x.getPixelForValue(budget);
-  if (x < chartArea.left || x > chartArea.right) return;
-  ctx.save();
-  ctx.strokeStyle = ctx.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--budget").trim();
-  ctx.setLineDash([6, 4]);
-  ctx.lineWidth = 1.5;
-  ctx.beginPath();
-  ctx.moveTo(x, chartArea.top);
-  ctx.lineTo(x, chartArea.bottom);
-  ctx.stroke();
-  ctx.font = `12px ${window.Chart.defaults.font.family}`;
-  ctx.textAlign = "right";
-  ctx.fillText("budget", x - 6, chartArea.bottom - 8);
-  ctx.restore();
-}
-
-function fitnessWords({ generations }, job) {
-  const last = generations.at(-1);
-  const population = last.least === null ? "" : ` The last population ranges from ${percent(last.least)} to ${percent(last.most)}, with a mean of ${percent(last.mean)}.`;
-  const risen = last.best > generations[0].best ? `, up from ${percent(generations[0].best)} in generation ${whole.format(generations[0].number + 1)}` : "";
-  return `After generation ${whole.format(last.number + 1)} of ${whole.format(job.generations)} the best accuracy is ${percent(last.best)}${risen}.${population}`;
-}
-
-function lossWords({ epochs }, job) {
-  const last = epochs.at(-1);
-  return `Epoch ${whole.format(last.epoch)} of ${whole.format(job.epochs)}: mean loss ${loss(last.loss)}${epochs.length > 1 ? `, from ${loss(epochs[0].loss)} in epoch ${epochs[0].epoch}` : ""}.`;
-}
-
-function scatterWords({ candidates, best, total }, job) {
-  const shown = candidates.length < total ? `An even sample of ${whole.format(candidates.length)} of ${whole.format(total)} candidates, with the best always among them.` : `All ${whole.format(total)} candidates.`;
-  const found = best ? ` The best in the search reaches ${percent(best.accuracy)} with ${whole.format(best.parameters)} parameters; the budget is ${whole.format(job.budget)}.` : "";
-  const winner = job.winner && job.winner.source !== "search" ? ` Trained alone, the winner (${job.winner.label}) reaches ${percent(job.winner.accuracy)} with ${whole.format(job.winner.parameters)}.` : "";
-  return shown + found + winner;
 }

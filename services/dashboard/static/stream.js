@@ -1,8 +1,20 @@
 // Follows a job's events. Reconnects by itself after the last event seen, with growing pauses, and holds no connection while hidden.
 
 const KINDS = [
-  "queued", "started", "resumed", "phase", "epoch", "supernet_found", "generation", "finals", "finalist",
-  "cancel_requested", "requeued", "succeeded", "failed", "cancelled",
+  "queued",
+  "started",
+  "resumed",
+  "phase",
+  "epoch",
+  "supernet_found",
+  "generation",
+  "finals",
+  "finalist",
+  "cancel_requested",
+  "requeued",
+  "succeeded",
+  "failed",
+  "cancelled",
 ];
 
 /** Call `onEvent(kind, data)` for every event numbered above `after`, once, in order; `onState` gets live, reconnecting or paused. */

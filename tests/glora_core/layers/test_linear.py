@@ -184,9 +184,10 @@ def test_float32_merge_is_the_float64_formula_rounded_once_on_every_config(form)
     assert failing == []
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("code", ["NNNNN", "L2VNSN", "NNVVV"])
-def test_merged_tensors_share_no_memory_with_the_layer(code):
-    layer = make_layer("normalised", with_bias=True, dtype=torch.float32)
+def test_merged_tensors_share_no_memory_with_the_layer(code, dtype):
+    layer = make_layer("normalised", with_bias=True, dtype=dtype)
     before = [tensor.clone() for tensor in (layer.weight, layer.bias, *layer.support.parameters())]
     for tensor in layer.merged(parse_layer(code)):
         tensor.fill_(7.0)

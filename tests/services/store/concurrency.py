@@ -62,7 +62,8 @@ def in_processes(count: int, function: Callable[..., None], *arguments: Any) -> 
 
     Returns the traceback of each that failed; none is left running.
     """
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([function.__module__])
     barrier, errors = context.Barrier(count), context.SimpleQueue()
     workers = [context.Process(target=_call, args=(barrier, errors, number, function, arguments), daemon=True) for number in range(count)]
     for worker in workers:

@@ -13,6 +13,7 @@ import services.store
 from services.store.database import Database
 from services.store.models import Base
 from tests.services.store.concurrency import at_once, in_processes
+from tests.services.store.processes import migrate
 from tests.services.store.rows import add_job, contents, job_of
 
 MIGRATIONS = Path(services.store.__file__).parent / "migrations"
@@ -86,11 +87,6 @@ def test_failed_migration_leaves_nothing_behind(empty_database: Database, monkey
         empty_database.migrate()
 
     assert inspect(empty_database.engine).get_table_names() == []
-
-
-def migrate(number: int, url: str) -> None:
-    """What each of several processes does when it starts."""
-    Database(url).migrate()
 
 
 def _differences(database: Database) -> list[object]:

@@ -1,0 +1,191 @@
+"""Rows and bytes that the tests of the API and the client start from, written with the store's own functions."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, select
+
+from glora_core.space import LayerShape, SearchSpace, config_hash, encode
+from services.job_request import JobRequest
+from services.protocol import PROTOCOL
+from services.store import artifacts, backbones, jobs, search_state
+from services.store.blobs import BlobStore
+from services.store.database import Database
+from services.store.jobs import Lease
+from services.store.models import Artifact, Backbone, Candidate, Generation, Job, JobEvent, Supernet
+from services.store.search_state import Fitness, evaluation_row
+
+BACKBONE = "toy_vit"
+LAYERS = ({"name": "qkv", "in_features": 8, "out_features": 24}, {"name": "proj", "in_features": 8, "out_features": 8})
+INFO = {"architecture": "toy_vit", "parameters": 1000, "source": "timm", "license": "apache-2.0", "layers": list(LAYERS), "transform": {}}
+SPACE = SearchSpace(tuple(LayerShape(**layer) for layer in LAYERS))
+CHECKPOINT = {
+    "merged": ("model.safetensors", b"\x00weights" * 500),
+    "timm-config": ("config.json", b'{"architecture": "toy_vit"}'),
+    "manifest": ("MANIFEST.json", b'{"budget": 700}'),
+}
+_WINNER = {"source": "search #1", "hash": "h", "parameters": 640, "val_accuracy": 0.875, "val_loss": 0.5, "supernet": "s"}
+RESULT = {
+    "winner": _WINNER | {"test_accuracy": 0.8125, "test_loss": 0.6, "config": encode(SPACE.extreme(largest=False))},
+    "finalists": [_WINNER],
+    "baselines": [_WINNER | {"source": "lora", "parameters": 512, "val_accuracy": 0.75, "test_accuracy": None, "test_loss": None}],
+    "merge_error": 1e-7,
+}
+
+
+def body(data: Path | str = "/data/flowers", **changes: Any) -> dict[str, Any]:
+    """A request that is accepted where the data folder is usable and the backbone described."""
+    return {"name": "flowers", "backbone": {"name": BACKBONE}, "data": {"path": str(data)}, "budget": 700} | changes
+
+
+def add_backbone(database: Database, name: str = BACKBONE) -> str:
+    """A described backbone; returns its key."""
+    spec = JobRequest.model_validate(body(backbone={"name": name})).backbone.model_dump()
+    with database.write() as session:
+        key = backbones.request(session, spec).key
+        session.flush()
+        backbones.describe(session, key, info=INFO, error=None)
+    return key
+
+
+def add_job(database: Database, name: str = "flowers", **changes: Any) -> str:
+    """A queued job; returns its id."""
+    request = JobRequest.model_validate(body(name=name, **changes))
+    facts = {"fingerprint": "f" * 64, "classes": ["a", "b"], "splits": {"train": 4, "val": 4}}
+    key = backbones.key_of(request.backbone.model_dump())
+    with database.read() as session:
+        known = session.get(Backbone, key) is not None
+    if not known:
+        add_backbone(database, request.backbone.name)
+    with database.write() as session:
+        return jobs.create(session, name=name, request=request.model_dump(mode="json"), backbone_key=key, data=facts).id
+
+
+def add_running(database: Database, name: str = "flowers") -> Lease:
+    """A job that a runner has claimed; the queue must be empty before."""
+    job_id = add_job(database, name)
+    with database.write() as session:
+        lease = jobs.claim(session, "runner", 600, 3)
+    assert lease is not None and lease.job_id == job_id
+    return lease
+
+
+def emit(database: Database, lease: Lease, phase: str) -> None:
+    """One more event of a running job."""
+    with jobs.fenced(database, lease) as (session, job):
+        jobs.enter_phase(session, job, phase)
+
+
+def succeed(database: Database, lease: Lease) -> None:
+    """End a running job with a result."""
+    with jobs.fenced(database, lease) as (session, job):
+        jobs.succeed(session, job, RESULT)
+
+
+def fail(database: Database, lease: Lease, message: str = "image 'x.png' cannot be decoded") -> None:
+    """End a running job with a reason."""
+    with jobs.fenced(database, lease) as (session, job):
+        jobs.fail(session, job, "data_invalid", message, "Traceback")
+
+
+def add_search(database: Database, lease: Lease, generations: int, population: int) -> None:
+    """A supernet and so many whole generations of a running job; every candidate is a config of its own."""
+    now, key = datetime.now(UTC), f"{lease.job_id}-supernet"
+    with jobs.fenced(database, lease) as (session, job):
+        artifact = Artifact(id=f"{key}-a", kind="supernet", name="s", media_type="x/y", size=1, sha256="0" * 64, created_at=now)
+        session.add(artifact)
+        session.flush()
+        session.add(Supernet(key=key, recipe={}, history=[], artifact_id=artifact.id, seconds=1.0, created_at=now))
+        job.supernet_key = key
+    for number in range(generations):
+        configs = [(SPACE.layer_configs[number], SPACE.layer_configs[position]) for position in range(population)]
+        names = [(config_hash(config), encode(config), SPACE.parameters(config)) for config in configs]
+        fresh = [
+            evaluation_row(key, "val", PROTOCOL, digest, text, size, Fitness((number + position + 1) / 100, 1.0, 4))
+            for position, (digest, text, size) in enumerate(names)
+        ]
+        candidates = [
+            Candidate(
+                job_id=lease.job_id,
+                generation=number,
+                position=position,
+                config_hash=digest,
+                config=text,
+                parameters=size,
+                operator="random",
+                parents=[],
+            )
+            for position, (digest, text, size) in enumerate(names)
+        ]
+        generation = Generation(
+            job_id=lease.job_id,
+            number=number,
+            best_hash=names[-1][0],
+            best_accuracy=(number + population) / 100,
+            best_loss=1.0,
+            best_parameters=names[-1][2],
+            evaluated=population,
+            from_cache=0,
+            seconds=0.5,
+            committed_at=now,
+        )
+        with jobs.fenced(database, lease) as (session, job):
+            search_state.commit_generation(session, job, generation, candidates, fresh)
+
+
+def add_artifact(database: Database, blobs: BlobStore, folder: Path, job_id: str, kind: str, name: str, content: bytes) -> Artifact:
+    """A file of a job: bytes first, row second."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_bytes(content)
+    row = artifacts.stored(blobs, path, kind, job_id)
+    with database.write() as session:
+        session.add(row)
+    return row
+
+
+def add_finished(database: Database, blobs: BlobStore, folder: Path) -> str:
+    """A succeeded job with a checkpoint and the supernet it came from; returns its id."""
+    lease = add_running(database)
+    for kind, (name, content) in CHECKPOINT.items():
+        add_artifact(database, blobs, folder, lease.job_id, kind, name, content)
+    add_artifact(database, blobs, folder, lease.job_id, "supernet", "supernet.safetensors", b"not for download")
+    succeed(database, lease)
+    return lease.job_id
+
+
+def blob_path(home: Path, digest: str) -> Path:
+    """Where an artifact's bytes lie in a local store."""
+    return home / "artifacts" / digest[:2] / digest
+
+
+def counts(database: Database) -> tuple[int, int]:
+    """Stored jobs and events."""
+    with database.read() as session:
+        return tuple(session.scalar(select(func.count()).select_from(model)) or 0 for model in (Job, JobEvent))  # type: ignore[return-value]
+
+
+@contextmanager
+def describer(database: Database, info: dict[str, Any] | None, error: str | None) -> Iterator[None]:
+    """A stand-in for a scheduler in a thread: gives every asked-for backbone the same description, or the same error."""
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.wait(0.02):
+            with database.write() as session:
+                row = backbones.claim(session)
+            if row is not None:
+                with database.write() as session:
+                    backbones.describe(session, row.key, info=info, error=error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

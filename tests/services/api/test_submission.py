@@ -1,0 +1,364 @@
+"""POST /v1/jobs: what is stored when all is well, and how each refusal leaves nothing behind."""
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from services.api.app import create_app
+from services.settings import Settings
+from services.store.database import Database
+from tests.services.api import stock
+
+JSON = {"Content-Type": "application/json"}
+
+
+def fields(response: Any) -> list[str]:
+    return [error["field"] for error in response.json()["errors"]]
+
+
+def test_accepted_job_is_stored_as_queued_with_its_event(http: TestClient, data: Path, backbone: str, database: Database) -> None:
+    response = http.post("/v1/jobs", json=stock.body(data, budget="1k"))
+
+    job = response.json()
+    assert response.status_code == 201
+    assert response.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert (job["state"], job["name"], job["request"]["budget"]) == ("queued", "flowers", 1000)
+    assert job["data"]["classes"] == ["daisy", "tulip"]
+    assert job["data"]["splits"] == {"train": 4, "val": 4}
+    assert http.get(response.headers["location"]).json() == job
+    log = http.get(f"/v1/jobs/{job['id']}/events", headers={"Accept": "application/json"}).json()
+    assert [(event["sequence"], event["kind"]) for event in log] == [(1, "queued")]
+    assert stock.counts(database) == (1, 1)
+
+
+def test_job_without_a_name_is_named_after_its_data_folder(http: TestClient, data: Path, backbone: str) -> None:
+    response = http.post("/v1/jobs", json=stock.body(data, name=""))
+
+    assert response.json()["name"] == "flowers"
+
+
+def test_relative_data_path_is_stored_resolved(http: TestClient, data: Path, backbone: str) -> None:
+    response = http.post("/v1/jobs", json=stock.body("flowers/../flowers"))
+
+    assert response.status_code == 201
+    assert response.json()["request"]["data"]["path"] == str(data.resolve())
+
+
+def test_first_seen_backbone_is_waited_for_until_a_scheduler_describes_it(http: TestClient, data: Path, database: Database) -> None:
+    with stock.describer(database, stock.INFO, None):
+        response = http.post("/v1/jobs", json=stock.body(data))
+
+    assert response.status_code == 201
+
+
+CHANGED: list[tuple[str, dict[str, Any], str]] = [
+    ("unknown top-level field", {"colour": "blue"}, "colour"),
+    ("unknown nested field", {"search": {"populations": 5}}, "search.populations"),
+    ("negative population", {"search": {"population": -1}}, "search.population"),
+    ("oversized population", {"search": {"population": 10**30}}, "search.population"),
+    ("children beyond the population", {"search": {"population": 4, "crossover": 3, "mutation": 2}}, "search"),
+    ("budget in no number", {"budget": "plenty"}, "budget"),
+    ("negative budget", {"budget": -1}, "budget"),
+    ("oversized seed", {"seed": 2**63}, "seed"),
+    ("oversized epochs", {"training": {"epochs": 10**20}}, "training.epochs"),
+    ("unknown tensor", {"space": {"choices": {"F": ["none"]}}}, "space.choices.F.[key]"),
+    ("unknown choice", {"space": {"choices": {"A": ["tucker"]}}}, "space.choices.A.0"),
+    ("choice that the tensor cannot take", {"space": {"choices": {"C": ["scalar"]}}}, "space"),
+    ("empty choices", {"space": {"choices": {"A": []}}}, "space"),
+    ("repeated rank", {"space": {"ranks": [4, 4]}}, "space"),
+    ("backbone that is no object", {"backbone": "vit"}, "backbone"),
+    ("missing data folder", {"data": {"path": "/no/such/folder"}}, "data.path"),
+    ("lone surrogate in a name", {"name": "\ud800"}, "name"),
+]
+
+
+@pytest.mark.parametrize(("changes", "field"), [pytest.param(c, f, id=name) for name, c, f in CHANGED])
+def test_refused_field_is_named_and_nothing_is_created(
+    changes: dict[str, Any], field: str, http: TestClient, data: Path, backbone: str, database: Database
+) -> None:
+    response = http.post("/v1/jobs", content=json.dumps(stock.body(data) | changes), headers=JSON)
+
+    document = response.json()
+    assert response.status_code == document["status"] == 422
+    assert response.headers["content-type"] == "application/problem+json"
+    assert document["type"].startswith("urn:glora:problem:")
+    assert fields(response) == [field]
+    assert stock.counts(database) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [
+        ("training", "learning_rate"),
+        ("training", "weight_decay"),
+        ("training", "warmup"),
+        ("search", "mutation_probability"),
+        ("finals", "learning_rate"),
+    ],
+)
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400"])
+def test_number_that_is_not_finite_is_refused(
+    section: str, name: str, number: str, http: TestClient, data: Path, backbone: str, database: Database
+) -> None:
+    raw = json.dumps(stock.body(data))[:-1] + f', "{section}": {{"{name}": {number}}}}}'
+
+    response = http.post("/v1/jobs", content=raw, headers=JSON)
+
+    assert (response.status_code, fields(response)) == (422, [f"{section}.{name}"])
+    assert stock.counts(database) == (0, 0)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e400"])
+def test_budget_that_is_not_finite_is_refused(number: str, http: TestClient, data: Path, backbone: str, database: Database) -> None:
+    raw = json.dumps(stock.body(data, budget=-77)).replace("-77", number)
+
+    response = http.post("/v1/jobs", content=raw, headers=JSON)
+
+    assert (response.status_code, fields(response)) == (422, ["budget"])
+    assert stock.counts(database) == (0, 0)
+
+
+def test_budget_below_the_space_is_refused_with_the_achievable_range(
+    http: TestClient, data: Path, backbone: str, database: Database
+) -> None:
+    response = http.post("/v1/jobs", json=stock.body(data, budget=31, space={"choices": {"A": ["vector"], "E": ["vector", "none"]}}))
+
+    document = response.json()
+    assert (response.status_code, fields(response)) == (422, ["budget"])
+    assert document["type"] == "urn:glora:problem:budget-infeasible"
+    assert document["achievable"]["minimum"] == 32
+    assert document["achievable"]["maximum"] > 32
+    assert stock.counts(database) == (0, 0)
+
+
+def test_budget_of_exactly_the_achievable_minimum_is_accepted(http: TestClient, data: Path, backbone: str) -> None:
+    response = http.post("/v1/jobs", json=stock.body(data, budget=32, space={"choices": {"A": ["vector"]}}))
+
+    assert response.status_code == 201
+
+
+def _emptied(root: Path) -> None:
+    for image in root.rglob("*.png"):
+        image.unlink()
+
+
+def _one_class(root: Path) -> None:
+    for split in ("train", "val"):
+        for image in (root / split / "tulip").iterdir():
+            image.unlink()
+
+
+def _corrupt(root: Path) -> None:
+    (root / "val" / "tulip" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\nnot an image")
+
+
+def _cut(root: Path) -> None:
+    image = root / "val" / "tulip" / "1.png"
+    image.write_bytes(image.read_bytes()[:40])
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        pytest.param(_emptied, "has no images", id="empty folder"),
+        pytest.param(_one_class, "one class only (daisy)", id="one class"),
+        pytest.param(_corrupt, "val/tulip/1.png", id="corrupt image"),
+        pytest.param(_cut, "val/tulip/1.png", id="truncated image"),
+    ],
+)
+def test_unusable_data_folder_is_refused_with_what_is_wrong(
+    damage: Callable[[Path], None], told: str, http: TestClient, data: Path, backbone: str, database: Database
+) -> None:
+    damage(data)
+
+    response = http.post("/v1/jobs", json=stock.body(data))
+
+    assert (response.status_code, fields(response)) == (422, ["data.path"])
+    assert response.json()["type"] == "urn:glora:problem:data-invalid"
+    assert told in response.json()["detail"]
+    assert stock.counts(database) == (0, 0)
+
+
+def test_file_instead_of_a_data_folder_is_refused(http: TestClient, data: Path, backbone: str) -> None:
+    response = http.post("/v1/jobs", json=stock.body(data / "train" / "daisy" / "0.png"))
+
+    assert (response.status_code, fields(response)) == (422, ["data.path"])
+
+
+class TestDataRoots:
+    """Submitted data must lie below one of the operator's folders, wherever a path pretends to be."""
+
+    @pytest.fixture
+    def settings(self, tmp_path: Path) -> Settings:
+        (tmp_path / "allowed").mkdir()
+        return Settings(home=tmp_path / "home", data_roots=[tmp_path / "allowed"])
+
+    @pytest.fixture(params=["plainly", "by a symlink", "by dots"])
+    def outside(self, request: pytest.FixtureRequest, settings: Settings, tmp_path: Path, data: Path) -> Path:
+        if request.param == "by a symlink":
+            (tmp_path / "allowed" / "link").symlink_to(data)
+        ways = {"plainly": data, "by a symlink": tmp_path / "allowed" / "link", "by dots": tmp_path / "allowed" / ".." / "flowers"}
+        return ways[request.param]
+
+    def test_data_outside_is_refused(self, outside: Path, http: TestClient, backbone: str, database: Database) -> None:
+        response = http.post("/v1/jobs", json=stock.body(outside))
+
+        assert (response.status_code, fields(response)) == (422, ["data.path"])
+        assert "data must lie below" in response.json()["detail"]
+        assert stock.counts(database) == (0, 0)
+
+    def test_folder_whose_name_merely_starts_alike_is_refused(self, tmp_path: Path, data: Path, http: TestClient, backbone: str) -> None:
+        data.rename(tmp_path / "allowed-not")
+
+        response = http.post("/v1/jobs", json=stock.body(tmp_path / "allowed-not"))
+
+        assert (response.status_code, fields(response)) == (422, ["data.path"])
+
+    def test_data_inside_is_accepted(self, tmp_path: Path, data: Path, http: TestClient, backbone: str) -> None:
+        data.rename(tmp_path / "allowed" / "flowers")
+
+        response = http.post("/v1/jobs", json=stock.body(tmp_path / "allowed" / "flowers"))
+
+        assert response.status_code == 201
+
+    @pytest.mark.xfail(strict=True, reason="glora_core.data.folders reads class folders through symlinks that leave the data folder")
+    def test_class_folder_that_is_a_symlink_to_the_outside_is_refused(
+        self, tmp_path: Path, data: Path, http: TestClient, backbone: str
+    ) -> None:
+        secret = tmp_path / "secret"
+        (data / "train" / "tulip").rename(secret)
+        data.rename(tmp_path / "allowed" / "flowers")
+        (tmp_path / "allowed" / "flowers" / "train" / "tulip").symlink_to(secret)
+
+        response = http.post("/v1/jobs", json=stock.body(tmp_path / "allowed" / "flowers"))
+
+        assert (response.status_code, fields(response)) == (422, ["data.path"])
+
+
+def test_backbone_that_cannot_be_described_is_refused_with_the_reason(http: TestClient, data: Path, database: Database) -> None:
+    with stock.describer(database, None, "timm knows no model 'toy_vit'"):
+        response = http.post("/v1/jobs", json=stock.body(data))
+
+    assert (response.status_code, fields(response)) == (422, ["backbone.name"])
+    assert response.json()["detail"] == "timm knows no model 'toy_vit'"
+    assert stock.counts(database) == (0, 0)
+
+
+def test_backbone_that_failed_before_is_asked_for_again(http: TestClient, data: Path, database: Database) -> None:
+    with stock.describer(database, None, "the hub is out of reach"):
+        http.post("/v1/jobs", json=stock.body(data))
+
+    with stock.describer(database, stock.INFO, None):
+        response = http.post("/v1/jobs", json=stock.body(data))
+
+    assert response.status_code == 201
+
+
+def test_submission_without_a_scheduler_is_told_so(settings: Settings, data: Path) -> None:
+    app = create_app(settings.model_copy(update={"describe_seconds": 0.2}))
+
+    response = TestClient(app).post("/v1/jobs", json=stock.body(data))
+
+    assert response.status_code == 503
+    assert response.headers["content-type"] == "application/problem+json"
+    assert "is one running?" in response.json()["detail"]
+    assert stock.counts(app.state.database) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        pytest.param(b"", 422, id="nothing"),
+        pytest.param(b'{"name": ', 422, id="half an object"),
+        pytest.param(b"[]", 422, id="a list"),
+        pytest.param(b"null", 422, id="null"),
+        pytest.param(b'"text"', 422, id="a text"),
+        pytest.param("{\"name\": \"ü\"}".encode("latin-1"), 400, id="not UTF-8"),
+        pytest.param(b"[" * 100_000, 400, id="nested too deeply"),
+        pytest.param(b'{"budget": ' + b"9" * 5000 + b"}", 400, id="a number of 5000 digits"),
+    ],
+)  # fmt: skip
+def test_body_that_is_no_request_is_refused(raw: bytes, status: int, http: TestClient, database: Database) -> None:
+    response = http.post("/v1/jobs", content=raw, headers=JSON)
+
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    assert stock.counts(database) == (0, 0)
+
+
+@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+def test_body_of_another_media_type_is_refused(media_type: str, http: TestClient, data: Path, backbone: str, database: Database) -> None:
+    response = http.post("/v1/jobs", content=json.dumps(stock.body(data)), headers={"Content-Type": media_type})
+
+    assert (response.status_code, fields(response)) == (422, ["body"])
+    assert stock.counts(database) == (0, 0)
+
+
+def test_all_wrong_fields_are_named_at_once(http: TestClient, data: Path) -> None:
+    response = http.post("/v1/jobs", json=stock.body(data, seed=-1, search={"population": 0, "generations": 0}))
+
+    assert sorted(fields(response)) == ["search.generations", "search.population", "seed"]
+
+
+def test_two_identical_submissions_at_once_both_become_jobs(http: TestClient, data: Path, database: Database) -> None:
+    with stock.describer(database, stock.INFO, None), ThreadPoolExecutor(2) as pool:
+        responses = list(pool.map(lambda _: http.post("/v1/jobs", json=stock.body(data)), range(2)))
+
+    assert [response.status_code for response in responses] == [201, 201]
+    assert responses[0].json()["id"] != responses[1].json()["id"]
+    assert stock.counts(database) == (2, 2)
+
+
+@pytest.mark.xfail(strict=True, reason="problems._path drops every part named `path`, so data.path is reported as data")
+@pytest.mark.parametrize("section", [{}, {"path": ""}, {"path": 5}], ids=["missing", "empty", "a number"])
+def test_refused_data_path_is_named_in_full(section: dict[str, Any], http: TestClient) -> None:
+    response = http.post("/v1/jobs", json=stock.body() | {"data": section})
+
+    assert fields(response) == ["data.path"]
+
+
+@pytest.mark.xfail(strict=True, reason="problems._path takes the position of a JSON error for a field's name")
+def test_broken_json_is_reported_of_the_body(http: TestClient) -> None:
+    response = http.post("/v1/jobs", content=b'{"name": ', headers=JSON)
+
+    assert fields(response) == ["body"]
+
+
+@pytest.mark.xfail(strict=True, reason="submission._check_data: these paths raise ValueError, OSError or RuntimeError, answered with 500")
+@pytest.mark.parametrize("path", ["a\0b", "/" + "a" * 5000, "~no-such-user/x"], ids=["zero byte", "too long", "unknown user"])
+def test_path_that_no_file_system_takes_is_refused(path: str, http: TestClient, database: Database) -> None:
+    response = http.post("/v1/jobs", json=stock.body(path))
+
+    assert (response.status_code, fields(response)) == (422, ["data.path"])
+
+
+@pytest.mark.xfail(strict=True, reason="folders._read_list: UnicodeDecodeError and int('²') are no DataInvalid, answered with 500")
+@pytest.mark.parametrize("listed", [b"\xff\xfe", "train/daisy/0.png ²".encode(), b"train/\x00.png 0"], ids=["bytes", "digit", "zero byte"])
+def test_unreadable_list_file_is_refused(listed: bytes, http: TestClient, data: Path) -> None:
+    (data / "train800.txt").write_bytes(listed)
+
+    response = http.post("/v1/jobs", json=stock.body(data))
+
+    assert (response.status_code, fields(response)) == (422, ["data.path"])
+
+
+@pytest.mark.xfail(strict=True, reason="parse_budget raises OverflowError for digits beyond a float, answered with 500")
+def test_budget_text_beyond_any_float_is_refused(http: TestClient, data: Path) -> None:
+    response = http.post("/v1/jobs", json=stock.body(data, budget="9" * 400))
+
+    assert (response.status_code, fields(response)) == (422, ["budget"])
+
+
+@pytest.mark.xfail(strict=True, reason="submission.submit takes a folder's name of any length, but jobs.name holds 120 characters")
+def test_name_taken_from_the_data_folder_fits_its_column(http: TestClient, data: Path, backbone: str, tmp_path: Path) -> None:
+    data.rename(tmp_path / ("f" * 200))
+
+    response = http.post("/v1/jobs", json=stock.body(tmp_path / ("f" * 200), name=""))
+
+    assert response.status_code == 201
+    assert len(response.json()["name"]) <= 120

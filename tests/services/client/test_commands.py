@@ -1,0 +1,434 @@
+"""The `glora` command line, run through its entry point against a real server."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from services import cli
+from services.store import jobs
+from services.store.blobs import BlobStore
+from services.store.database import Database
+from tests.services.api import stock
+from tests.services.api.listening import Listening
+
+COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+Glora = Callable[..., Ended]
+
+
+@pytest.fixture
+def glora(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Glora:
+    """Run `glora` with arguments, in a wide terminal without colours."""
+    monkeypatch.setenv("COLUMNS", "220")
+    monkeypatch.setenv("TERMINAL_WIDTH", "220")
+
+    def run(*arguments: str) -> Ended:
+        monkeypatch.setattr("sys.argv", ["glora", *arguments])
+        status: Any = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = end.code or 0
+        captured = capsys.readouterr()
+        return Ended(status, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def submit(glora: Glora, server: Listening, data: Path, backbone: str) -> Glora:
+    """Run `glora submit` with what it needs, and further options."""
+    needed = ["--data", str(data), "--backbone", stock.BACKBONE, "--no-watch", "--url", server.url]
+    return lambda *options: glora("submit", *needed, *(() if "--budget" in options else ("--budget", "1k")), *options)
+
+
+def stored_request(database: Database) -> dict[str, Any]:
+    """The request of the newest job."""
+    with database.read() as session:
+        return jobs.page(session, limit=1)[0].request
+
+
+def test_help_lists_every_command(glora: Glora) -> None:
+    ended = glora("--help")
+
+    assert ended.status == 0
+    assert set(COMMANDS) == {"serve", "submit", "watch", "jobs", "cancel", "download"}
+    assert [name for name in COMMANDS if name not in ended.out] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_describes_it_and_each_of_its_options(name: str, glora: Glora) -> None:
+    ended = glora(name, "--help")
+
+    shown = " ".join(ended.out.replace("│", " ").split())
+    assert ended.status == 0
+    assert COMMANDS[name].help.split(".")[0] in shown
+    assert [parameter.name for parameter in COMMANDS[name].params if not parameter.help or parameter.help[:30] not in shown] == []
+
+
+@pytest.mark.parametrize("arguments", [["fly"], ["submit"], ["watch"], ["jobs", "--limit", "0"], ["serve", "--port", "70000"]])
+def test_unusable_arguments_are_a_usage_error(arguments: list[str], glora: Glora) -> None:
+    ended = glora(*arguments)
+
+    assert ended.status == 2
+    assert "Traceback" not in ended.err
+
+
+def test_list_of_no_jobs_says_how_to_submit_one(glora: Glora, server: Listening) -> None:
+    ended = glora("jobs", "--url", server.url)
+
+    assert ended.status == 0
+    assert "No jobs yet. Submit one with: glora submit" in ended.out
+
+
+def test_list_shows_each_job_with_its_state_and_why_it_failed(glora: Glora, server: Listening, database: Database) -> None:
+    lease = stock.add_running(database, "tulips")
+    stock.fail(database, lease)
+    queued = stock.add_job(database, "roses")
+
+    ended = glora("jobs", "--url", server.url)
+
+    lines = {line.split()[1]: line for line in ended.out.splitlines() if " j" in line}
+    assert "tulips" in lines[lease.job_id] and "failed (data_invalid)" in lines[lease.job_id]
+    assert "roses" in lines[queued] and "queued" in lines[queued]
+
+
+def test_list_as_json_is_json(glora: Glora, server: Listening, database: Database) -> None:
+    ids = [stock.add_job(database) for _ in range(3)]
+
+    ended = glora("jobs", "--json", "--limit", "2", "--url", server.url)
+
+    assert [job["id"] for job in json.loads(ended.out)] == ids[:0:-1]
+
+
+def test_list_can_be_narrowed_to_a_state(glora: Glora, server: Listening, database: Database) -> None:
+    lease = stock.add_running(database)
+    stock.add_job(database)
+
+    ended = glora("jobs", "--json", "--state", "running", "--url", server.url)
+
+    assert [job["id"] for job in json.loads(ended.out)] == [lease.job_id]
+
+
+def test_unknown_state_is_an_error_that_names_the_accepted_ones(glora: Glora, server: Listening) -> None:
+    ended = glora("jobs", "--state", "paused", "--url", server.url)
+
+    assert ended.status == 1
+    assert "Error: state:" in ended.err and "'running'" in ended.err
+
+
+def test_no_service_running_is_explained(glora: Glora, server: Listening) -> None:
+    server.stop()
+
+    ended = glora("jobs", "--url", server.url)
+
+    assert ended.status == 1
+    assert "glora serve" in ended.err and "Traceback" not in ended.err
+
+
+def test_submitted_job_is_named_with_its_page(submit: Glora, server: Listening, database: Database) -> None:
+    ended = submit("--name", "roses")
+
+    with database.read() as session:
+        (job,) = jobs.page(session)
+    assert ended.status == 0
+    assert f"Job {job.id} queued" in ended.out and f"{server.url}/jobs/{job.id}" in ended.out
+    assert job.name == "roses"
+
+
+def test_every_option_reaches_the_request(submit: Glora, database: Database, tmp_path: Path) -> None:
+    options = {
+        "--budget": "1.5M",
+        "--rank": "2",
+        "--epochs": "7",
+        "--learning-rate": "0.01",
+        "--policy": "random",
+        "--population": "9",
+        "--generations": "8",
+        "--finalists": "0",
+        "--workers": "2",
+        "--seed": "5",
+    }
+
+    ended = submit(*(word for option in options.items() for word in option), "--rank", "4", "--gpu", "--baselines")
+
+    request = stored_request(database)
+    assert ended.status == 0, ended.err
+    assert (request["budget"], request["seed"], request["baselines"], request["space"]["ranks"]) == (1_500_000, 5, True, [2, 4])
+    training = {name: request["training"][name] for name in ("epochs", "learning_rate", "policy", "workers", "use_gpu")}
+    assert training == {"epochs": 7, "learning_rate": 0.01, "policy": "random", "workers": 2, "use_gpu": True}
+    assert (request["search"]["population"], request["search"]["generations"]) == (9, 8)
+    assert request["finals"]["candidates"] == 0
+
+
+def test_option_that_is_not_given_leaves_the_services_default(submit: Glora, database: Database) -> None:
+    submit()
+
+    request = stored_request(database)
+    assert (request["training"]["epochs"], request["search"]["population"], request["finals"]["candidates"]) == (60, 50, 3)
+    assert (request["seed"], request["baselines"], request["training"]["use_gpu"]) == (0, False, False)
+
+
+@pytest.mark.parametrize(("written", "parameters"), [("700", 700), ("100k", 100_000), ("1.5M", 1_500_000)])
+def test_budget_is_passed_on_as_it_was_written(written: str, parameters: int, submit: Glora, database: Database) -> None:
+    submit("--budget", written)
+
+    assert stored_request(database)["budget"] == parameters
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [(["--budget", "plenty"], "budget: 'plenty'"), (["--population", "0"], "search.population"), (["--policy", "greedy"], "training.policy")],
+)
+def test_refused_submission_names_the_field_and_exits_with_1(
+    options: list[str], told: str, submit: Glora, database: Database
+) -> None:
+    ended = submit(*options)
+
+    assert ended.status == 1
+    assert told in ended.err and "Traceback" not in ended.err
+    assert stock.counts(database) == (0, 0)
+
+
+def test_relative_data_folder_is_sent_as_the_folder_it_is_here(
+    glora: Glora, server: Listening, data: Path, backbone: str, database: Database
+) -> None:
+    ended = glora("submit", "--data", "flowers", "--backbone", stock.BACKBONE, "--budget", "1k", "--no-watch", "--url", server.url)
+
+    assert ended.status == 0
+    assert stored_request(database)["data"]["path"] == str(data.resolve())
+
+
+def test_settings_file_fills_in_what_options_do_not_say(submit: Glora, database: Database, tmp_path: Path) -> None:
+    settings = tmp_path / "settings.json"
+    content = {
+        "name": "from the file",
+        "baselines": True,
+        "training": {"epochs": 3, "batch_size": 10},
+        "search": {"population": 6, "mutation_probability": 0.5},
+    }
+    settings.write_text(json.dumps(content))
+
+    ended = submit("--settings", str(settings), "--epochs", "4", "--population", "8")
+
+    request = stored_request(database)
+    assert ended.status == 0, ended.err
+    assert (request["name"], request["baselines"]) == ("from the file", True)
+    assert (request["training"]["epochs"], request["training"]["batch_size"]) == (4, 10)
+    assert (request["search"]["population"], request["search"]["mutation_probability"]) == (8, 0.5)
+
+
+def test_unknown_field_in_the_settings_file_is_refused(submit: Glora, tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text('{"search": {"populations": 6}}')
+
+    ended = submit("--settings", str(tmp_path / "settings.json"))
+
+    assert ended.status == 1
+    assert "search.populations: unknown field" in ended.err
+
+
+def test_watching_a_finished_job_shows_what_came_out(
+    glora: Glora, server: Listening, database: Database, blobs: BlobStore, tmp_path: Path
+) -> None:
+    job_id = stock.add_finished(database, blobs, tmp_path / "made")
+
+    ended = glora("watch", job_id, "--url", server.url)
+
+    assert ended.status == 0, ended.err
+    assert "87.5%" in ended.out and "81.2%" in ended.out and "640" in ended.out
+    assert f"glora download {job_id}" in ended.out
+
+
+def test_watching_a_whole_job_goes_through_its_phases(glora: Glora, server: Listening, database: Database) -> None:
+    lease = stock.add_running(database)
+    for phase in ("prepare", "train", "search", "finals", "export"):
+        stock.emit(database, lease, phase)
+    stock.add_search(database, lease, generations=2, population=2)
+    stock.succeed(database, lease)
+
+    ended = glora("watch", lease.job_id, "--url", server.url)
+
+    assert ended.status == 0, ended.err
+    assert "search" in ended.out and "2/20" in ended.out
+
+
+def test_watching_a_failed_job_tells_why_and_exits_with_1(glora: Glora, server: Listening, database: Database) -> None:
+    lease = stock.add_running(database)
+    stock.fail(database, lease, "image 'x.png' cannot be decoded")
+
+    ended = glora("watch", lease.job_id, "--url", server.url)
+
+    assert ended.status == 1
+    assert "failed (data_invalid): image 'x.png' cannot be decoded" in ended.out
+
+
+def test_watching_a_cancelled_job_exits_with_1(glora: Glora, server: Listening, database: Database) -> None:
+    job_id = stock.add_job(database)
+    assert glora("cancel", job_id, "--url", server.url).status == 0
+
+    ended = glora("watch", job_id, "--url", server.url)
+
+    assert (ended.status, "cancelled" in ended.out) == (1, True)
+
+
+def test_job_that_is_over_is_not_cancelled(
+    glora: Glora, server: Listening, database: Database, blobs: BlobStore, tmp_path: Path
+) -> None:
+    job_id = stock.add_finished(database, blobs, tmp_path / "made")
+
+    ended = glora("cancel", job_id, "--url", server.url)
+
+    assert ended.status == 1
+    assert "has succeeded already" in ended.err
+
+
+@pytest.mark.parametrize("command", ["watch", "cancel", "download"])
+def test_unknown_job_is_an_error(command: str, glora: Glora, server: Listening) -> None:
+    ended = glora(command, "j000", "--url", server.url)
+
+    assert ended.status == 1
+    assert "no job 'j000'" in ended.err and "Traceback" not in ended.err
+
+
+def test_checkpoint_is_downloaded_with_the_line_that_loads_it(
+    glora: Glora, server: Listening, database: Database, blobs: BlobStore, tmp_path: Path
+) -> None:
+    job_id = stock.add_finished(database, blobs, tmp_path / "made")
+
+    ended = glora("download", job_id, "--output", "out", "--url", server.url)
+
+    assert ended.status == 0, ended.err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {name for name, _ in stock.CHECKPOINT.values()}
+    assert 'timm.create_model("local-dir:out", pretrained=True)' in ended.out
+
+
+def test_checkpoint_goes_into_a_folder_named_after_the_job_by_default(
+    glora: Glora, server: Listening, database: Database, blobs: BlobStore, tmp_path: Path
+) -> None:
+    job_id = stock.add_finished(database, blobs, tmp_path / "made")
+
+    glora("download", job_id, "--url", server.url)
+
+    assert (tmp_path / job_id / "model.safetensors").exists()
+
+
+def test_unfinished_job_is_not_downloaded(glora: Glora, server: Listening, database: Database) -> None:
+    job_id = stock.add_job(database)
+
+    ended = glora("download", job_id, "--url", server.url)
+
+    assert ended.status == 1
+    assert f"Error: job {job_id} is queued" in ended.err
+    assert not Path(job_id).exists()
+
+
+class TestServerStartedHere:
+    """A server that runs from the home folder leaves its address and token there."""
+
+    @pytest.fixture
+    def home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setenv("GLORA_HOME", str(tmp_path / "here"))
+        (tmp_path / "here").mkdir()
+        return tmp_path / "here"
+
+    @pytest.fixture
+    def settings(self, isolated: None, tmp_path: Path) -> Any:
+        from services.settings import Settings
+
+        return Settings(home=tmp_path / "home", token="secret")
+
+    def test_its_address_and_token_are_found(self, home: Path, glora: Glora, server: Listening) -> None:
+        (home / "server.json").write_text(json.dumps({"url": server.url, "token": "secret"}))
+
+        assert glora("jobs").status == 0
+        assert glora("jobs", "--url", f"{server.url}/").status == 0
+
+    def test_its_token_is_not_sent_to_another_address(self, home: Path, glora: Glora, server: Listening) -> None:
+        (home / "server.json").write_text(json.dumps({"url": "http://127.0.0.1:1", "token": "secret"}))
+
+        ended = glora("jobs", "--url", server.url)
+
+        assert (ended.status, "send the token" in ended.err) == (1, True)
+
+    def test_token_that_was_given_wins(self, home: Path, glora: Glora, server: Listening) -> None:
+        (home / "server.json").write_text(json.dumps({"url": server.url, "token": "old"}))
+
+        assert glora("jobs").status == 1
+        assert glora("jobs", "--token", "secret").status == 0
+
+    @pytest.mark.parametrize("content", ["", "{", '{"url": '])
+    def test_half_written_record_is_as_good_as_none(self, content: str, home: Path, glora: Glora, server: Listening) -> None:
+        (home / "server.json").write_text(content)
+
+        assert glora("jobs", "--url", server.url, "--token", "secret").status == 0
+
+
+@pytest.mark.xfail(strict=True, reason="commands.submit: the default of --seed overrides the seed of the settings file")
+def test_seed_of_the_settings_file_holds(submit: Glora, database: Database, tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text('{"seed": 7}')
+
+    submit("--settings", str(tmp_path / "settings.json"))
+
+    assert stored_request(database)["seed"] == 7
+
+
+@pytest.mark.xfail(strict=True, reason="commands.submit replaces the settings file's whole `backbone` instead of merging it")
+def test_image_size_of_the_settings_file_holds(submit: Glora, database: Database, tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text('{"backbone": {"image_size": 84}}')
+
+    with stock.describer(database, stock.INFO, None):
+        submit("--settings", str(tmp_path / "settings.json"))
+
+    assert stored_request(database)["backbone"]["image_size"] == 84
+
+
+@pytest.mark.xfail(strict=True, raises=(OSError, ValueError, TypeError, AttributeError), reason="commands.submit reads --settings without a check")
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"training": 5}'], ids=["missing", "broken", "a list", "a part that is no object"])
+def test_unusable_settings_file_is_a_short_error(content: str | None, submit: Glora, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "settings.json").write_text(content)
+
+    ended = submit("--settings", str(tmp_path / "settings.json"), "--epochs", "3")
+
+    assert ended.status in (1, 2)
+    assert "settings.json" in ended.err
+
+
+@pytest.mark.xfail(strict=True, reason="commands print names and messages as rich markup: text in brackets vanishes, or raises MarkupError")
+@pytest.mark.parametrize("name", ["[red]", "[/b]", "run [a]"])
+def test_name_in_brackets_is_listed_as_it_is(name: str, glora: Glora, server: Listening, database: Database) -> None:
+    stock.add_job(database, name)
+
+    assert name in glora("jobs", "--url", server.url).out
+
+
+@pytest.mark.xfail(strict=True, reason="commands.run and watch_job print messages as rich markup")
+def test_error_about_a_path_in_brackets_shows_the_path(submit: Glora) -> None:
+    ended = submit("--data", "/nowhere/[/flowers]")
+
+    assert "/nowhere/[/flowers]" in ended.err
+
+
+@pytest.mark.xfail(strict=True, reason="progress and watch_job print the failure's message as rich markup")
+def test_failure_about_a_path_in_brackets_shows_the_path(glora: Glora, server: Listening, database: Database) -> None:
+    lease = stock.add_running(database)
+    stock.fail(database, lease, "cannot read [/data/flowers]")
+
+    ended = glora("watch", lease.job_id, "--url", server.url)
+
+    assert "cannot read [/data/flowers]" in ended.out

@@ -1,0 +1,180 @@
+"""The typed request: budgets in words, children of a generation, strictness, and the way into glora_core's own settings."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from glora_core.errors import ConfigInvalid
+from glora_core.space import LayerShape
+from services.job_request import JobRequest, SearchRequest, evolution_of, space_of
+
+SMALLEST = {"backbone": {"name": "vit"}, "data": {"path": "/data"}, "budget": 100}
+LAYERS = (LayerShape("qkv", 8, 24),)
+
+
+def request(**changes: object) -> JobRequest:
+    return JobRequest.model_validate(SMALLEST | changes)
+
+
+@pytest.mark.parametrize(
+    ("written", "parameters"),
+    [
+        (0, 0),
+        (100_000, 100_000),
+        ("100000", 100_000),
+        ("100k", 100_000),
+        ("100K", 100_000),
+        ("1.5M", 1_500_000),
+        ("1.5m", 1_500_000),
+        (" 2 k ", 2_000),
+        ("0.5k", 500),
+        ("0", 0),
+    ],
+)
+def test_budget_may_be_written_as_a_number_or_in_thousands_or_millions(written: object, parameters: int) -> None:
+    assert request(budget=written).budget == parameters
+
+
+@pytest.mark.parametrize("written", ["", "lots", "-5", "1e6", "100kk", "1,000", "k", "1.k", "100 g", -1, 1.5, None, [], math.nan, math.inf])
+def test_budget_that_is_no_number_of_parameters_is_refused(written: object) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        request(budget=written)
+
+    assert [error["loc"] for error in refusal.value.errors()] == [("budget",)]
+
+
+@given(st.text(max_size=12))
+def test_any_text_as_budget_is_a_count_or_a_refusal(written: str) -> None:
+    try:
+        budget = request(budget=written).budget
+    except ValidationError:
+        return
+    assert budget >= 0
+
+
+@given(st.integers(0, 10**15))
+def test_budget_in_plain_digits_means_exactly_that_number(parameters: int) -> None:
+    assert request(budget=str(parameters)).budget == parameters
+
+
+@pytest.mark.xfail(strict=True, raises=OverflowError, reason="parse_budget: float() of 400 digits is inf, and round(inf) is no ValueError")
+def test_budget_text_beyond_any_float_is_refused() -> None:
+    with pytest.raises(ValidationError):
+        request(budget="9" * 400)
+
+
+@pytest.mark.xfail(strict=True, reason="parse_budget goes through float, which cannot hold every integer above 2**53")
+def test_large_budget_in_digits_is_not_rounded() -> None:
+    assert request(budget="9007199254740993").budget == 9007199254740993
+
+
+@given(
+    population=st.integers(1, 60),
+    crossover=st.none() | st.integers(0, 60),
+    mutation=st.none() | st.integers(0, 60),
+)
+def test_children_never_exceed_the_population_and_keep_what_was_asked_for(
+    population: int, crossover: int | None, mutation: int | None
+) -> None:
+    try:
+        search = SearchRequest(population=population, crossover=crossover, mutation=mutation)
+    except ValidationError:
+        assert (crossover or 0) + (mutation or 0) > population
+        return
+
+    by_crossover, by_mutation = search.children()
+
+    assert by_crossover + by_mutation <= population
+    assert by_crossover == crossover or crossover is None
+    assert by_mutation == mutation or mutation is None
+
+
+def test_children_are_half_and_half_where_nothing_is_said() -> None:
+    assert SearchRequest(population=50).children() == (25, 25)
+
+
+def test_crossover_and_mutation_beyond_the_population_are_refused_with_the_numbers() -> None:
+    with pytest.raises(ValidationError, match="crossover 3 and mutation 2 together exceed the population of 4"):
+        request(search={"population": 4, "crossover": 3, "mutation": 2})
+
+
+@pytest.mark.parametrize(
+    ("changes", "location"),
+    [
+        ({"colour": "blue"}, ("colour",)),
+        ({"search": {"populations": 5}}, ("search", "populations")),
+        ({"search": {"population": 0}}, ("search", "population")),
+        ({"training": {"policy": "greedy"}}, ("training", "policy")),
+        ({"training": {"learning_rate": 0}}, ("training", "learning_rate")),
+        ({"training": {"warmup": 1}}, ("training", "warmup")),
+        ({"space": {"ranks": []}}, ("space", "ranks")),
+        ({"space": {"ranks": [0]}}, ("space", "ranks", 0)),
+        ({"backbone": {"name": ""}}, ("backbone", "name")),
+        ({"seed": 2**63}, ("seed",)),
+        ({"name": "n" * 121}, ("name",)),
+    ],
+)
+def test_refused_field_is_named_by_its_place(changes: dict[str, object], location: tuple[object, ...]) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        request(**changes)
+
+    assert [error["loc"] for error in refusal.value.errors()] == [location]
+
+
+def test_defaults_are_the_papers() -> None:
+    asked = request()
+
+    assert (asked.search.population, asked.search.generations, asked.search.parents) == (50, 20, 10)
+    assert asked.search.mutation_probability == 0.2
+    assert asked.space.ranks == [4]
+
+
+def test_stored_request_is_read_back_equal() -> None:
+    asked = request(budget="1.5M", space={"ranks": [2, 4], "choices": {"A": ["none"]}}, search={"population": 7, "crossover": 2}, seed=9)
+
+    assert JobRequest.model_validate(asked.model_dump(mode="json")) == asked
+
+
+def test_request_cannot_be_changed_after_it_was_checked() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        request().budget = 1  # type: ignore[misc]
+
+
+def test_space_takes_ranks_and_choices_from_the_request() -> None:
+    space = space_of(request(space={"ranks": [2, 1], "choices": {"A": ["vector", "none"], "B": ["lora"]}}), LAYERS)
+
+    assert [choice.code for choice in space.choices("A")] == ["V", "N"]
+    assert [choice.code for choice in space.choices("B")] == ["L2", "L1"]
+    assert [choice.code for choice in space.choices("D")] == ["V", "S", "N"]
+
+
+@pytest.mark.parametrize(
+    "space",
+    [{"choices": {"C": ["scalar"]}}, {"choices": {"E": ["lora"]}}, {"choices": {"A": []}}, {"ranks": [4, 4]}],
+)
+def test_space_that_no_tensor_can_take_is_refused(space: dict[str, object]) -> None:
+    with pytest.raises(ConfigInvalid):
+        space_of(request(space=space), LAYERS)
+
+
+def test_evolution_takes_every_setting_of_the_search() -> None:
+    asked = request(
+        search={
+            "population": 12,
+            "generations": 5,
+            "parents": 3,
+            "crossover": 4,
+            "mutation": 6,
+            "mutation_probability": 0.5,
+            "seed_known_methods": False,
+        }
+    )
+
+    evolution = evolution_of(asked)
+
+    assert (evolution.population, evolution.generations, evolution.parents) == (12, 5, 3)
+    assert (evolution.crossover, evolution.mutation, evolution.mutation_probability) == (4, 6, 0.5)
+    assert evolution.seed_known_methods is False
