@@ -43,7 +43,9 @@ def run(home: Path, budget: str, seeds: int) -> list[dict[str, Any]]:
 
 def table(results: list[dict[str, Any]]) -> Table:
     """Mean ± standard deviation per method."""
-    shown = Table("method", "trainable parameters", "val accuracy", "test accuracy", title=f"{len(results)} seeds, budget {results[0]['budget']:,}")
+    shown = Table(
+        "method", "trainable parameters", "val accuracy", "test accuracy", title=f"{len(results)} seeds, budget {results[0]['budget']:,}"
+    )
     names = [entry["source"] for entry in results[0]["baselines"]]
     rows = {name: [_entry(result, name) for result in results] for name in names}
     rows["searched GLoRA"] = [result["winner"] for result in results]
@@ -73,7 +75,9 @@ def main() -> None:
     arguments = parser.parse_args()
     results = run(arguments.home, arguments.budget, arguments.seeds)
     console.print(table(results))
-    console.print(f"{datetime.date.today()}, {os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}; settings {json.dumps(SETTINGS)}")
+    console.print(
+        f"{datetime.date.today()}, {os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}; settings {json.dumps(SETTINGS)}"
+    )
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1))
 

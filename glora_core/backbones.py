@@ -5,6 +5,7 @@ or `local-dir:/folder` (a `config.json` and a `model.safetensors` as timm writes
 Imports torch and timm; describing a backbone uses torch's meta device and reads no weights.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,10 @@ from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from timm.data import resolve_data_config
+from timm.data.model_config import resolve_input_data_config
+from timm.models import load_state_dict
 from torch import nn
 
 from glora_core.errors import BackboneUnknown, BackboneUnsupported
@@ -127,27 +131,43 @@ def skeleton(spec: BackboneSpec, num_classes: int) -> nn.Module:
     return _create(spec, num_classes=num_classes, pretrained=False).float().eval()
 
 
+@torch.no_grad()
 def adapted_layers(model: nn.Module) -> tuple[LayerShape, ...]:
-    """The linear layers that adapt by default: all of them but the classifier.
+    """The linear layers that adapt by default: all that the forward pass calls, but the classifier.
+
+    A layer whose weight the backbone uses by itself, without calling the layer, cannot be adapted by replacing it; one
+    forward pass tells them apart; it costs nothing on the meta device.
 
     Raises:
-        BackboneUnsupported: there is none.
+        BackboneUnsupported: there is none, or the model cannot be run.
     """
-    head = set(classifier(model).modules())
-    layers = tuple(
-        LayerShape(name, module.in_features, module.out_features)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module not in head
-    )
+    head, called = set(classifier(model).modules()), dict[nn.Module, None]()
+    linears = {module: name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module not in head}
+    was_training = model.training
+    hooks = [module.register_forward_pre_hook(lambda module, arguments: called.setdefault(module)) for module in linears]
+    try:
+        size, like = resolve_input_data_config(model)["input_size"], next(model.parameters())
+        model.eval()(torch.zeros(1, *size, device=like.device, dtype=like.dtype))
+    except (RuntimeError, NotImplementedError) as error:
+        raise BackboneUnsupported(f"{type(model).__name__} cannot be run to find its layers: {error}") from error
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    layers = tuple(LayerShape(name, module.in_features, module.out_features) for module, name in linears.items() if module in called)
     if not layers:
         raise BackboneUnsupported(f"{type(model).__name__} has no linear layer to adapt; accepted are transformers such as timm's ViTs")
     return layers
 
 
 def classifier(model: nn.Module) -> nn.Module:
-    """The classification head of a timm model."""
+    """The classification head of a timm model. Raises BackboneUnsupported for a model with several heads."""
     timm_model: Any = model
-    head: nn.Module = timm_model.get_classifier()
+    head = timm_model.get_classifier()
+    if not isinstance(head, nn.Module):
+        raise BackboneUnsupported(
+            f"{type(model).__name__} has several classifiers, such as a distillation head; accepted are models with one"
+        )
     return head
 
 
@@ -158,16 +178,46 @@ def input_transform(model: nn.Module, spec: BackboneSpec) -> Transform:
 
 
 def _create(spec: BackboneSpec, *, num_classes: int, pretrained: bool) -> nn.Module:
-    if spec.weights is not None and not Path(spec.weights).is_file():
-        raise BackboneUnknown(f"weights file {spec.weights!r} of backbone {spec.name!r} does not exist or is not a file")
-    overlay = {"file": spec.weights, "custom_load": False} if spec.weights else None
+    weights = _weights_file(spec)
+    arguments: dict[str, Any] = {"pretrained": pretrained and weights is None, "num_classes": num_classes}
     try:
-        model: nn.Module = timm.create_model(
-            spec.name, pretrained=pretrained, num_classes=num_classes, img_size=spec.image_size, pretrained_cfg_overlay=overlay
-        )
-    except (RuntimeError, ValueError, AssertionError, OSError, TypeError, KeyError) as error:
+        try:
+            model: nn.Module = timm.create_model(spec.name, img_size=spec.image_size, **arguments)
+        except TypeError:  # an architecture that takes any size, and no such argument
+            model = timm.create_model(spec.name, **arguments)
+        if pretrained and weights is not None:
+            _load_weights(model, weights)
+    except (RuntimeError, ValueError, AssertionError, OSError, TypeError, KeyError, AttributeError, SafetensorError) as error:
         raise BackboneUnknown(_explain(spec, error)) from error
     return model
+
+
+def _weights_file(spec: BackboneSpec) -> Path | None:
+    """The local file that holds the weights, if they are not fetched by timm."""
+    if spec.weights is not None:
+        if not Path(spec.weights).is_file():
+            raise BackboneUnknown(f"weights file {spec.weights!r} of backbone {spec.name!r} does not exist or is not a file")
+        return Path(spec.weights)
+    source, _, folder = spec.name.partition(":")
+    files = (Path(folder) / name for name in ("model.safetensors", "pytorch_model.bin")) if source == "local-dir" else ()
+    return next((file for file in files if file.is_file()), None)
+
+
+def _load_weights(model: nn.Module, file: Path) -> None:
+    """Load a weights file through the architecture's own filter (which resizes position tables); the head is left out.
+
+    Raises:
+        ValueError: the file lacks tensors of the backbone, or their shapes differ.
+    """
+    state = load_state_dict(str(file), device="cpu", weights_only=True)
+    adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    state = adapt(state, model) if adapt is not None else state
+    head = {id(parameter) for parameter in classifier(model).parameters()}
+    names = {name for name, parameter in model.named_parameters() if id(parameter) in head}
+    missing = model.load_state_dict({k: v for k, v in state.items() if k not in names}, strict=False).missing_keys
+    lacking = sorted(set(missing) - names)
+    if lacking:
+        raise ValueError(f"{file} lacks {len(lacking)} tensors of this backbone, such as {lacking[0]!r}")
 
 
 def _explain(spec: BackboneSpec, error: Exception) -> str:

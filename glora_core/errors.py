@@ -24,6 +24,9 @@ class BudgetInfeasible(GloraError, ValueError):
         self.budget, self.minimum, self.maximum = budget, minimum, maximum
         super().__init__(f"budget of {budget:,} trainable parameters cannot be met: this space reaches from {minimum:,} to {maximum:,}")
 
+    def __reduce__(self) -> tuple[type, tuple[int, int, int]]:
+        return type(self), (self.budget, self.minimum, self.maximum)
+
 
 class DataInvalid(GloraError, ValueError):
     """A data set cannot be used; the message names the folder or file and what would be accepted."""

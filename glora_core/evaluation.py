@@ -57,7 +57,8 @@ class SubnetScorer:
         self._loaded: list[object] = [None] * len(supernet.space.layers)
 
     def load(self, config: SubnetConfig) -> nn.Module:
-        """The plain network with a config merged into it."""
+        """The plain network with a config merged into it. Raises ConfigInvalid for a config outside the supernet's space."""
+        self.supernet.check(config)
         with torch.no_grad():
             for index, layer in enumerate(config):
                 if self._loaded[index] != layer:

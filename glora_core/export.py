@@ -68,7 +68,7 @@ def export_checkpoint(
     if missing or unexpected:
         raise ExportMismatch(f"merged weights do not fit the bare architecture: missing {missing}, unexpected {unexpected}")
     error = merge_error(supernet, plain.eval(), config, check)
-    if error > BOUND:
+    if not error <= BOUND:  # also refuses NaN
         raise ExportMismatch(f"merged and unmerged logits differ by {error:.2e} of the largest logit; the bound is {BOUND:.2e}")
     folder.mkdir(parents=True, exist_ok=True)
     model_config = {"label_names": list(classes), "num_classes": len(classes)}

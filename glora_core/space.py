@@ -26,7 +26,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 
 _LETTER = {"lora": "L", "vector": "V", "scalar": "S", "none": "N"}
 _KIND = {letter: kind for kind, letter in _LETTER.items()}
-_TOKEN = re.compile(r"L[1-9]\d*|V|S|N")
+_TOKEN = re.compile(r"L[1-9][0-9]{0,8}|V|S|N")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -39,7 +39,7 @@ class Choice:
     def __post_init__(self) -> None:
         if self.kind not in _LETTER:
             raise ConfigInvalid(f"choice {self.kind!r} is unknown; accepted: {', '.join(_LETTER)}")
-        if (self.kind == "lora") != (self.rank > 0):
+        if (self.kind == "lora") != (self.rank > 0) or not 0 <= self.rank < 10**9:
             raise ConfigInvalid(f"choice {self.kind!r} with rank {self.rank}: lora needs a rank of at least 1, the others none")
 
     @property
@@ -226,8 +226,11 @@ class SearchSpace:
 
     def contains(self, config: SubnetConfig) -> bool:
         """Whether every layer of the config is allowed here."""
-        allowed = set(self.layer_configs)
-        return len(config) == len(self.layers) and all(layer in allowed for layer in config)
+        return len(config) == len(self.layers) and all(layer in self._allowed for layer in config)
+
+    @cached_property
+    def _allowed(self) -> frozenset[LayerConfig]:
+        return frozenset(self.layer_configs)
 
     def check_budget(self, budget: int) -> None:
         """Return if some subnet fits.

@@ -55,10 +55,14 @@ class Supernet(nn.Module):
 
     def set_config(self, config: SubnetConfig) -> None:
         """Switch every adapted layer to a subnet config. Raises ConfigInvalid where the space does not allow it."""
-        if not self.space.contains(config):
-            raise ConfigInvalid(f"subnet {config_hash(config)[:12]} is not in this supernet's space")
+        self.check(config)
         for layer, choice in zip(self._layers, config, strict=True):
             layer.config = choice
+
+    def check(self, config: SubnetConfig) -> None:
+        """Raise ConfigInvalid if the config is not one of this supernet's space."""
+        if not self.space.contains(config):
+            raise ConfigInvalid(f"subnet {config_hash(config)[:12]} is not in this supernet's space")
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters of the support tensors and the head."""
@@ -88,6 +92,7 @@ class Supernet(nn.Module):
 
         Where a layer without bias gains one (C, D or E ask for it), a key `….bias` is there that the bare architecture lacks.
         """
+        self.check(config)
         adapted = {f"backbone.{shape.name}." for shape in self.space.layers}
         state = {
             key.removeprefix("backbone."): value.detach().clone()

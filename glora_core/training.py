@@ -7,6 +7,7 @@ Imports torch; knows nothing of where it runs. Several processes only need an in
 import math
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -67,7 +68,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One finished epoch: mean training loss in nats, peak learning rate of the epoch, seconds since the loop began."""
+    """One finished epoch: mean training loss in nats, learning rate of its last step, seconds since the loop began."""
 
     epoch: int
     epochs: int
@@ -93,6 +94,7 @@ class Trainer:
         self._parameters = [p for _, p in supernet.trainable()]
         self._optimizer = torch.optim.AdamW(self._parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self._fixed = decode(settings.fixed) if settings.fixed else None
+        self._advice = f"a lower learning rate than {settings.learning_rate} may help"
         self._largest = supernet.space.extreme(largest=True)
 
     def fit(self, on_epoch: Callable[[Progress], None] = lambda progress: None) -> None:
@@ -111,13 +113,13 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """What `load_state` needs to go on after the current epoch."""
-        return {"epoch": self.epoch, "trainable": self.supernet.trainable_state(), "optimizer": self._optimizer.state_dict()}
+        return {"epoch": self.epoch, "trainable": self.supernet.trainable_state(), "optimizer": deepcopy(self._optimizer.state_dict())}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up training where `state` was taken."""
         self.epoch = state["epoch"]
         self.supernet.load_trainable_state(state["trainable"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._optimizer.load_state_dict(deepcopy(state["optimizer"]))
 
     def _train_epoch(self) -> float:
         order = torch.from_numpy(stream(self.settings.seed, _ORDER, self.epoch).permutation(len(self.split)))
@@ -127,6 +129,8 @@ class Trainer:
             for group in self._optimizer.param_groups:
                 group["lr"] = self.settings.learning_rate * self._schedule(step)
             total += self._step(step, rows) * len(rows)
+        if not all(bool(parameter.isfinite().all()) for parameter in self._parameters):
+            raise Diverged(f"trained tensors are no longer finite after epoch {self.epoch + 1}; {self._advice}")
         return total / len(self.split)
 
     def _step(self, step: int, rows: Tensor) -> float:
@@ -137,7 +141,7 @@ class Trainer:
         loss = self._backward(step, images, labels, share) if len(labels) else 0.0
         loss = self._reduce(loss)
         if not math.isfinite(loss):
-            raise Diverged(f"training loss became {loss} in step {step}; a lower learning rate than {self.settings.learning_rate} may help")
+            raise Diverged(f"training loss became {loss} in step {step}; {self._advice}")
         self._optimizer.step()
         return loss
 
@@ -158,13 +162,15 @@ class Trainer:
         return float(loss.detach()) * share
 
     def _reduce(self, loss: float) -> float:
-        """Sum gradients and loss over all processes. The subnet of a step is the same in each, so their gradients match."""
+        """Sum gradients and loss over all processes; tensors that took part in none keep no gradient, as in a single process."""
         if self._world == 1:
             return loss
-        for parameter in self._parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            dist.all_reduce(parameter.grad)
+        used = torch.tensor([parameter.grad is not None for parameter in self._parameters], device=self._parameters[0].device)
+        dist.all_reduce(used := used.int(), dist.ReduceOp.MAX)
+        for parameter, anywhere in zip(self._parameters, used.tolist(), strict=True):
+            if anywhere:
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                dist.all_reduce(parameter.grad)
         total = torch.tensor(loss, dtype=torch.float64)
         dist.all_reduce(total)
         return float(total)

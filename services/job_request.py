@@ -1,6 +1,6 @@
 """What a job asks for: the typed request that the API checks, the store keeps and the runner obeys.
 
-Pydantic at the edge; `space_of`, `training_of` and `evolution_of` turn it into glora_core's own settings.
+Pydantic at the edge; `space_of` and `SearchRequest.settings` turn it into glora_core's own.
 Imports neither torch nor ray.
 """
 
@@ -100,17 +100,12 @@ class SearchRequest(_Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> "SearchRequest":
-        children = self.children()
-        if sum(children) > self.population:
-            raise ValueError(f"crossover {children[0]} and mutation {children[1]} together exceed the population of {self.population}")
+        self.settings()
         return self
 
-    def children(self) -> tuple[int, int]:
-        """Children by crossover and by mutation, with absent ones filled in from what is left of the population."""
-        half = self.population // 2
-        crossover = self.crossover if self.crossover is not None else min(half, self.population - (self.mutation or 0))
-        mutation = self.mutation if self.mutation is not None else min(half, self.population - crossover)
-        return max(crossover, 0), max(mutation, 0)
+    def settings(self) -> EvolutionSettings:
+        """The search's settings for glora_core."""
+        return EvolutionSettings(**self.model_dump(exclude={"evaluators"}))
 
 
 class FinalsRequest(_Strict):
@@ -162,18 +157,3 @@ class JobRequest(_Strict):
 def space_of(request: JobRequest, layers: tuple[LayerShape, ...]) -> SearchSpace:
     """The search space over a backbone's layers. Raises ConfigInvalid where a tensor cannot take a choice."""
     return SearchSpace.of(layers, request.space.ranks, {str(tensor): kinds for tensor, kinds in request.space.choices.items()})
-
-
-def evolution_of(request: JobRequest) -> EvolutionSettings:
-    """The settings of the search."""
-    search = request.search
-    crossover, mutation = search.children()
-    return EvolutionSettings(
-        population=search.population,
-        generations=search.generations,
-        parents=search.parents,
-        crossover=crossover,
-        mutation=mutation,
-        mutation_probability=search.mutation_probability,
-        seed_known_methods=search.seed_known_methods,
-    )

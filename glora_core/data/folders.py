@@ -6,6 +6,7 @@ Two layouts are read: `train/ val/ [test/]` with one folder per class, and the l
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from glora_core.errors import DataInvalid
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 LISTS = {"train": "train800.txt", "val": "val200.txt", "test": "test.txt"}
+_LABEL = re.compile(r"[0-9]{1,5}")
 ACCEPTED = "accepted are train/, val/ and optionally test/ with one folder of images per class, or VTAB-1K lists " + ", ".join(
     LISTS.values()
 )
@@ -106,13 +108,19 @@ def _read_lists(folder: Path) -> tuple[tuple[str, ...], dict[str, tuple[Example,
 
 
 def _read_list(folder: Path, name: str) -> Iterator[Example]:
-    for number, line in enumerate((folder / name).read_text().splitlines(), 1):
+    try:
+        lines = (folder / name).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataInvalid(f"{name} is not UTF-8 text: {error}") from error
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         path, _, label = line.strip().rpartition(" ")
-        if not path or not label.isdigit():
-            raise DataInvalid(f"{name} line {number}: {line.strip()!r} is not a path and a class index from 0, separated by a space")
-        inside = (folder / path).resolve().is_relative_to(folder.resolve())
+        if not path or not _LABEL.fullmatch(label):
+            raise DataInvalid(
+                f"{name} line {number}: {line.strip()!r} is not a path and a class index from 0 to 99999, separated by a space"
+            )
+        inside = not Path(path).is_absolute() and (folder / path).resolve().is_relative_to(folder.resolve())
         if not inside or not (folder / path).is_file():
             raise DataInvalid(f"{name} line {number}: image {path!r} does not exist inside the data folder")
         yield Example(path, int(label))

@@ -64,6 +64,7 @@ def load_split(data: ImageFolder, split: str, transform: Transform) -> ImageSpli
         interpolation=transform.interpolation,
         crop_pct=transform.crop_pct,
         crop_mode=transform.crop_mode,
+        mean=transform.mean,
         normalize=False,
     )
     examples = data.splits[split]

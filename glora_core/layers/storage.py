@@ -40,10 +40,14 @@ class LayerStorage(nn.Module):
         self.D_vector = nn.Parameter(torch.zeros(out_features))
         self.E_vector = nn.Parameter(torch.zeros(out_features))
 
-    def factors(self, tensor: str, rank: int) -> tuple[Tensor, Tensor]:
-        """The two factors of a `lora` choice: (rows, rank), (rank, columns). Ranks share the leading columns."""
-        down, up = getattr(self, f"{tensor}_down"), getattr(self, f"{tensor}_up")
-        return down[:, :rank], up[:rank] * self.scale(tensor, "lora")
+    def factors(self, tensor: str, rank: int, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+        """The two factors of a `lora` choice: (rows, rank), (rank, columns). Ranks share the leading columns.
+
+        `dtype` is the precision to compute in; the stored one unless given.
+        """
+        down, up = (getattr(self, f"{tensor}_{part}") for part in ("down", "up"))
+        dtype = dtype or down.dtype
+        return down[:, :rank].to(dtype), up[:rank].to(dtype) * self.scale(tensor, "lora")
 
     @abstractmethod
     def column(self, tensor: str) -> Tensor:
@@ -65,7 +69,7 @@ class LayerStorage(nn.Module):
         if choice.kind == "none":
             return None
         if choice.kind == "lora":
-            down, up = (factor.to(dtype or factor.dtype) for factor in self.factors(tensor, choice.rank))
+            down, up = self.factors(tensor, choice.rank, dtype)
             dense = down @ up
             return dense[:, 0] if tensor == "C" else dense
         stored = self.column(tensor) if choice.kind == "vector" else self.element(tensor)

@@ -28,7 +28,8 @@ class EvolutionSettings:
         population: candidates per generation.
         generations: how many generations.
         parents: how many of the best subnets so far may have children.
-        crossover, mutation: children per generation by each operator; the rest of a population is random.
+        crossover, mutation: children per generation by each operator, half the population where None; the rest of a
+            population is random.
         mutation_probability: chance of each layer's config to be redrawn in a mutation.
         seed_known_methods: put the known methods that fit the budget into the first generation.
     """
@@ -36,8 +37,8 @@ class EvolutionSettings:
     population: int = 50
     generations: int = 20
     parents: int = 10
-    crossover: int = 25
-    mutation: int = 25
+    crossover: int | None = None
+    mutation: int | None = None
     mutation_probability: float = 0.2
     seed_known_methods: bool = True
 
@@ -45,12 +46,21 @@ class EvolutionSettings:
         for name in ("population", "generations", "parents"):
             if getattr(self, name) < 1:
                 raise ConfigInvalid(f"{name} is {getattr(self, name)}; accepted are integers of at least 1")
-        if min(self.crossover, self.mutation) < 0 or self.crossover + self.mutation > self.population:
+        children = self.children
+        if min(children) < 0 or sum(children) > self.population:
             raise ConfigInvalid(
-                f"crossover {self.crossover} and mutation {self.mutation} must be at least 0 and fit the population of {self.population}"
+                f"crossover {children[0]} and mutation {children[1]} must be at least 0 and fit the population of {self.population}"
             )
         if not 0 <= self.mutation_probability <= 1:
             raise ConfigInvalid(f"mutation_probability {self.mutation_probability} must lie between 0 and 1")
+
+    @property
+    def children(self) -> tuple[int, int]:
+        """Children by crossover and by mutation, with None filled in from what is left of the population."""
+        half = self.population // 2
+        crossover = self.crossover if self.crossover is not None else min(half, self.population - (self.mutation or 0))
+        mutation = self.mutation if self.mutation is not None else min(half, self.population - crossover)
+        return crossover, mutation
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -87,7 +97,7 @@ def propose(
     rng = stream(seed, _EVOLUTION, generation)
     sampler = sampler or FeasibleSampler(space, budget)
     seen = {config_hash(e.config) for e in history}
-    parents = rank(history)[: settings.parents]
+    parents = rank(e for e in history if e.parameters <= budget)[: settings.parents]
     chosen: list[Proposal] = []
 
     def take(make: Callable[[], Proposal], count: int) -> None:
@@ -97,8 +107,9 @@ def propose(
             chosen.append(proposal)
 
     if parents:
-        take(lambda: _crossover(space, budget, parents, rng), settings.crossover)
-        take(lambda: _mutation(space, budget, parents, settings.mutation_probability, rng), settings.mutation)
+        crossover, mutation = settings.children
+        take(lambda: _crossover(space, budget, parents, rng), crossover)
+        take(lambda: _mutation(space, budget, parents, settings.mutation_probability, rng), mutation)
     elif settings.seed_known_methods:
         known = [config for config in methods_within(space, budget).values() if space.contains(config)]
         take(iter(Proposal(config, "seed") for config in known).__next__, min(len(known), settings.population))

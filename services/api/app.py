@@ -2,6 +2,7 @@
 
 from fastapi import FastAPI, Response
 from fastapi.staticfiles import StaticFiles
+from fastapi_offline import FastAPIOffline
 from sqlalchemy import text
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,12 +28,13 @@ _HEADERS = {
     b"referrer-policy": b"same-origin",
 }
 _POLICY = b"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
+_DOCS_POLICY = b"default-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application over the settings' database and artifact store; migrates the database."""
     settings = settings or get_settings()
-    app = FastAPI(title="GLoRA search", version=glora_core.__version__, description=_DESCRIPTION)
+    app = FastAPIOffline(redoc_url=None, title="GLoRA search", version=glora_core.__version__, description=_DESCRIPTION)
     app.state.settings = settings
     app.state.token = settings.token.get_secret_value() if settings.token else None
     app.state.database = Database(settings.resolved_database_url)
@@ -60,11 +62,11 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        own_page = not scope["path"].startswith(("/docs", "/redoc"))
+        policy = _DOCS_POLICY if scope["path"].startswith("/docs") else _POLICY
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                extra = _HEADERS | ({b"content-security-policy": _POLICY} if own_page else {})
+                extra = _HEADERS | {b"content-security-policy": policy}
                 message["headers"] = [*message["headers"], *extra.items()]
             await send(message)
 

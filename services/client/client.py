@@ -62,19 +62,27 @@ class Client:
         rows: list[dict[str, Any]] = self._json("GET", f"/v1/jobs/{job_id}/artifacts")["items"]
         return rows
 
-    def events(self, job_id: str, after: int = 0) -> Iterator[dict[str, Any]]:
-        """Events of a job from number `after` on until the job is over; a lost connection is taken up where it broke."""
-        last = after
+    def events(self, job_id: str, after: int = 0, patience_seconds: float = 60.0) -> Iterator[dict[str, Any]]:
+        """Events of a job from number `after` on until the job is over; a lost connection is taken up where it broke.
+
+        Raises:
+            ServiceError: no such job, or the service was out of reach for `patience_seconds`.
+        """
+        last, refused = after, 0.0
         while True:
             try:
                 for event in self._stream(job_id, last):
-                    last = event["sequence"]
+                    last, refused = event["sequence"], 0.0
                     yield event
                     if event["kind"] in ("succeeded", "failed", "cancelled"):
                         return
+            except httpx.ConnectError as error:
+                refused += _RECONNECT_SECONDS
+                if refused > patience_seconds:
+                    raise ServiceError(f"{self.url} has been out of reach for {patience_seconds:.0f} s") from error
             except httpx.TransportError:
-                time.sleep(_RECONNECT_SECONDS)
-                self.job(job_id)
+                refused = 0.0
+            time.sleep(_RECONNECT_SECONDS)
 
     def download(self, job_id: str, folder: Path, on_bytes: Callable[[int], None] = lambda count: None) -> Path:
         """Download a finished job's checkpoint folder (weights, timm's config, manifest); returns the folder.

@@ -3,6 +3,7 @@
 Progress reaches the caller through a small actor, since Ray Train's controller runs elsewhere.
 """
 
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ from services.cluster.workload import Workload, settle
 _STATE = "state.pt"
 _CHECKPOINTS = 10
 _POLL_SECONDS = 0.3
+_CONTROLLER_POLL_SECONDS = "0.2"
+"""A worker that reports waits for Ray Train's controller to look; its default of 2 s would dominate a small training."""
 
 
 class ProgressLog:
@@ -66,6 +69,7 @@ def train_supernet(
     Raises:
         Diverged: a loss was not finite.
     """
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _CONTROLLER_POLL_SECONDS)
     log = ray.remote(num_cpus=0)(ProgressLog).remote()
     trainer = TorchTrainer(
         _train_worker,

@@ -11,7 +11,6 @@ from glora_core.sampling import FeasibleSampler
 from glora_core.search import Evaluated, Proposal, propose, rank
 from glora_core.space import config_hash, decode, encode
 from services.cluster.pool import EvaluatorPool
-from services.job_request import evolution_of
 from services.protocol import PROTOCOL
 from services.scheduler.context import RunContext
 from services.store import jobs, search_state
@@ -21,7 +20,7 @@ from services.store.search_state import Fitness, evaluation_row
 
 def search(context: RunContext, supernet_key: str, pool: EvaluatorPool) -> list[Evaluated]:
     """Run the generations that are not stored yet; returns all evaluated subnets, best first."""
-    settings, budget = evolution_of(context.request), context.request.budget
+    settings, budget = context.request.search.settings(), context.request.budget
     sampler = FeasibleSampler(context.space, budget)
     history = stored_history(context)
     done = _generations_done(context)

@@ -85,21 +85,16 @@ def test_a_choice_of_unknown_kind_or_with_a_rank_out_of_place_is_refused(kind, r
         Choice(kind, rank)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG space.py:42: a negative rank passes for kinds other than lora, and its code 'V-1' cannot be read back"
-)
 def test_a_negative_rank_is_refused_for_every_kind():
     with pytest.raises(ConfigInvalid):
         Choice("vector", -1)
 
 
-@pytest.mark.xfail(strict=True, reason="BUG space.py:29: \\d takes digits of other scripts, so two texts name one config")
 def test_a_rank_in_digits_of_another_script_is_refused():
     with pytest.raises(ConfigInvalid):
         parse_layer("L1\u0663VNNN")
 
 
-@pytest.mark.xfail(strict=True, reason="BUG space.py:113: int() refuses more than 4300 digits with a plain ValueError")
 def test_an_absurdly_long_rank_is_refused_as_an_invalid_config():
     with pytest.raises(ConfigInvalid):
         parse_layer("L" + "9" * 5000 + "NNNN")
@@ -209,9 +204,6 @@ def test_a_budget_of_exactly_the_smallest_subnet_is_accepted():
     assert space.check_budget(space.minimum) is None
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG errors.py:23: the exception's arguments are not its constructor's, so it cannot cross a process"
-)
 def test_a_refused_budget_survives_the_way_to_another_process():
     refusal = pickle.loads(pickle.dumps(BudgetInfeasible(1, 2, 3)))
     assert (refusal.budget, refusal.minimum, refusal.maximum) == (1, 2, 3)

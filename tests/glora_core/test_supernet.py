@@ -199,9 +199,6 @@ def test_a_gained_bias_takes_part_in_the_plain_models_logits(make_vit, randomise
     torch.testing.assert_close(plain(images), supernet(images), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG backbones.py:140: attention that reads `self.qkv.weight` by itself passes by the support tensors"
-)
 @pytest.mark.parametrize("name", ["beit_base_patch16_224", "eva02_tiny_patch14_224"])
 def test_every_adapted_layer_of_other_transformers_receives_gradients(name):
     import timm

@@ -50,7 +50,9 @@ class Service:
         """Every candidate of every generation with parents, operator and fitness, in order."""
         rows, cursor = [], None
         while True:
-            page = self.client._json("GET", f"/v1/jobs/{job_id}/evaluations", params={"limit": 500} | ({"cursor": cursor} if cursor else {}))
+            page = self.client._json(
+                "GET", f"/v1/jobs/{job_id}/evaluations", params={"limit": 500} | ({"cursor": cursor} if cursor else {})
+            )
             rows += [tuple(sorted((k, str(v)) for k, v in row.items())) for row in page["items"]]
             cursor = page["next"]
             if cursor is None:
@@ -107,7 +109,14 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
     arguments = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
     model = timm.create_model("vit_tiny_patch16_224", num_classes=3, **arguments)
     save_file(model.state_dict(), folder / "model.safetensors")
-    pretrained = {"input_size": [3, 8, 8], "interpolation": "bicubic", "crop_pct": 1.0, "mean": [0.5] * 3, "std": [0.5] * 3, "classifier": "head"}
+    pretrained = {
+        "input_size": [3, 8, 8],
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "classifier": "head",
+    }
     config = {"architecture": "vit_tiny_patch16_224", "num_classes": 3, "model_args": arguments, "pretrained_cfg": pretrained}
     (folder / "config.json").write_text(json.dumps(config))
     return f"local-dir:{folder}"
@@ -157,5 +166,12 @@ def _module(pid: int) -> str:
         words = (Path("/proc") / str(pid) / "cmdline").read_bytes().split(b"\0")
     except OSError:
         return ""
-    names = {b"services.api": "api", b"services.scheduler": "scheduler", b"services.scheduler.runner": "runner", b"ray.scripts.scripts": "ray"}
-    return next((names[word] for word in words if word in names), "ray-evaluator" if words[0].startswith(b"ray::Evaluator") else "")
+    names = {
+        b"services.api": "api",
+        b"services.scheduler": "scheduler",
+        b"services.scheduler.runner": "runner",
+        b"ray.scripts.scripts": "ray",
+    }
+    actors = {b"ray::Evaluator": "ray-evaluator", b"ray::RayTrainWorker": "training-worker"}
+    actor = next((name for title, name in actors.items() if words[0].startswith(title)), "")
+    return next((names[word] for word in words if word in names), actor)

@@ -97,4 +97,3 @@ def test_job_on_the_cluster_gives_a_checkpoint_from_the_object_store(cluster: Cl
     assert kinds.count("generation") == 5
     folder = cluster.download(job["id"], tmp_path / "checkpoint")
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "manifest.json", "model.safetensors"]
-

@@ -58,7 +58,9 @@ def test_downloaded_checkpoint_reproduces_the_reported_accuracy_with_plain_timm(
 ) -> None:
     folder = service.client.download(finished["id"], tmp_path / "checkpoint")
     expected = finished["result"]["winner"]["test_accuracy"]
-    run = subprocess.run([sys.executable, "-P", str(CHECK), str(folder), str(data / "test"), repr(expected)], capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-P", str(CHECK), str(folder), str(data / "test"), repr(expected)], capture_output=True, text=True
+    )
     assert run.returncode == 0, run.stdout + run.stderr
     assert json.loads((folder / "manifest.json").read_text())["metrics"]["test_accuracy"] == expected
 
@@ -72,7 +74,9 @@ def test_second_job_with_the_same_supernet_trains_none(service: Service, finishe
     assert "supernet_found" in kinds and "epoch" not in kinds
 
 
-def test_job_over_data_that_changed_since_submission_fails_with_its_reason(service: Service, request_body: dict[str, Any], tmp_path: Path) -> None:
+def test_job_over_data_that_changed_since_submission_fails_with_its_reason(
+    service: Service, request_body: dict[str, Any], tmp_path: Path
+) -> None:
     import shutil
 
     copy = shutil.copytree(request_body["data"]["path"], tmp_path / "data")

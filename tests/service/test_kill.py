@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from services import processes
 from tests.service.conftest import Service, kill, start_service
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos]
@@ -18,7 +19,7 @@ def undisturbed(service: Service, data: Any, backbone: str) -> dict[str, Any]:
         "budget": 700,
         "training": {"epochs": 5, "learning_rate": 0.01},
         "search": {"population": 12, "generations": 40},
-        "finals": {"candidates": 2, "epochs": 2},
+        "finals": {"candidates": 0},
         "seed": 11,
     }
     job = service.wait(service.client.submit(request)["id"])
@@ -44,16 +45,12 @@ def test_search_with_a_killed_process_equals_an_undisturbed_search(
         assert fresh.populations(job["id"]) == undisturbed["populations"]
         assert over["result"]["winner"] == undisturbed["winner"]
     finally:
-        from services import processes
-
         processes.stop(fresh.process, 30)
 
 
 def test_whole_service_killed_and_started_again_finishes_the_same_search(
     undisturbed: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    from services import processes
-
     home = tmp_path_factory.mktemp("home")
     first = start_service(home)
     job = first.client.submit(undisturbed["request"])
@@ -71,14 +68,15 @@ def test_whole_service_killed_and_started_again_finishes_the_same_search(
         processes.stop(second.process, 30)
 
 
-def test_killed_training_worker_resumes_from_its_checkpoint(service: Service, request_body: dict[str, Any]) -> None:
-    request_body["training"] |= {"epochs": 400, "policy": "random"}
-    request_body["seed"] = 23
+@pytest.mark.parametrize("victim", ["runner", "training-worker"])
+def test_killed_training_goes_on_from_its_last_checkpoint(victim: str, service: Service, request_body: dict[str, Any]) -> None:
+    request_body["training"] |= {"epochs": 1000, "policy": "random"}
+    request_body["seed"] = {"runner": 23, "training-worker": 24}[victim]
     job = service.client.submit(request_body)
-    service.wait_for_event(job["id"], lambda event: event["kind"] == "epoch" and event["data"]["epoch"] >= 45)
-    kill(service.children()["runner"])
+    service.wait_for_event(job["id"], lambda event: event["kind"] == "epoch" and event["data"]["epoch"] >= 500)
+    kill(service.children()[victim])
     over = service.wait(job["id"])
     epochs = [event["data"]["epoch"] for event in service.client.events(job["id"]) if event["kind"] == "epoch"]
     assert over["state"] == "succeeded", over["failure"]
     assert epochs.count(1) == 1
-    assert sorted(set(epochs)) == list(range(1, 401))
+    assert sorted(set(epochs)) == list(range(1, 1001))

@@ -142,15 +142,11 @@ def test_a_malformed_line_is_refused_by_its_number(list_folder, line):
         scan(list_folder(train800=f"images/0.png 0\n{line}\nimages/1.png 1\n"))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG folders.py:113: isdigit() is true for digits such as '²' that int() refuses with a plain ValueError"
-)
 def test_a_label_in_superscript_is_refused_by_its_line(list_folder):
     with pytest.raises(DataInvalid, match="line 1"):
         scan(list_folder(train800="images/0.png \u00b2\n"))
 
 
-@pytest.mark.xfail(strict=True, reason="BUG folders.py:109: a list that is not UTF-8 raises UnicodeDecodeError, no DataInvalid")
 def test_a_list_that_is_not_text_is_refused_by_its_name(list_folder):
     root = list_folder()
     (root / "val200.txt").write_bytes(b"images/2.png 0\n\xff\xfe\n")

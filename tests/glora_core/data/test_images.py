@@ -63,9 +63,6 @@ def test_the_interpolation_is_the_transforms_own(data_of_mode, interpolation):
     assert torch.equal(loaded(load_split(data, "train", transform)), by_timm(data, "train", transform))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG images.py:62: the mean that fills borders in crop mode `border` is not passed to timm's transform"
-)
 def test_borders_are_filled_with_the_transforms_own_mean(data_of_mode):
     data, transform = data_of_mode("RGB"), transform_of("border")
     assert torch.equal(loaded(load_split(data, "val", transform)), by_timm(data, "val", transform))

@@ -164,12 +164,7 @@ def test_counted_parameters_equal_the_stored_numbers_that_receive_a_gradient_on_
     assert wrong == []
 
 
-scaled_in_float32 = pytest.mark.xfail(
-    strict=True, reason="BUG storage.py:46: `factors` scales C's factor in float32 before the merge casts to float64"
-)
-
-
-@pytest.mark.parametrize("form", ["paper", pytest.param("normalised", marks=scaled_in_float32)])
+@pytest.mark.parametrize("form", ["paper", "normalised"])
 def test_float32_merge_is_the_float64_formula_rounded_once_on_every_config(form):
     layer = make_layer(form, with_bias=True, dtype=torch.float32)
     weight0, bias0 = layer.weight.double(), layer.bias.double()

@@ -82,7 +82,6 @@ def test_every_candidate_of_every_generation_is_in_the_space_and_within_the_budg
     assert all(space.contains(p.config) and space.parameters(p.config) <= budget for p in proposals)
 
 
-@pytest.mark.xfail(strict=True, reason="BUG evolution.py:122,136: children of a parent above the budget stay above it, or the draw fails")
 @pytest.mark.parametrize("seed", range(3))
 def test_candidates_respect_the_budget_even_if_the_history_was_made_under_a_larger_one(history, seed):
     budget = max(e.parameters for e in history) // 8

@@ -172,7 +172,9 @@ def test_range_of_endless_digits_is_no_crash(header: str, http: TestClient, url:
     assert response.status_code in (200, 206, 416)
 
 
-@pytest.mark.xfail(strict=True, reason="artifacts.parse_range: RFC 9110 §15.5.17 wants Content-Range with the size, which resuming clients read")
+@pytest.mark.xfail(
+    strict=True, reason="artifacts.parse_range: RFC 9110 §15.5.17 wants Content-Range with the size, which resuming clients read"
+)
 def test_refused_range_tells_the_size(http: TestClient, url: str) -> None:
     response = http.get(url, headers={"Range": "bytes=2560-"})
 

@@ -1,5 +1,6 @@
 """The contract: complete, described, valid, and written down in docs/openapi.json."""
 
+import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,15 @@ def test_every_field_of_a_request_is_described(document: dict[str, Any]) -> None
         if not (field.get("description") or parts.get(field.get("$ref", "").rpartition("/")[2], {}).get("description"))
     ]
 
-    assert set(parts) >= {"JobRequest", "BackboneRequest", "DataRequest", "SpaceRequest", "TrainingRequest", "SearchRequest", "FinalsRequest"}
+    assert set(parts) >= {
+        "JobRequest",
+        "BackboneRequest",
+        "DataRequest",
+        "SpaceRequest",
+        "TrainingRequest",
+        "SearchRequest",
+        "FinalsRequest",
+    }
     assert bare == []
 
 
@@ -84,10 +93,17 @@ def test_refusals_are_documented_as_problem_documents(document: dict[str, Any]) 
     assert refusal == {"$ref": "#/components/schemas/ProblemDocument"}
 
 
+def steady(text: str) -> str:
+    """A contract without the ending of the download's operation id, which is `get` or `head` by the process's hash seed."""
+    return re.sub(r"(?<=__content)_(get|head)\"", '"', text)
+
+
 def test_written_contract_is_up_to_date() -> None:
     current = runpy.run_path(str(ROOT / "tools" / "export_openapi.py"))["document"]()
 
-    assert (ROOT / "docs" / "openapi.json").read_text(encoding="utf-8") == current, "run: python tools/export_openapi.py"
+    written = (ROOT / "docs" / "openapi.json").read_text(encoding="utf-8")
+
+    assert steady(written) == steady(current), "run: python tools/export_openapi.py"
 
 
 @pytest.mark.xfail(strict=True, reason="artifacts.download serves GET and HEAD with one operation id; ids must be unique in OpenAPI")
@@ -109,7 +125,9 @@ def test_problems_are_documented_with_the_media_type_they_are_sent_with(document
     assert list(operations(document)["post /v1/jobs"]["responses"]["422"]["content"]) == ["application/problem+json"]
 
 
-@pytest.mark.xfail(strict=True, reason="POST /v1/jobs answers 503 without a scheduler, and a download 503 without its bytes; neither is documented")
+@pytest.mark.xfail(
+    strict=True, reason="POST /v1/jobs answers 503 without a scheduler, and a download 503 without its bytes; neither is documented"
+)
 def test_unavailability_is_documented(document: dict[str, Any], app: FastAPI) -> None:
     known = operations(document)
 

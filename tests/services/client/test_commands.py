@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from services import cli
+from services.settings import Settings
 from services.store import jobs
 from services.store.blobs import BlobStore
 from services.store.database import Database
@@ -78,7 +79,7 @@ def test_help_of_a_command_describes_it_and_each_of_its_options(name: str, glora
     shown = " ".join(ended.out.replace("│", " ").split())
     assert ended.status == 0
     assert COMMANDS[name].help.split(".")[0] in shown
-    assert [parameter.name for parameter in COMMANDS[name].params if not parameter.help or parameter.help[:30] not in shown] == []
+    assert [parameter.name for parameter in COMMANDS[name].params if not parameter.help or parameter.help[:20] not in shown] == []
 
 
 @pytest.mark.parametrize("arguments", [["fly"], ["submit"], ["watch"], ["jobs", "--limit", "0"], ["serve", "--port", "70000"]])
@@ -193,11 +194,13 @@ def test_budget_is_passed_on_as_it_was_written(written: str, parameters: int, su
 
 @pytest.mark.parametrize(
     ("options", "told"),
-    [(["--budget", "plenty"], "budget: 'plenty'"), (["--population", "0"], "search.population"), (["--policy", "greedy"], "training.policy")],
+    [
+        (["--budget", "plenty"], "budget: 'plenty'"),
+        (["--population", "0"], "search.population"),
+        (["--policy", "greedy"], "training.policy"),
+    ],
 )
-def test_refused_submission_names_the_field_and_exits_with_1(
-    options: list[str], told: str, submit: Glora, database: Database
-) -> None:
+def test_refused_submission_names_the_field_and_exits_with_1(options: list[str], told: str, submit: Glora, database: Database) -> None:
     ended = submit(*options)
 
     assert ended.status == 1
@@ -286,9 +289,7 @@ def test_watching_a_cancelled_job_exits_with_1(glora: Glora, server: Listening, 
     assert (ended.status, "cancelled" in ended.out) == (1, True)
 
 
-def test_job_that_is_over_is_not_cancelled(
-    glora: Glora, server: Listening, database: Database, blobs: BlobStore, tmp_path: Path
-) -> None:
+def test_job_that_is_over_is_not_cancelled(glora: Glora, server: Listening, database: Database, blobs: BlobStore, tmp_path: Path) -> None:
     job_id = stock.add_finished(database, blobs, tmp_path / "made")
 
     ended = glora("cancel", job_id, "--url", server.url)
@@ -347,9 +348,7 @@ class TestServerStartedHere:
         return tmp_path / "here"
 
     @pytest.fixture
-    def settings(self, isolated: None, tmp_path: Path) -> Any:
-        from services.settings import Settings
-
+    def settings(self, isolated: None, tmp_path: Path) -> Settings:
         return Settings(home=tmp_path / "home", token="secret")
 
     def test_its_address_and_token_are_found(self, home: Path, glora: Glora, server: Listening) -> None:
@@ -378,6 +377,11 @@ class TestServerStartedHere:
         assert glora("jobs", "--url", server.url, "--token", "secret").status == 0
 
 
+@pytest.mark.xfail(strict=True, reason="typer takes `[test/]` in the help of --data for rich markup and leaves it out")
+def test_help_of_the_data_option_mentions_the_test_split(glora: Glora) -> None:
+    assert "[test/]" in glora("submit", "--help").out
+
+
 @pytest.mark.xfail(strict=True, reason="commands.submit: the default of --seed overrides the seed of the settings file")
 def test_seed_of_the_settings_file_holds(submit: Glora, database: Database, tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text('{"seed": 7}')
@@ -397,7 +401,9 @@ def test_image_size_of_the_settings_file_holds(submit: Glora, database: Database
     assert stored_request(database)["backbone"]["image_size"] == 84
 
 
-@pytest.mark.xfail(strict=True, raises=(OSError, ValueError, TypeError, AttributeError), reason="commands.submit reads --settings without a check")
+@pytest.mark.xfail(
+    strict=True, raises=(OSError, ValueError, TypeError, AttributeError), reason="commands.submit reads --settings without a check"
+)
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"training": 5}'], ids=["missing", "broken", "a list", "a part that is no object"])
 def test_unusable_settings_file_is_a_short_error(content: str | None, submit: Glora, tmp_path: Path) -> None:
     if content is not None:

@@ -154,7 +154,8 @@ def test_config_that_comes_up_in_several_generations_has_its_fitness_in_each(dat
 
     found = _evaluated(database, lease)
 
-    assert [(c.generation, c.position, e.config_hash) for c, e in found] == [(0, 0, "a"), (0, 1, "b"), (1, 0, "a"), (1, 1, "c"), (1, 2, "a")]
+    assert [_place(row) for row in found] == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
+    assert [evaluation.config_hash for _, evaluation in found] == ["a", "b", "a", "c", "a"]
     assert len({e.id for _, e in found}) == 3
 
 

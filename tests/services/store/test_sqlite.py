@@ -1,12 +1,14 @@
 """What is SQLite's alone: many writers on one file, and readers beside them."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from services.store import jobs
 from services.store.database import Database
-from tests.services.store.concurrency import in_processes
+from tests.services.store.concurrency import Background, in_processes
 from tests.services.store.conftest import Connect
 from tests.services.store.processes import keep_writing
 from tests.services.store.rows import add_job, add_running_job, events_of, job_of
@@ -26,9 +28,18 @@ def test_eight_writing_processes_wait_for_each_other_instead_of_failing(database
     assert sorted(written) == sorted(list(range(WRITERS)) * WRITES)
 
 
+def test_new_file_that_another_process_is_writing_to_is_waited_for(tmp_path: Path, backend: str) -> None:
+    with closing(sqlite3.connect(tmp_path / "glora.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        opening = Background(lambda: _journal_mode(Database(f"sqlite:///{tmp_path}/glora.db")))
+        opening.give_way()
+        other.execute("COMMIT")
+
+        assert opening.result() == "wal"
+
+
 def test_file_is_in_wal_mode(database: Database) -> None:
-    with database.engine.connect() as connection:
-        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
+    assert _journal_mode(database) == "wal"
 
 
 def test_reader_is_not_blocked_by_a_writer(database: Database, connect: Connect) -> None:
@@ -64,3 +75,8 @@ def test_folder_of_the_file_is_made(tmp_path: Path, backend: str) -> None:
 
     assert (tmp_path / "not/yet/there/glora.db").exists()
     database.dispose()
+
+
+def _journal_mode(database: Database) -> str:
+    with database.engine.connect() as connection:
+        return connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
