@@ -75,9 +75,8 @@ def main() -> None:
     arguments = parser.parse_args()
     results = run(arguments.home, arguments.budget, arguments.seeds)
     console.print(table(results))
-    console.print(
-        f"{datetime.date.today()}, {os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}; settings {json.dumps(SETTINGS)}"
-    )
+    machine = f"{os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}"
+    console.print(f"{datetime.date.today()}, {machine}; settings {json.dumps(SETTINGS)}")
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1))
 

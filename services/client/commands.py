@@ -130,17 +130,22 @@ def download(
 
 def result_table(job: dict[str, Any]) -> Table:
     """Accuracy and parameters of the baselines, if any, and of the job's winner."""
-    table = Table(
-        "method", "trainable parameters", "val accuracy", "test accuracy", title=f"{job['name']}, budget {job['request']['budget']:,}"
-    )
+    title = f"{job['name']}, within {job['request']['budget']:,} trainable parameters"
+    table = Table("method", "parameters", "val", "test", title=title, caption=f"The searched checkpoint is {_origin(job)}.")
     result = job["result"]
-    rows = [(entry["source"], entry) for entry in result["baselines"]] + [
-        (f"searched GLoRA ({result['winner']['source']})", result["winner"])
-    ]
+    rows = [(entry["source"], entry) for entry in result["baselines"]] + [("searched GLoRA", result["winner"])]
     for label, entry in rows:
         test = "" if entry["test_accuracy"] is None else f"{entry['test_accuracy']:.1%}"
         table.add_row(label, f"{entry['parameters']:,}", f"{entry['val_accuracy']:.1%}", test)
     return table
+
+
+def _origin(job: dict[str, Any]) -> str:
+    """Where a job's winner comes from, in words."""
+    source = str(job["result"]["winner"]["source"])
+    if source == "search":
+        return "the best candidate of the search"
+    return f"candidate {source.removeprefix('search ')} of the search" if source.startswith("search ") else f"the known method {source}"
 
 
 def run(app: typer.Typer) -> None:

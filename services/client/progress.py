@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.text import Text
 
 _FINAL = ("succeeded", "failed", "cancelled")
 
@@ -13,13 +14,11 @@ def follow(console: Console, job: dict[str, Any], events: Iterable[dict[str, Any
     """Draw a job's progress from its events until it is over; returns the final state."""
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description:<10}"),
-        BarColumn(bar_width=28),
+        TextColumn("{task.description:<9}"),
+        BarColumn(bar_width=14),
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
         TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        _TimeLeft(),
     )
     state = str(job["state"])
     with Progress(*columns, console=console) as progress:
@@ -29,6 +28,20 @@ def follow(console: Console, job: dict[str, Any], events: Iterable[dict[str, Any
             if event["kind"] in _FINAL:
                 state = event["kind"]
     return state
+
+
+class _TimeLeft(ProgressColumn):
+    """Time left while a bar moves, time taken once it is full."""
+
+    def render(self, task: Task) -> Text:
+        """Such as `~0:42 left` or `1:10`."""
+        if task.finished or task.total == 1:
+            return Text(_clock(task.finished_time or task.elapsed or 0))
+        return Text("" if task.time_remaining is None else f"~{_clock(task.time_remaining)} left", style="cyan")
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 class _Bars:

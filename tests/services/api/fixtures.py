@@ -15,9 +15,9 @@ from services.settings import Settings
 from services.store.blobs import BlobStore
 from services.store.database import Database
 from tests.services.api import stock
-from tests.services.api.listening import Listening
+from tests.services.api.listening import Listening, Switch
 
-__all__ = ["app", "backbone", "blobs", "data", "database", "http", "isolated", "migrated", "server", "settings"]
+__all__ = ["app", "backbone", "blobs", "data", "database", "front", "http", "isolated", "migrated", "server", "settings"]
 
 
 @pytest.fixture(autouse=True)
@@ -74,10 +74,20 @@ def backbone(database: Database) -> str:
     return stock.add_backbone(database)
 
 
+@pytest.fixture(scope="session")
+def front() -> Iterator[tuple[Switch, Listening]]:
+    """One server for all tests, since starting and stopping one takes longer than most of them."""
+    switch = Switch()
+    with Listening(switch) as listening:
+        yield switch, listening
+
+
 @pytest.fixture
-def server(app: FastAPI) -> Iterator[Listening]:
-    with Listening(app) as listening:
-        yield listening
+def server(app: FastAPI, front: tuple[Switch, Listening]) -> Listening:
+    """A real server over the application of this test; it must not be stopped."""
+    switch, listening = front
+    switch.app = app
+    return listening
 
 
 @pytest.fixture

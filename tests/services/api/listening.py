@@ -1,11 +1,27 @@
-"""A real HTTP server over an ASGI application, in a thread of the test process, on a loopback port."""
+"""Real HTTP servers over ASGI applications, in threads of the test process, on loopback ports."""
 
 import socket
 import threading
 from types import TracebackType
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+
+class Switch:
+    """Passes requests on to the application of the test that runs, so that one server serves many tests."""
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        await self.app(scope, receive, send)
+
+
+def unused_url() -> str:
+    """An address at which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
 
 
 class Listening:

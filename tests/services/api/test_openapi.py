@@ -70,6 +70,7 @@ def test_every_field_of_a_request_is_described(document: dict[str, Any]) -> None
     assert bare == []
 
 
+@pytest.mark.xfail(strict=True, reason="jobs.list_jobs: the filter `state` has no description")
 def test_every_parameter_is_described_or_part_of_the_path(document: dict[str, Any]) -> None:
     bare = [
         f"{name} {parameter['name']}"
@@ -78,7 +79,7 @@ def test_every_parameter_is_described_or_part_of_the_path(document: dict[str, An
         if parameter["in"] != "path" and not parameter.get("description")
     ]
 
-    assert bare in ([], ["get /v1/jobs state"])
+    assert bare == []
 
 
 def test_unknown_fields_are_refused_by_the_schema_too(document: dict[str, Any]) -> None:
@@ -118,6 +119,11 @@ def test_example_request_is_valid_by_its_own_schema(document: dict[str, Any]) ->
     schema = document["components"]["schemas"]["JobRequest"]
 
     jsonschema.Draft202012Validator(schema | {"components": document["components"]}).validate(schema["examples"][0])
+
+
+@pytest.mark.xfail(strict=True, reason="JobRequest.budget: BeforeValidator turns its bound into the unknown keyword `ge`")
+def test_smallest_budget_is_part_of_the_schema(document: dict[str, Any]) -> None:
+    assert document["components"]["schemas"]["JobRequest"]["properties"]["budget"]["minimum"] == 0
 
 
 @pytest.mark.xfail(strict=True, reason="problem documents are sent as application/problem+json, but documented as application/json")

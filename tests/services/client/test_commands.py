@@ -15,7 +15,7 @@ from services.store import jobs
 from services.store.blobs import BlobStore
 from services.store.database import Database
 from tests.services.api import stock
-from tests.services.api.listening import Listening
+from tests.services.api.listening import Listening, unused_url
 
 COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 
@@ -133,10 +133,8 @@ def test_unknown_state_is_an_error_that_names_the_accepted_ones(glora: Glora, se
     assert "Error: state:" in ended.err and "'running'" in ended.err
 
 
-def test_no_service_running_is_explained(glora: Glora, server: Listening) -> None:
-    server.stop()
-
-    ended = glora("jobs", "--url", server.url)
+def test_no_service_running_is_explained(glora: Glora) -> None:
+    ended = glora("jobs", "--url", unused_url())
 
     assert ended.status == 1
     assert "glora serve" in ended.err and "Traceback" not in ended.err

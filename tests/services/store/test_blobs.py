@@ -13,7 +13,6 @@ import pytest
 from s3fs import S3FileSystem
 
 from services.store.blobs import BlobMissing, BlobStore
-from tests.servers.ports import free_port
 from tests.servers.s3 import s3_server
 
 MISSING = "ab" * 32
@@ -304,9 +303,11 @@ def test_folder_that_cannot_be_made_fails_its_check(tmp_path: Path, place: Place
         place.open().check()
 
 
-def test_endpoint_that_does_not_answer_fails_its_check(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endpoint_that_was_lost_fails_its_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(S3FileSystem, "retries", 1)
-    store = BlobStore("s3://bucket/artifacts", f"http://127.0.0.1:{free_port()}")
+    with s3_server(tmp_path / "log") as endpoint:
+        store = BlobStore("s3://bucket/artifacts", endpoint)
+        store.check()
 
     with pytest.raises(OSError, match=r"127\.0\.0\.1"):
         store.check()
