@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
-from services.store.blobs import BlobMissing
+from services.store.blobs import BlobMissing, StoreUnavailable
 from services.store.errors import NotFound, WrongState
 
 MEDIA_TYPE = "application/problem+json"
@@ -79,6 +79,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(WrongState)
     def _wrong_state(request: Request, error: WrongState) -> JSONResponse:
         return _response(409, "wrong-state", str(error))
+
+    @app.exception_handler(StoreUnavailable)
+    def _store(request: Request, error: StoreUnavailable) -> JSONResponse:
+        return _response(503, "artifact-store-unavailable", "the artifact store is out of reach; try again")
 
     @app.exception_handler(BlobMissing)
     def _blob_missing(request: Request, error: BlobMissing) -> JSONResponse:

@@ -36,7 +36,7 @@ from services.scheduler.searching import search
 from services.scheduler.supernets import supernet_settings, train_or_find
 from services.settings import Settings, get_settings
 from services.store import jobs
-from services.store.blobs import BlobMissing, BlobStore
+from services.store.blobs import BlobMissing, BlobStore, StoreUnavailable
 from services.store.database import Database
 from services.store.errors import LeaseLost
 from services.store.jobs import Lease
@@ -52,7 +52,7 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str, bool], ...] = (
     ((BudgetInfeasible,), "budget_infeasible", False),
     ((Diverged,), "diverged", False),
     ((ExportMismatch,), "export_mismatch", False),
-    ((BlobMissing,), "artifact_unavailable", True),
+    ((BlobMissing, StoreUnavailable), "artifact_unavailable", True),
     ((torch.OutOfMemoryError, MemoryError), "out_of_memory", False),
     ((WorkerLost, RayActorError, WorkerCrashedError), "worker_lost", True),
     ((SQLAlchemyError,), "database_unavailable", True),

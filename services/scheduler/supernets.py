@@ -135,15 +135,10 @@ def store_state(context: RunContext, state: dict[str, Tensor], key: str) -> Arti
 
 
 def store_supernet(session: Session, key: str, recipe: dict[str, Any], history: Sequence[dict[str, Any]], artifact: Artifact) -> None:
-    """Add a trained supernet and its artifact; keeps the one that is there if another job was first."""
-    if session.get(Supernet, key) is not None:
-        return
-    session.add(artifact)
-    session.flush()
+    """Add a trained supernet and its artifact, with its training history."""
     seconds = history[-1]["seconds"] if history else 0.0
     row = Supernet(key=key, recipe=recipe, history=list(history), artifact_id=artifact.id, seconds=seconds, created_at=datetime.now(UTC))
-    session.add(row)
-    session.flush()
+    search_state.add_supernet(session, row, artifact)
 
 
 class _History:

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from services.store.database import insert_new
 from services.store.models import Backbone
 
 
@@ -18,11 +19,9 @@ def key_of(spec: dict[str, Any]) -> str:
 
 def request(session: Session, spec: dict[str, Any]) -> Backbone:
     """The description of a backbone, asked for if it is not known. One that failed before is asked for again."""
-    row = session.get(Backbone, key_of(spec))
-    if row is None:
-        row = Backbone(key=key_of(spec), spec=spec, state="requested", requested_at=datetime.now(UTC))
-        session.add(row)
-    elif row.state == "failed":
+    insert_new(session, [Backbone(key=key_of(spec), spec=spec, state="requested", requested_at=datetime.now(UTC))])
+    row = session.get_one(Backbone, key_of(spec))
+    if row.state == "failed":
         row.state, row.error, row.requested_at = "requested", None, datetime.now(UTC)
     return row
 
@@ -40,6 +39,8 @@ def claim(session: Session, patience_seconds: float = 120.0) -> Backbone | None:
 
 
 def describe(session: Session, key: str, *, info: dict[str, Any] | None, error: str | None) -> None:
-    """Store a finished description, or why there is none."""
+    """Store a finished description, or why there is none; a late failure does not undo a description that is there."""
     row = session.get_one(Backbone, key)
+    if row.state == "ready" and info is None:
+        return
     row.state, row.info, row.error = ("failed" if info is None else "ready"), info, error

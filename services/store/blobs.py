@@ -7,7 +7,9 @@ only after `put` has returned: bytes first, row second.
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,10 @@ _CHUNK = 1 << 20
 
 class BlobMissing(LookupError):
     """A row names bytes that the artifact store does not hold, or holds with another size."""
+
+
+class StoreUnavailable(OSError):
+    """The artifact store cannot be reached; worth another try."""
 
 
 class BlobStore:
@@ -35,42 +41,48 @@ class BlobStore:
         self._fs, self._root = fsspec.core.url_to_fs(url, **({} if self._local else _s3_options(endpoint)))
 
     def put(self, source: Path) -> tuple[str, int]:
-        """Store a file durably; returns its sha256 (hex) and its size in bytes."""
+        """Store a file durably; returns its sha256 (hex) and its size in bytes. Raises StoreUnavailable."""
         digest, size = _hash(source)
         target = self._path(digest)
-        if not self._complete(target, size):
-            self._write(source, target)
+        with _reachable():
+            if not self._complete(target, size):
+                self._write(source, target)
         return digest, size
 
     def read(self, digest: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        """The bytes from `start` up to, not including, `end`, in chunks. Raises BlobMissing before the first chunk."""
-        path = self._path(digest)
+        """The bytes from `start` up to, not including, `end`, in chunks.
+
+        Raises:
+            BlobMissing, StoreUnavailable: before the first chunk.
+        """
         try:
-            file = self._fs.open(path, "rb")
+            with _reachable():
+                file = self._fs.open(self._path(digest), "rb")
         except FileNotFoundError as error:
             raise BlobMissing(f"artifact bytes {digest} are not in the store") from error
         return _chunks(file, start, end)
 
     def fetch(self, digest: str, target: Path) -> Path:
-        """Copy a blob to a local file and check its hash. Raises BlobMissing if it is gone or damaged."""
+        """Copy a blob to a local file and check its hash.
+
+        Raises:
+            BlobMissing: it is gone or damaged; no file is left.
+        """
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
-        with part.open("wb") as file:
-            for chunk in self.read(digest):
-                file.write(chunk)
-        if _hash(part)[0] != digest:
-            part.unlink()
-            raise BlobMissing(f"artifact bytes {digest} are damaged in the store")
-        part.replace(target)
+        chunks = self.read(digest)
+        with _part_of(target) as part:
+            with _reachable(), part.open("wb") as file:
+                file.writelines(chunks)
+            if _hash(part)[0] != digest:
+                raise BlobMissing(f"artifact bytes {digest} are damaged in the store")
+            part.replace(target)
         return target
 
     def check(self) -> None:
-        """Raise OSError if the store cannot be reached; makes its folder or bucket if there is none."""
-        try:
+        """Raise StoreUnavailable if the store cannot be reached; makes its folder or bucket if there is none."""
+        with _reachable():
             self._fs.makedirs(self._root, exist_ok=True)
             self._fs.ls(self._root if self._local else self._root.partition("/")[0])
-        except BotoCoreError as error:
-            raise OSError(f"artifact store out of reach: {error}") from error
 
     def training_folder(self) -> tuple[AbstractFileSystem, str]:
         """File system and folder for training checkpoints, beside the blobs; created if needed."""
@@ -93,13 +105,41 @@ class BlobStore:
         if not self._local:
             self._fs.put_file(str(source), target)
             return
-        part = f"{target}.{secrets.token_hex(4)}.part"
-        with source.open("rb") as read, open(part, "wb") as write:
-            while chunk := read.read(_CHUNK):
-                write.write(chunk)
-            write.flush()
-            os.fsync(write.fileno())
-        os.replace(part, target)
+        with _part_of(Path(target)) as part:
+            with source.open("rb") as read, part.open("wb") as write:
+                shutil.copyfileobj(read, write, _CHUNK)
+                write.flush()
+                os.fsync(write.fileno())
+            part.replace(target)
+        _sync_folder(Path(target).parent)
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    """Turns what an S3 client raises for a store out of reach into StoreUnavailable."""
+    try:
+        yield
+    except (BotoCoreError, ConnectionError, TimeoutError) as error:
+        raise StoreUnavailable(f"artifact store out of reach: {error}") from error
+
+
+@contextmanager
+def _part_of(target: Path) -> Iterator[Path]:
+    """A name beside the target to write to first; whatever happens, nothing is left of it."""
+    part = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        yield part
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename inside a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _s3_options(endpoint: str) -> dict[str, Any]:

@@ -4,7 +4,9 @@ A write transaction on SQLite takes the write lock when it begins (`BEGIN IMMEDI
 in the middle of a transaction: they wait for each other instead of failing with "database is locked".
 """
 
-from collections.abc import Iterator
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,13 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Session
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_MS = 30_000
+_INSERT_ROWS = 500
 
 
 class Database:
@@ -30,11 +34,13 @@ class Database:
         self._sqlite = make_url(url).get_backend_name() == "sqlite"
         self.engine = _sqlite_engine(url) if self._sqlite else create_engine(_with_driver(url), pool_pre_ping=True)
         self._writer = self.engine.execution_options(glora_write=True)
+        snapshot: dict[str, Any] = {} if self._sqlite else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        self._reader = self.engine.execution_options(**snapshot)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session for reading; it sees one consistent state."""
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+        """A session for reading; it sees one consistent state from its first question to its last."""
+        with Session(self._reader, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextmanager
@@ -58,6 +64,38 @@ class Database:
         self.engine.dispose()
 
 
+def insert_new(session: Session, rows: Sequence[DeclarativeBase]) -> list[Any]:
+    """Insert rows of one model unless equal keys are there already, also when another session is just inserting them.
+
+    Returns:
+        The primary keys of those inserted, each a tuple.
+    """
+    if not rows:
+        return []
+    model = type(rows[0])
+    columns = [column.key for column in model.__table__.columns if any(getattr(row, column.key) is not None for row in rows)]
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    inserted: list[Any] = []
+    for start in range(0, len(rows), _INSERT_ROWS):
+        values = [{column: getattr(row, column) for column in columns} for row in rows[start : start + _INSERT_ROWS]]
+        statement = insert(model).values(values).on_conflict_do_nothing().returning(*model.__table__.primary_key)
+        inserted += [tuple(row) for row in session.execute(statement)]
+    return inserted
+
+
+def _enter_wal(connection: Any) -> None:
+    """Switch a SQLite file to WAL. Its busy timeout does not cover this switch, so a writer is waited for here."""
+    deadline = time.monotonic() + _BUSY_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
 def _with_driver(url: str) -> str:
     parsed = make_url(url)
     if parsed.drivername in ("postgres", "postgresql"):
@@ -74,8 +112,9 @@ def _sqlite_engine(url: str) -> Engine:
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, record: Any) -> None:
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={_BUSY_MS}"):
+        for pragma in (f"busy_timeout={_BUSY_MS}", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
+        _enter_wal(connection)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:

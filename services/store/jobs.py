@@ -89,16 +89,17 @@ def request_cancel(session: Session, job_id: str) -> Job:
 def claim(session: Session, owner: str, lease_seconds: float, max_attempts: int) -> Lease | None:
     """Take the oldest job that is queued, or running under an expired lease; None if there is none.
 
-    A runner whose lease ran out counts as a failed attempt; a job that has had all its attempts is failed instead.
+    A runner whose lease ran out counts as a failed attempt; a job that has had all its attempts is failed instead, and one
+    whose cancellation was requested is cancelled.
     """
+    while (job := _next_free(session)) is not None:
+        if job.cancel_requested:
+            cancelled(session, job)
+        elif job.state == "queued" or _another_attempt(session, job, max_attempts, "its runner's lease ran out"):
+            break
+    else:
+        return None
     now = datetime.now(UTC)
-    free = or_(Job.state == "queued", and_(Job.state == "running", Job.lease_expires_at < now))
-    query = select(Job).where(free).order_by(Job.created_at, Job.id).limit(1).with_for_update(skip_locked=True)
-    job = session.scalars(query).first()
-    if job is None:
-        return None
-    if job.state == "running" and not _another_attempt(session, job, max_attempts, "its runner's lease ran out"):
-        return None
     job.state, job.lease_owner = "running", owner
     job.lease_epoch += 1
     job.lease_expires_at = now + timedelta(seconds=lease_seconds)
@@ -142,6 +143,12 @@ def runner_ended(session: Session, lease: Lease, *, clean: bool, max_attempts: i
         cancelled(session, job)
     elif clean or _another_attempt(session, job, max_attempts, f"its runner ended with status {status}"):
         release(session, job)
+
+
+def _next_free(session: Session) -> Job | None:
+    free = or_(Job.state == "queued", and_(Job.state == "running", Job.lease_expires_at < datetime.now(UTC)))
+    query = select(Job).where(free).order_by(Job.created_at, Job.id).limit(1).with_for_update(skip_locked=True)
+    return session.scalars(query).first()
 
 
 def _another_attempt(session: Session, job: Job, max_attempts: int, what: str) -> bool:

@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 
 from services.protocol import PROTOCOL
 from services.store import events
-from services.store.models import Candidate, Evaluation, Generation, Job, Supernet
+from services.store.database import insert_new
+from services.store.models import Artifact, Candidate, Evaluation, Generation, Job, Supernet
 
 _IN_LIMIT = 500
 
@@ -43,15 +44,11 @@ def known(session: Session, supernet_key: str, split: str, protocol: str, hashes
 
 
 def add_evaluations(session: Session, rows: Sequence[Evaluation]) -> list[Evaluation]:
-    """Add evaluations that are not stored yet; one that another job stored meanwhile is left as it is. Returns those added."""
-    if not rows:
-        return []
-    first = rows[0]
-    present = known(session, first.supernet_key, first.split, first.protocol, (row.config_hash for row in rows))
-    fresh = [row for row in rows if row.config_hash not in present]
-    session.add_all(fresh)
-    session.flush()
-    return fresh
+    """Add evaluations that are not stored yet; one that another job stored first is left as it is. Returns those added."""
+    by_hash = {row.config_hash: row for row in sorted(rows, key=lambda row: row.config_hash)}
+    added = insert_new(session, list(by_hash.values()))
+    present = session.scalars(select(Evaluation.config_hash).where(Evaluation.id.in_([key for (key,) in added])))
+    return [by_hash[digest] for digest in present]
 
 
 def commit_generation(
@@ -121,6 +118,16 @@ def evaluated_candidates(
 def count_candidates(session: Session, job_id: str) -> int:
     """How many candidates a job has stored."""
     return session.scalar(select(func.count()).select_from(Candidate).where(Candidate.job_id == job_id)) or 0
+
+
+def add_supernet(session: Session, supernet: Supernet, artifact: Artifact) -> None:
+    """Add a trained supernet and its artifact; keeps the one that is there if another job was first."""
+    if session.get(Supernet, supernet.key) is not None:
+        return
+    session.add(artifact)
+    session.flush()
+    if not insert_new(session, [supernet]):
+        session.delete(artifact)
 
 
 def supernet(session: Session, key: str) -> Supernet | None:
