@@ -5,9 +5,10 @@ Imports neither torch nor ray.
 """
 
 import re
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from glora_core.search import EvolutionSettings
 from glora_core.space import LayerShape, SearchSpace
@@ -18,11 +19,21 @@ _SUFFIX = {"": 1, "k": 1_000, "m": 1_000_000}
 def parse_budget(value: Any) -> Any:
     """A number of parameters written as 100000, "100k" or "1.5M"; anything else is left for pydantic to refuse."""
     if isinstance(value, str):
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKmM]?)\s*", value)
+        match = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]{1,6})?)\s*([kKmM]?)\s*", value)
         if not match:
-            raise ValueError(f"{value!r} is not a number of parameters; write it like 100000, 100k or 1.5M")
-        return round(float(match[1]) * _SUFFIX[match[2].lower()])
+            raise ValueError(f"{value[:40]!r} is not a number of parameters; write it like 100000, 100k or 1.5M")
+        return round(Decimal(match[1]) * _SUFFIX[match[2].lower()])
     return value
+
+
+Budget = Annotated[
+    int,
+    Field(ge=0, le=10**18),
+    BeforeValidator(parse_budget),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 10**18}, {"type": "string", "pattern": r"^[0-9.]+\s*[kKmM]?$"}]}
+    ),
+]
 
 
 class _Strict(BaseModel):
@@ -141,7 +152,7 @@ class JobRequest(_Strict):
     name: str = Field("", max_length=120, description="Name for humans; the data folder's name if empty.")
     backbone: BackboneRequest
     data: DataRequest
-    budget: Annotated[int, BeforeValidator(parse_budget), Field(ge=0)] = Field(
+    budget: Budget = Field(
         description="Upper bound on trainable parameters, head not counted; a number, or text such as `100k` or `1.5M`.", examples=["100k"]
     )
     space: SpaceRequest = SpaceRequest()

@@ -6,7 +6,7 @@ Imports neither torch nor ray; every room may import it.
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -39,6 +39,14 @@ class Settings(BaseSettings):
         60.0, gt=0, description="How long a submission waits for a first-seen backbone to be described, in seconds."
     )
     log_level: str = Field("INFO", description="Level of the processes' logs.")
+
+    @field_validator("token")
+    @classmethod
+    def _sendable(cls, token: SecretStr | None) -> SecretStr | None:
+        text = token.get_secret_value() if token else "-"
+        if not (text.isascii() and text.isprintable() and text.strip() == text != ""):
+            raise ValueError("a token must be printable ASCII without spaces around it, so that it fits an HTTP header")
+        return token
 
     @property
     def resolved_database_url(self) -> str:

@@ -120,10 +120,18 @@ def _read_list(folder: Path, name: str) -> Iterator[Example]:
             raise DataInvalid(
                 f"{name} line {number}: {line.strip()!r} is not a path and a class index from 0 to 99999, separated by a space"
             )
-        inside = not Path(path).is_absolute() and (folder / path).resolve().is_relative_to(folder.resolve())
-        if not inside or not (folder / path).is_file():
+        if not _is_file_inside(folder, path):
             raise DataInvalid(f"{name} line {number}: image {path!r} does not exist inside the data folder")
         yield Example(path, int(label))
+
+
+def _is_file_inside(folder: Path, path: str) -> bool:
+    """Whether a relative path names a file that lies in the folder, links followed."""
+    try:
+        found = (folder / path).resolve(strict=True)
+    except (OSError, ValueError):
+        return False
+    return not Path(path).is_absolute() and found.is_relative_to(folder.resolve()) and found.is_file()
 
 
 def _check_splits(folder: Path, classes: tuple[str, ...], splits: dict[str, tuple[Example, ...]]) -> None:

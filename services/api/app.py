@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import glora_core
 from services.api import artifacts, auth, events, jobs, problems
+from services.api.contract import document_problems
 from services.api.deps import BlobsDep, DatabaseDep
 from services.api.models import Health
 from services.dashboard import routes as dashboard
@@ -22,11 +23,7 @@ configurations. Submit a job, follow its events, download a merged checkpoint th
 Accuracies are shares between 0 and 1, losses are mean cross-entropies in nats, sizes are bytes, durations are seconds,
 parameters are trainable parameters without the classification head. Errors are RFC 9457 problem documents.
 """
-_HEADERS = {
-    b"x-content-type-options": b"nosniff",
-    b"x-frame-options": b"DENY",
-    b"referrer-policy": b"same-origin",
-}
+_HEADERS = {name.lower().encode(): value.encode() for name, value in problems.HEADERS.items()}
 _POLICY = b"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
 _DOCS_POLICY = b"default-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
 
@@ -41,6 +38,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.database.migrate()
     app.state.blobs = BlobStore(settings.resolved_artifacts_url, settings.artifacts_endpoint)
     problems.install(app)
+    document_problems(app)
     for router in (jobs.router, events.router, artifacts.router, auth.router, dashboard.router):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=dashboard.static_folder), name="static")

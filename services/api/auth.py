@@ -15,6 +15,7 @@ from services.api.problems import Problem, problem_response
 from services.dashboard.routes import login_page
 
 COOKIE = "glora_token"
+_MAX_FORM = 4096
 _OPEN = ("/healthz", "/readyz", "/login", "/static/")
 
 router = APIRouter(include_in_schema=False)
@@ -36,15 +37,15 @@ class TokenGuard:
         await (self._app if response is None else response)(scope, receive, send)
 
     def _answer(self, request: Request) -> Response | None:
-        path = request.url.path
+        path: str = request.scope["path"]
         if path.startswith(_OPEN) or self._valid(_presented(request)):
             return None
         if request.method == "GET" and self._valid(request.query_params.get("token", "")):
             return with_cookie(RedirectResponse(str(request.url.remove_query_params("token")), 303), self._token)
         if "text/html" in request.headers.get("accept", "") and not path.startswith("/v1"):
             return HTMLResponse(login_page(None), 401)
-        problem = Problem(401, "unauthorized", "send the token as `Authorization: Bearer …`; the server prints it at start")
-        return problem_response(problem, {"WWW-Authenticate": "Bearer"})
+        detail = "send the token as `Authorization: Bearer …`; the server prints it at start"
+        return problem_response(Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"}))
 
     def _valid(self, presented: str) -> bool:
         return hmac.compare_digest(presented.encode(), self._token.encode())
@@ -56,14 +57,32 @@ def with_cookie(response: Response, token: str) -> Response:
     return response
 
 
+@router.get("/login")
+def login_form() -> Response:
+    """The sign-in page."""
+    return HTMLResponse(login_page(None))
+
+
 @router.post("/login")
 async def login(request: Request) -> Response:
     """Check the field `token` of the login form and set the cookie."""
-    token = parse_qs((await request.body()).decode(errors="replace")).get("token", [""])[0].strip()
+    token = parse_qs((await _body(request)).decode(errors="replace")).get("token", [""])[0].strip()
     expected = request.app.state.token
-    if expected is not None and not hmac.compare_digest(token.encode(), expected.encode()):
+    if expected is None:
+        return RedirectResponse("/", 303)
+    if not hmac.compare_digest(token.encode(), expected.encode()):
         return HTMLResponse(login_page("This is not the token. The server prints it when it starts."), 401)
     return with_cookie(RedirectResponse("/", 303), token)
+
+
+async def _body(request: Request) -> bytes:
+    """The first few kilobytes of a request's body; nobody has shown a token yet."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_FORM:
+            break
+    return body[:_MAX_FORM]
 
 
 def _presented(request: Request) -> str:

@@ -1,6 +1,7 @@
 """The event stream of a job: server-sent events from the append-only log, resumable with `Last-Event-ID`."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -33,8 +34,8 @@ async def stream_events(
     job_id: str,
     request: Request,
     database: DatabaseDep,
-    after: Annotated[int, Query(ge=0, description="Only events numbered above this.")] = 0,
-    last_event_id: Annotated[int | None, Header(description="As `after`; sent by browsers when they reconnect.")] = None,
+    after: Annotated[int, Query(ge=0, le=10**9, description="Only events numbered above this.")] = 0,
+    last_event_id: Annotated[int | None, Header(ge=0, le=10**9, description="As `after`; sent by browsers when they reconnect.")] = None,
 ) -> EventSourceResponse | list[EventView]:
     """Everything that happened to a job, oldest first, and what goes on happening until it is over."""
     start = max(after, last_event_id or 0)
@@ -51,7 +52,7 @@ async def _follow(database: Database, job_id: str, start: int) -> AsyncIterator[
         rows, over = await asyncio.to_thread(_next, database, job_id, last)
         for row in rows:
             last = row.sequence
-            yield ServerSentEvent(data=row.model_dump_json(), event=row.kind, id=str(row.sequence))
+            yield ServerSentEvent(data=json.dumps(row.model_dump(mode="json")), event=row.kind, id=str(row.sequence))
         if over and not rows:
             return
         if not rows:

@@ -1,5 +1,6 @@
 """Routes of jobs: submit, list, look at, cancel; their generations, evaluations, events and artifacts."""
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
@@ -24,6 +25,7 @@ from services.api.problems import Problem, ProblemDocument
 from services.api.submission import submit
 from services.job_request import JobRequest
 from services.store import artifacts, jobs, search_state
+from services.store.errors import NotFound
 from services.store.models import Job
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -37,7 +39,10 @@ Cursor = Annotated[str | None, Query(description="`next` of the page before.")]
     "",
     status_code=201,
     summary="Submit a job",
-    responses={422: {"model": ProblemDocument, "description": "A field is refused; nothing was created."}},
+    responses={
+        422: {"model": ProblemDocument, "description": "A field is refused; nothing was created."},
+        503: {"model": ProblemDocument, "description": "No scheduler described a first-seen backbone in time; nothing was created."},
+    },
 )
 def create_job(request: JobRequest, response: Response, database: DatabaseDep, settings: SettingsDep) -> JobView:
     """Check the data, backbone, space and budget, and queue the job.
@@ -51,10 +56,18 @@ def create_job(request: JobRequest, response: Response, database: DatabaseDep, s
 
 
 @router.get("", summary="List jobs")
-def list_jobs(database: DatabaseDep, state: State | None = None, cursor: Cursor = None, limit: Limit = 50) -> JobPage:
+def list_jobs(
+    database: DatabaseDep,
+    state: Annotated[State | None, Query(description="Only jobs in this state.")] = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> JobPage:
     """Jobs, newest first."""
     with database.read() as session:
-        rows = jobs.page(session, state=state, before=cursor, limit=limit)
+        try:
+            rows = jobs.page(session, state=state, before=cursor, limit=limit)
+        except NotFound as error:
+            raise Problem(422, "request-invalid", f"{cursor!r} is not a cursor that this list has given out", field="cursor") from error
     return JobPage(items=[JobSummary.model_validate(row) for row in rows], next=rows[-1].id if len(rows) == limit else None)
 
 
@@ -93,7 +106,7 @@ def list_generations(job_id: str, database: DatabaseDep, cursor: Cursor = None, 
 def list_evaluations(
     job_id: str,
     database: DatabaseDep,
-    generation: Annotated[int | None, Query(ge=0, description="Only this generation.")] = None,
+    generation: Annotated[int | None, Query(ge=0, le=10**9, description="Only this generation.")] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> EvaluationPage:
@@ -156,6 +169,6 @@ def _cursor(cursor: str | None, parts: int) -> tuple[int, ...]:
     if cursor is None:
         return (-1,) * parts
     numbers = cursor.split("-")
-    if len(numbers) != parts or not all(n.isdigit() for n in numbers):
-        raise Problem(422, "request-invalid", f"{cursor!r} is not a cursor that this list has given out", field="cursor")
+    if len(numbers) != parts or not all(re.fullmatch("[0-9]{1,9}", n) for n in numbers):
+        raise Problem(422, "request-invalid", f"{cursor[:40]!r} is not a cursor that this list has given out", field="cursor")
     return tuple(int(n) for n in numbers)

@@ -12,6 +12,9 @@ from starlette.exceptions import HTTPException
 from services.store.blobs import BlobMissing, StoreUnavailable
 from services.store.errors import NotFound, WrongState
 
+HEADERS = {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "same-origin"}
+"""Headers that every answer carries."""
+
 MEDIA_TYPE = "application/problem+json"
 
 
@@ -40,18 +43,22 @@ class Problem(Exception):
         kind: last part of the stable type, e.g. `budget-infeasible`.
         detail: what was wrong this time.
         field: path of the refused field, if it was one.
+        headers: further headers of the answer.
         extra: further members of the document, such as an achievable range.
     """
 
-    def __init__(self, status: int, kind: str, detail: str, *, field: str | None = None, **extra: Any) -> None:
+    def __init__(
+        self, status: int, kind: str, detail: str, *, field: str | None = None, headers: dict[str, str] | None = None, **extra: Any
+    ) -> None:
         super().__init__(detail)
+        self.headers = headers
         self.status, self.kind, self.detail, self.field, self.extra = status, kind, detail, field, extra
 
 
-def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
+def problem_response(problem: Problem) -> JSONResponse:
     """The HTTP answer for a problem."""
     errors = [] if problem.field is None else [FieldError(field=problem.field, message=problem.detail)]
-    return _response(problem.status, problem.kind, problem.detail, errors, problem.extra, headers)
+    return _response(problem.status, problem.kind, problem.detail, errors, problem.extra, problem.headers)
 
 
 def install(app: FastAPI) -> None:
@@ -59,11 +66,11 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Problem)
     def _problem(request: Request, error: Problem) -> JSONResponse:
-        return problem_response(error, {"WWW-Authenticate": "Bearer"} if error.status == 401 else None)
+        return problem_response(error)
 
     @app.exception_handler(RequestValidationError)
     def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
-        errors = [FieldError(field=_path(entry["loc"]), message=_message(entry)) for entry in error.errors()]
+        errors = [FieldError(field=_field(entry), message=_message(entry)) for entry in error.errors()]
         detail = "; ".join(f"{e.field}: {e.message}" for e in errors)
         return _response(422, "request-invalid", detail, errors)
 
@@ -88,6 +95,10 @@ def install(app: FastAPI) -> None:
     def _blob_missing(request: Request, error: BlobMissing) -> JSONResponse:
         return _response(503, "artifact-unavailable", str(error))
 
+    @app.exception_handler(Exception)
+    def _unexpected(request: Request, error: Exception) -> JSONResponse:
+        return _response(500, "internal-error", "an unexpected error; the log of the API says more", headers=dict(HEADERS))
+
     @app.exception_handler(OperationalError)
     def _database(request: Request, error: OperationalError) -> JSONResponse:
         return _response(503, "database-unavailable", "the database is out of reach; try again")
@@ -106,9 +117,10 @@ def _response(
     return JSONResponse(document.model_dump() | (extra or {}), status, headers, MEDIA_TYPE)
 
 
-def _path(location: tuple[int | str, ...]) -> str:
-    parts = [str(part) for part in location if part not in ("body", "query", "path")]
-    return ".".join(parts) or "body"
+def _field(entry: dict[str, Any]) -> str:
+    """Path of the refused field; the first part only says where in the request it stands."""
+    where, *parts = entry["loc"]
+    return str(where) if entry["type"] == "json_invalid" or not parts else ".".join(str(part) for part in parts)
 
 
 def _message(entry: dict[str, Any]) -> str:

@@ -27,6 +27,7 @@ def submit(database: Database, settings: Settings, request: JobRequest) -> Job:
         Problem: the data, backbone, space or budget cannot be used; nothing was stored of the job.
     """
     data = _check_data(settings, request)
+    _check_backbone_files(settings, request)
     backbone = _describe(database, settings, request)
     _check_space(request, backbone)
     facts = {
@@ -37,19 +38,42 @@ def submit(database: Database, settings: Settings, request: JobRequest) -> Job:
     stored = request.model_dump(mode="json")
     stored["data"]["path"] = str(data.root)
     with database.write() as session:
-        return jobs.create(session, name=request.name or data.root.name, request=stored, backbone_key=backbone.key, data=facts)
+        return jobs.create(session, name=(request.name or data.root.name)[:120], request=stored, backbone_key=backbone.key, data=facts)
 
 
 def _check_data(settings: Settings, request: JobRequest) -> ImageFolder:
-    path = Path(request.data.path).expanduser().resolve()
-    roots = [root.resolve() for root in settings.data_roots]
-    if roots and not any(path.is_relative_to(root) for root in roots):
-        accepted = ", ".join(str(root) for root in roots)
-        raise Problem(422, "data-invalid", f"data must lie below {accepted}", field="data.path")
+    path = _inside_roots(settings, request.data.path, "data.path")
     try:
-        return scan(path)
+        data = scan(path)
     except DataInvalid as error:
         raise Problem(422, "data-invalid", str(error), field="data.path") from error
+    if settings.data_roots:
+        for example in (example for examples in data.splits.values() for example in examples):
+            _inside_roots(settings, str(path / example.path), "data.path")
+    return data
+
+
+def _check_backbone_files(settings: Settings, request: JobRequest) -> None:
+    """Weights and `local-dir:` folders are files that the service reads, so they are bound to the data roots too."""
+    source, _, folder = request.backbone.name.partition(":")
+    if source == "local-dir":
+        _inside_roots(settings, folder, "backbone.name")
+    if request.backbone.weights is not None:
+        _inside_roots(settings, request.backbone.weights, "backbone.weights")
+
+
+def _inside_roots(settings: Settings, path: str, field: str) -> Path:
+    """The path, links followed. Raises Problem if it lies outside the data roots, or is no path."""
+    try:
+        found = Path(path).expanduser().resolve()
+        found.exists()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise Problem(422, "data-invalid", f"{path[:80]!r} is not a path that can be read: {error}", field=field) from error
+    roots = [root.resolve() for root in settings.data_roots]
+    if roots and not any(found.is_relative_to(root) for root in roots):
+        accepted = ", ".join(str(root) for root in roots)
+        raise Problem(422, "data-invalid", f"{path[:200]!r} does not lie below {accepted}", field=field)
+    return found
 
 
 def _describe(database: Database, settings: Settings, request: JobRequest) -> Backbone:

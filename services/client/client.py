@@ -10,12 +10,14 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 _CHECKPOINT = ("merged", "timm-config", "manifest")
+_FINAL = ("succeeded", "failed", "cancelled")
 _RECONNECT_SECONDS = 1.0
 
 
@@ -37,8 +39,11 @@ class Client:
 
     def __init__(self, url: str, token: str | None = None) -> None:
         self.url = url.rstrip("/")
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise ServiceError("the token has characters that an HTTP header cannot carry; copy it again")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=httpx.Timeout(120, connect=5))
+        with _explained(self.url):
+            self._http = httpx.Client(base_url=self.url, headers=headers, timeout=httpx.Timeout(120, connect=5))
 
     def submit(self, request: dict[str, Any]) -> dict[str, Any]:
         """Submit a job; returns it as queued. Raises ServiceError if a field is refused."""
@@ -70,18 +75,22 @@ class Client:
         """
         last, refused = after, 0.0
         while True:
+            heard = False
             try:
                 for event in self._stream(job_id, last):
-                    last, refused = event["sequence"], 0.0
+                    heard, refused = True, 0.0
+                    if event is None:
+                        continue
+                    last = event["sequence"]
                     yield event
-                    if event["kind"] in ("succeeded", "failed", "cancelled"):
+                    if event["kind"] in _FINAL:
                         return
-            except httpx.ConnectError as error:
+                if not heard and self.job(job_id)["state"] in _FINAL:
+                    return
+            except (httpx.TransportError, httpx.InvalidURL) as error:
                 refused += _RECONNECT_SECONDS
                 if refused > patience_seconds:
-                    raise ServiceError(f"{self.url} has been out of reach for {patience_seconds:.0f} s") from error
-            except httpx.TransportError:
-                refused = 0.0
+                    raise ServiceError(f"{self.url} has been out of reach for {patience_seconds:.0f} s: {error}") from error
             time.sleep(_RECONNECT_SECONDS)
 
     def download(self, job_id: str, folder: Path, on_bytes: Callable[[int], None] = lambda count: None) -> Path:
@@ -101,47 +110,63 @@ class Client:
 
     def _fetch(self, artifact: dict[str, Any], target: Path, on_bytes: Callable[[int], None]) -> None:
         part, digest = target.with_name(f"{target.name}.part"), hashlib.sha256()
-        with self._http.stream("GET", f"/v1/artifacts/{artifact['id']}/content") as response, part.open("wb") as file:
-            _raise_for(response)
-            for chunk in response.iter_bytes():
-                file.write(chunk)
-                digest.update(chunk)
-                on_bytes(len(chunk))
-        if digest.hexdigest() != artifact["sha256"]:
-            part.unlink()
-            raise ServiceError(f"{artifact['name']} arrived damaged: its sha256 is not the one the service names; try again")
-        part.replace(target)
+        try:
+            with _explained(self.url), self._http.stream("GET", f"/v1/artifacts/{artifact['id']}/content") as response:
+                _raise_for(response)
+                with part.open("wb") as file:
+                    for chunk in response.iter_bytes():
+                        file.write(chunk)
+                        digest.update(chunk)
+                        on_bytes(len(chunk))
+            if digest.hexdigest() != artifact["sha256"]:
+                raise ServiceError(f"{artifact['name']} arrived damaged: its sha256 is not the one the service names; try again")
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
 
-    def _stream(self, job_id: str, after: int) -> Iterator[dict[str, Any]]:
+    def _stream(self, job_id: str, after: int) -> Iterator[dict[str, Any] | None]:
+        """Events as they come, and None for whatever else shows that the connection lives."""
         timeout = httpx.Timeout(60, connect=5)
         with self._http.stream("GET", f"/v1/jobs/{job_id}/events", params={"after": after}, timeout=timeout) as response:
             _raise_for(response)
             for line in response.iter_lines():
-                if line.startswith("data:"):
-                    yield json.loads(line[5:])
+                yield json.loads(line[5:]) if line.startswith("data:") else None
 
     def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        try:
+        with _explained(self.url):
             response = self._http.request(method, path, **options)
-        except httpx.ConnectError as error:
-            raise ServiceError(
-                f"no service answers at {self.url}; start one with `glora serve`, or name it with --url or GLORA_URL"
-            ) from error
-        except httpx.TransportError as error:
-            raise ServiceError(f"{self.url}: {error or type(error).__name__}") from error
         _raise_for(response)
-        document: dict[str, Any] = response.json()
+        document = _object(response)
+        if document is None:
+            raise ServiceError(f"{self.url} answers, but not as this service does: {response.text[:200]!r}", response.status_code)
         return document
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    """Turns what HTTP can fail with into a ServiceError."""
+    try:
+        yield
+    except httpx.ConnectError as error:
+        raise ServiceError(f"no service answers at {url}; start one with `glora serve`, or name it with --url or GLORA_URL") from error
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise ServiceError(f"{url}: {error or type(error).__name__}") from error
+
+
+def _object(response: httpx.Response) -> dict[str, Any] | None:
+    """The JSON object that a response carries; None if it carries something else."""
+    try:
+        document = response.json()
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None
 
 
 def _raise_for(response: httpx.Response) -> None:
     if response.is_success:
         return
     response.read()
-    try:
-        problem = response.json()
-        detail = problem["detail"]
-    except (ValueError, KeyError):
-        problem, detail = {}, response.text[:500]
+    problem = _object(response) or {}
     lines = [f"{error['field']}: {error['message']}" for error in problem.get("errors", [])]
-    raise ServiceError("\n".join(lines) or detail, response.status_code)
+    detail = problem.get("detail") or response.text[:500] or response.reason_phrase
+    raise ServiceError("\n".join(lines) or str(detail), response.status_code)

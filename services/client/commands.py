@@ -8,12 +8,15 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from services.client.client import Client, ServiceError
 from services.client.progress import follow
 
 console = Console()
+_PARTS = ("backbone", "space", "training", "search", "finals")
 
 Url = Annotated[str | None, typer.Option(help="Where the service listens; found by itself for a server started here.", envvar="GLORA_URL")]
 Token = Annotated[
@@ -35,7 +38,7 @@ def connect(url: str | None, token: str | None) -> Client:
 
 
 def submit(
-    data: Annotated[str, typer.Option(help="Folder with train/ val/ [test/] class folders, or VTAB-1K lists.")],
+    data: Annotated[str, typer.Option(help="Folder with train/, val/ and perhaps test/ class folders, or VTAB-1K lists.")],
     backbone: Annotated[str, typer.Option(help="A name that timm.create_model takes: a timm model, hf-hub:… or local-dir:….")],
     budget: Annotated[str, typer.Option(help="Upper bound on trainable parameters: 100000, 100k, 1.5M.")],
     name: Annotated[str, typer.Option(help="Name for humans.")] = "",
@@ -51,25 +54,24 @@ def submit(
     baselines: Annotated[bool, typer.Option(help="Also train linear probe, BitFit and LoRA alone.")] = False,
     workers: Annotated[int | None, typer.Option(help="Ray Train workers. Default 1.")] = None,
     gpu: Annotated[bool, typer.Option(help="Train and evaluate on GPUs.")] = False,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Of everything random. Default 0.")] = None,
     settings: Annotated[Path | None, typer.Option(help="JSON file with any fields of the request; options given here win.")] = None,
     watch_it: Annotated[bool, typer.Option("--watch/--no-watch", help="Show progress until the job is over.")] = True,
     url: Url = None,
     token: Token = None,
 ) -> None:
     """Submit a job: adapt BACKBONE to DATA within BUDGET trainable parameters."""
-    request: dict[str, Any] = json.loads(settings.read_text()) if settings else {}
+    request = _read_settings(settings)
     path = str(Path(data).expanduser().resolve()) if Path(data).expanduser().exists() else data
-    request |= {"data": {"path": path}, "budget": budget, "seed": seed, "baselines": baselines or request.get("baselines", False)}
-    request["backbone"] = _given(name=backbone, weights=weights and str(Path(weights).resolve()), image_size=image_size)
-    request["name"] = name or request.get("name", "")
+    request |= {"data": {"path": path}, "budget": budget} | _given(seed=seed, name=name or None, baselines=baselines or None)
+    _merge(request, "backbone", _given(name=backbone, weights=weights and str(Path(weights).resolve()), image_size=image_size))
     _merge(request, "space", _given(ranks=rank or None))
     _merge(request, "training", _given(epochs=epochs, learning_rate=learning_rate, policy=policy, workers=workers, use_gpu=gpu or None))
     _merge(request, "search", _given(population=population, generations=generations))
     _merge(request, "finals", _given(candidates=finalists))
     client = connect(url, token)
     job = client.submit(request)
-    console.print(f"Job [bold]{job['id']}[/] queued. Dashboard: {client.url}/jobs/{job['id']}")
+    console.print(f"Job {job['id']} queued. Dashboard: {client.url}/jobs/{job['id']}", soft_wrap=True)
     if watch_it:
         watch_job(client, job["id"])
 
@@ -85,7 +87,7 @@ def watch_job(client: Client, job_id: str) -> None:
     job = client.job(job_id)
     if state != "succeeded":
         failure = job["failure"]
-        console.print(f"[red]{state}[/]" + (f" ({failure['reason']}): {failure['message']}" if failure else ""))
+        console.print(Text(state, "red"), Text(f"({failure['reason']}): {failure['message']}" if failure else ""))
         raise typer.Exit(1)
     console.print(result_table(job))
     console.print(f"Download it with: glora download {job_id}")
@@ -106,7 +108,7 @@ def jobs(
     table = Table("id", "name", "state", "phase", "created")
     for row in rows:
         state_text = row["state"] + (f" ({row['failure_reason']})" if row["failure_reason"] else "")
-        table.add_row(row["id"], row["name"], state_text, row["phase"] or "", row["created_at"][:19].replace("T", " "))
+        table.add_row(row["id"], escape(row["name"]), state_text, row["phase"] or "", row["created_at"][:19].replace("T", " "))
     console.print(table if rows else "No jobs yet. Submit one with: glora submit --data DIR --backbone NAME --budget 100k")
 
 
@@ -130,7 +132,7 @@ def download(
 
 def result_table(job: dict[str, Any]) -> Table:
     """Accuracy and parameters of the baselines, if any, and of the job's winner."""
-    title = f"{job['name']}, within {job['request']['budget']:,} trainable parameters"
+    title = f"{escape(job['name'])}, within {job['request']['budget']:,} trainable parameters"
     table = Table("method", "parameters", "val", "test", title=title, caption=f"The searched checkpoint is {_origin(job)}.")
     result = job["result"]
     rows = [(entry["source"], entry) for entry in result["baselines"]] + [("searched GLoRA", result["winner"])]
@@ -153,10 +155,24 @@ def run(app: typer.Typer) -> None:
     try:
         app()
     except ServiceError as error:
-        Console(stderr=True).print(f"[red]Error:[/] {error}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(Text("Error:", "red"), Text(str(error)), soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _read_settings(path: Path | None) -> dict[str, Any]:
+    """The fields of a settings file; none without a file."""
+    if path is None:
+        return {}
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{path} cannot be read as JSON: {error}", param_hint="--settings") from error
+    parts = [found, *(found.get(part, {}) for part in _PARTS)] if isinstance(found, dict) else [found]
+    if not all(isinstance(part, dict) for part in parts):
+        raise typer.BadParameter(f"{path} must hold a JSON object of request fields", param_hint="--settings")
+    return found
 
 
 def _given(**values: Any) -> dict[str, Any]:

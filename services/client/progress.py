@@ -17,7 +17,7 @@ def follow(console: Console, job: dict[str, Any], events: Iterable[dict[str, Any
         TextColumn("{task.description:<9}"),
         BarColumn(bar_width=14),
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         _TimeLeft(),
     )
     state = str(job["state"])

@@ -78,6 +78,11 @@ class BlobStore:
             part.replace(target)
         return target
 
+    def holds(self, digest: str, size: int) -> bool:
+        """Whether a blob of that size is there. Raises StoreUnavailable."""
+        with _reachable():
+            return self._complete(self._path(digest), size)
+
     def check(self) -> None:
         """Raise StoreUnavailable if the store cannot be reached; makes its folder or bucket if there is none."""
         with _reachable():

@@ -284,7 +284,6 @@ def test_download_of_a_job_without_a_checkpoint_is_refused(state: str, client: C
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="Client._fetch opens the .part file before it looks at the status, and leaves it")
 def test_missing_weights_are_an_error_and_leave_nothing(client: Client, finished: str, tmp_path: Path, weights_blob: Path) -> None:
     weights_blob.unlink()
 
@@ -294,7 +293,6 @@ def test_missing_weights_are_an_error_and_leave_nothing(client: Client, finished
     assert files(tmp_path / "out") == {}
 
 
-@pytest.mark.xfail(strict=True, reason="Client._fetch lets httpx.RemoteProtocolError through and leaves the .part file")
 def test_truncated_weights_are_an_error_and_leave_nothing(client: Client, finished: str, tmp_path: Path, weights_blob: Path) -> None:
     weights_blob.write_bytes(weights_blob.read_bytes()[:100])
 
@@ -304,7 +302,6 @@ def test_truncated_weights_are_an_error_and_leave_nothing(client: Client, finish
     assert files(tmp_path / "out") == {}
 
 
-@pytest.mark.xfail(strict=True, reason="Client._fetch lets httpx.TransportError through and leaves the .part file")
 def test_download_over_a_connection_that_breaks_is_an_error_and_leaves_nothing(app: FastAPI, finished: str, tmp_path: Path) -> None:
     with Listening(Cuts(app, "/content", [0] * 9)) as server, pytest.raises(ServiceError):
         Client(server.url).download(finished, tmp_path / "out")
@@ -312,32 +309,27 @@ def test_download_over_a_connection_that_breaks_is_an_error_and_leaves_nothing(a
     assert files(tmp_path / "out") == {}
 
 
-@pytest.mark.xfail(strict=True, reason="Client._json lets JSONDecodeError through where the address belongs to some other web server")
 def test_answer_of_another_web_server_is_an_error() -> None:
     with Listening(Answers(200, "<h1>Welcome</h1>", "text/html")) as other, pytest.raises(ServiceError):
         Client(other.url).jobs()
 
 
-@pytest.mark.xfail(strict=True, reason="client._raise_for takes any JSON answer for an object: TypeError for a list or a text")
 @pytest.mark.parametrize("content", ["[]", '"no"', "null"])
 def test_refusal_of_another_web_server_in_json_is_an_error(content: str) -> None:
     with Listening(Answers(500, content, "application/json")) as other, pytest.raises(ServiceError):
         Client(other.url).jobs()
 
 
-@pytest.mark.xfail(strict=True, reason="httpx.InvalidURL is no TransportError, so Client lets it through")
 def test_address_that_is_none_is_an_error() -> None:
     with pytest.raises(ServiceError):
         Client("http://127.0.0.1:port").jobs()
 
 
-@pytest.mark.xfail(strict=True, reason="httpx encodes headers as ASCII: UnicodeEncodeError out of Client()")
 def test_token_that_no_header_can_carry_is_an_error(server: Listening) -> None:
     with pytest.raises(ServiceError):
         Client(server.url, "日本").jobs()
 
 
-@pytest.mark.xfail(strict=True, reason="Client.events asks again for ever when a stream ends without a final event")
 def test_events_after_the_last_one_of_a_finished_job_end(app: FastAPI, finished: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.client.client._RECONNECT_SECONDS", 0.01)
     with Listening(Stingy(app, allowed=3)) as server:
@@ -369,9 +361,6 @@ def test_stream_survives_a_service_that_is_away_for_two_seconds(app: FastAPI, da
     assert seen == ["queued", "started", "succeeded"]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="httpx's iter_lines splits at U+2028 and U+0085 too, which JSON text holds unescaped: JSONDecodeError"
-)
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"])
 def test_event_with_an_unusual_line_separator_arrives_whole(separator: str, client: Client, database: Database) -> None:
     lease = stock.add_running(database)
