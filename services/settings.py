@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     @field_validator("token")
     @classmethod
     def _sendable(cls, token: SecretStr | None) -> SecretStr | None:
-        text = token.get_secret_value() if token else "-"
+        text = "-" if token is None else token.get_secret_value()
         if not (text.isascii() and text.isprintable() and text.strip() == text != ""):
             raise ValueError("a token must be printable ASCII without spaces around it, so that it fits an HTTP header")
         return token

@@ -33,7 +33,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or get_settings()
     app = FastAPIOffline(redoc_url=None, title="GLoRA search", version=glora_core.__version__, description=_DESCRIPTION)
     app.state.settings = settings
-    app.state.token = settings.token.get_secret_value() if settings.token else None
+    app.state.token = None if settings.token is None else settings.token.get_secret_value()
     app.state.database = Database(settings.resolved_database_url)
     app.state.database.migrate()
     app.state.blobs = BlobStore(settings.resolved_artifacts_url, settings.artifacts_endpoint)

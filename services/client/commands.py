@@ -166,13 +166,13 @@ def _read_settings(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        found = json.loads(path.read_text())
+        found: Any = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise typer.BadParameter(f"{path} cannot be read as JSON: {error}", param_hint="--settings") from error
     parts = [found, *(found.get(part, {}) for part in _PARTS)] if isinstance(found, dict) else [found]
     if not all(isinstance(part, dict) for part in parts):
         raise typer.BadParameter(f"{path} must hold a JSON object of request fields", param_hint="--settings")
-    return found
+    return dict(found)
 
 
 def _given(**values: Any) -> dict[str, Any]:
