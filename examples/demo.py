@@ -81,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--home", type=Path, default=Path(os.environ.get("GLORA_HOME", ".glora")), help="home folder of the service")
     parser.add_argument("--backbone", help="any timm name instead of the small ViT pretrained on the spot")
-    parser.add_argument("--budget", default="24576", help="upper bound on trainable parameters")
+    parser.add_argument("--budget", default="16k", help="upper bound on trainable parameters")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     start = time.monotonic()

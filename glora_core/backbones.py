@@ -148,7 +148,7 @@ def adapted_layers(model: nn.Module) -> tuple[LayerShape, ...]:
     try:
         size, like = resolve_input_data_config(model)["input_size"], next(model.parameters())
         model.eval()(torch.zeros(1, *size, device=like.device, dtype=like.dtype))
-    except (RuntimeError, NotImplementedError) as error:
+    except RuntimeError as error:
         raise BackboneUnsupported(f"{type(model).__name__} cannot be run to find its layers: {error}") from error
     finally:
         model.train(was_training)

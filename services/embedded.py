@@ -144,9 +144,10 @@ class Embedded:
 
     def _announce(self) -> None:
         token = _token(self.home)
-        record = self.home / "server.json"
+        record = self.home / "server.json.part"
         record.touch(mode=0o600)
         record.write_text(json.dumps({"url": self._url, "token": token, "pid": os.getpid()}))
+        record.replace(self.home / "server.json")
         print(
             f"Dashboard  {self._url}/?token={token}\nAPI        {self._url}/docs\nData       {self.home}\nCtrl-C stops the service.",
             flush=True,
