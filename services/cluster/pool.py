@@ -119,9 +119,3 @@ class EvaluatorPool:
             raise WorkerLost(f"a batch of {len(batch.codes)} candidates lost its evaluator {batch.losses} times: {error}") from error
         self._actors[slot] = self._start()
         return batch
-
-
-def pool_size(asked: int, use_gpu: bool) -> int:
-    """The number of evaluators: what was asked for, but no more than the cluster has CPUs (or GPUs) for."""
-    available = int(ray.cluster_resources().get("GPU" if use_gpu else "CPU", 1))
-    return max(1, min(asked or available, available))

@@ -25,7 +25,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from glora_core.backbones import BackboneInfo
 from glora_core.errors import BackboneUnknown, BudgetInfeasible, DataInvalid, Diverged, ExportMismatch
-from services.cluster.pool import EvaluatorPool, WorkerLost, pool_size
+from services.cluster import resources
+from services.cluster.pool import EvaluatorPool, WorkerLost
+from services.cluster.resources import ResourcesUnavailable
 from services.cluster.workload import settle
 from services.job_request import JobRequest
 from services.scheduler.context import RunContext
@@ -51,6 +53,7 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str, bool], ...] = (
     ((BackboneUnknown,), "backbone_unavailable", False),
     ((BudgetInfeasible,), "budget_infeasible", False),
     ((Diverged,), "diverged", False),
+    ((ResourcesUnavailable,), "resources_unavailable", False),
     ((ExportMismatch,), "export_mismatch", False),
     ((BlobMissing, StoreUnavailable), "artifact_unavailable", True),
     ((torch.OutOfMemoryError, MemoryError), "out_of_memory", False),
@@ -62,14 +65,15 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str, bool], ...] = (
 
 def run_job(context: RunContext) -> None:
     """All phases of a job, in order; each finds what an earlier attempt has stored."""
+    training = context.request.training
     context.enter("prepare")
+    resources.check(training.workers, training.use_gpu)
     prepared = prepare(context)
     context.enter("train")
     key, state = train_or_find(context, prepared.workload, prepared.weights_hash)
     context.enter("search")
-    training = context.request.training
     settings = supernet_settings(context)
-    size = pool_size(context.request.search.evaluators, training.use_gpu)
+    size = resources.pool_size(context.request.search.evaluators, training.use_gpu)
     pool = EvaluatorPool(prepared.workload, ray.put(state), settings, size, training.use_gpu)
     try:
         ranked = search(context, key, pool)

@@ -113,6 +113,13 @@ def test_cancelled_job_ends_and_leaves_its_generations(service: Service, request
         service.client.download(job["id"], Path("never"))
 
 
+def test_job_that_no_cluster_of_this_size_can_hold_fails_with_what_there_is(service: Service, request_body: dict[str, Any]) -> None:
+    request_body["training"] |= {"workers": 64}
+    job = service.wait(service.client.submit(request_body)["id"])
+    assert job["failure"]["reason"] == "resources_unavailable"
+    assert "64 training workers" in job["failure"]["message"]
+
+
 def test_diverging_training_fails_with_its_reason(service: Service, request_body: dict[str, Any]) -> None:
     request_body["training"] |= {"learning_rate": 10, "weight_decay": 10, "epochs": 400, "policy": "random", "entanglement": "paper"}
     job = service.wait(service.client.submit(request_body)["id"])
