@@ -42,5 +42,5 @@ format: $(VENV)/.installed-dev  ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean:  ## remove the service's home folder and caches, not the environment
-	rm -rf $(GLORA_HOME) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## remove caches; jobs, checkpoints and the environment stay
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -5,6 +5,7 @@ or `local-dir:/folder` (a `config.json` and a `model.safetensors` as timm writes
 Imports torch and timm; describing a backbone uses torch's meta device and reads no weights.
 """
 
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from timm.models import load_state_dict
 from torch import nn
 
 from glora_core.errors import BackboneUnknown, BackboneUnsupported
+from glora_core.names import local_folder
 from glora_core.space import LayerShape
 
 
@@ -68,6 +70,7 @@ class BackboneInfo:
 
     Attributes:
         architecture: timm's name of the architecture.
+        arguments: what timm was given to build it beyond its name, such as the image size.
         parameters: number of parameters of the bare backbone.
         layers: the layers that adapt, in forward order.
         transform: the input transform.
@@ -76,6 +79,7 @@ class BackboneInfo:
     """
 
     architecture: str
+    arguments: dict[str, Any]
     parameters: int
     layers: tuple[LayerShape, ...]
     transform: Transform
@@ -90,7 +94,7 @@ class BackboneInfo:
     def from_dict(stored: Mapping[str, Any]) -> "BackboneInfo":
         """The info stored by `to_dict`."""
         layers = tuple(LayerShape(**layer) for layer in stored["layers"])
-        rest = {key: stored[key] for key in ("architecture", "parameters", "source", "license")}
+        rest = {key: stored[key] for key in ("architecture", "arguments", "parameters", "source", "license")}
         return BackboneInfo(layers=layers, transform=Transform.of(stored["transform"]), **rest)
 
 
@@ -109,6 +113,7 @@ def describe(spec: BackboneSpec) -> BackboneInfo:
         raise BackboneUnknown(f"backbone {spec.name!r} has no pretrained weights; give a file of weights or a name that has them")
     return BackboneInfo(
         architecture=cfg["architecture"],
+        arguments=json.loads(json.dumps(getattr(model, "_model_args", {}), default=str)),
         parameters=sum(p.numel() for p in model.parameters()),
         layers=adapted_layers(model),
         transform=input_transform(model, spec),
@@ -133,7 +138,9 @@ def skeleton(spec: BackboneSpec, num_classes: int) -> nn.Module:
 
 @torch.no_grad()
 def adapted_layers(model: nn.Module) -> tuple[LayerShape, ...]:
-    """The linear layers that adapt by default: all that the forward pass calls, but the classifier.
+    """The linear layers that adapt by default: all with a bias that the forward pass calls, but the classifier.
+
+    C, D and E act through the bias; a plain checkpoint of an architecture without one has no place for theirs.
 
     A layer whose weight the backbone uses by itself, without calling the layer, cannot be adapted by replacing it; one
     forward pass tells them apart; it costs nothing on the meta device.
@@ -142,7 +149,11 @@ def adapted_layers(model: nn.Module) -> tuple[LayerShape, ...]:
         BackboneUnsupported: there is none, or the model cannot be run.
     """
     head, called = set(classifier(model).modules()), dict[nn.Module, None]()
-    linears = {module: name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module not in head}
+    linears = {
+        module: name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module.bias is not None and module not in head
+    }
     was_training = model.training
     hooks = [module.register_forward_pre_hook(lambda module, arguments: called.setdefault(module)) for module in linears]
     try:
@@ -198,8 +209,8 @@ def _weights_file(spec: BackboneSpec) -> Path | None:
         if not Path(spec.weights).is_file():
             raise BackboneUnknown(f"weights file {spec.weights!r} of backbone {spec.name!r} does not exist or is not a file")
         return Path(spec.weights)
-    source, _, folder = spec.name.partition(":")
-    files = (Path(folder) / name for name in ("model.safetensors", "pytorch_model.bin")) if source == "local-dir" else ()
+    folder = local_folder(spec.name)
+    files = () if folder is None else (Path(folder) / name for name in ("model.safetensors", "pytorch_model.bin"))
     return next((file for file in files if file.is_file()), None)
 
 

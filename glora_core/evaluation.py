@@ -4,6 +4,8 @@
 Deterministic: batch size and number of threads are fixed by the caller and belong to an evaluation's identity.
 """
 
+import math
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +19,7 @@ from glora_core.supernet import Supernet
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """accuracy: share of right answers, 0–1. loss: mean cross-entropy in nats. examples: how many were scored."""
+    """accuracy: share of right answers, 0–1. loss: mean cross-entropy in nats; the largest float if not finite. examples: how many."""
 
     accuracy: float
     loss: float
@@ -32,7 +34,8 @@ def score(model: nn.Module, split: ImageSplit, batch_size: int) -> Score:
         logits = model(images)
         right += int((logits.argmax(-1) == labels).sum())
         loss += F.cross_entropy(logits.double(), labels, reduction="sum").cpu()
-    return Score(right / len(split), float(loss) / len(split), len(split))
+    mean = float(loss) / len(split)
+    return Score(right / len(split), mean if math.isfinite(mean) else sys.float_info.max, len(split))
 
 
 class SubnetScorer:

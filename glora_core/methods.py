@@ -3,6 +3,8 @@
 Used as baselines, as finalists and as seeds of a search. Plain Python, no torch.
 """
 
+from collections.abc import Iterable
+
 from glora_core.errors import ConfigInvalid
 from glora_core.space import VECTOR, LayerConfig, SearchSpace, SubnetConfig, lora
 
@@ -34,13 +36,23 @@ def method_config(space: SearchSpace, method: str, rank: int | None = None) -> S
 def methods_within(space: SearchSpace, budget: int) -> dict[str, SubnetConfig]:
     """The known methods over the space's layers that a budget admits, LoRA at the highest rank that fits, up to the space's own.
 
-    A method need not be in the space (its rank, say, may not be one of the space's); `space.contains` tells.
+    A method need not be in the space: its rank may not be one of the space's, or its choices not allowed there.
     """
+    return _fitting(space, budget, range(space.max_rank, 0, -1))
+
+
+def seeds_within(space: SearchSpace, budget: int) -> list[SubnetConfig]:
+    """The known methods that are in the space and admitted by a budget, LoRA at the highest of the space's ranks that fits."""
+    found = _fitting(space, budget, sorted(space.ranks, reverse=True))
+    return [config for config in found.values() if space.contains(config)]
+
+
+def _fitting(space: SearchSpace, budget: int, lora_ranks: Iterable[int]) -> dict[str, SubnetConfig]:
+    ranks = {"lora": tuple(lora_ranks)}
     found: dict[str, SubnetConfig] = {}
     for method in METHODS:
-        ranks = range(space.max_rank, 0, -1) if method == "lora" else (1,)
-        fitting = (method_config(space, method, rank) for rank in ranks)
-        config = next((c for c in fitting if space.parameters(c) <= budget), None)
+        configs = (method_config(space, method, rank) for rank in ranks.get(method, (1,)))
+        config = next((c for c in configs if space.parameters(c) <= budget), None)
         if config is not None:
             found[method] = config
     return found

@@ -171,7 +171,7 @@ class Trainer:
             if anywhere:
                 parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 dist.all_reduce(parameter.grad)
-        total = torch.tensor(loss, dtype=torch.float64)
+        total = torch.tensor(loss, dtype=torch.float64, device=self._parameters[0].device)
         dist.all_reduce(total)
         return float(total)
 

@@ -16,6 +16,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -27,7 +28,8 @@ from services import processes
 _OBJECT_STORE_BYTES = 1_000_000_000
 _START_SECONDS = 60.0
 _RESTART_SECONDS = 1.0
-_MAX_RESTARTS = 20
+_MAX_RESTARTS = 6
+_RESTARTS_SECONDS = 60.0
 
 
 class ServeError(RuntimeError):
@@ -49,7 +51,7 @@ class Embedded:
     port: int
     cpus: int | None = None
     children: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
-    restarts: int = 0
+    restarts: "deque[float]" = field(default_factory=lambda: deque(maxlen=_MAX_RESTARTS))
 
     def run(self) -> int:
         """Serve until stopped; returns the exit status.
@@ -58,7 +60,9 @@ class Embedded:
             ServeError: the home folder is in use, the port is taken, or a process does not come up.
         """
         self.home = self.home.absolute()
+        os.umask(0o077)  # the home folder holds the token, its logs the dashboard's link
         self.home.mkdir(parents=True, exist_ok=True)
+        self.home.chmod(0o700)
         lock = FileLock(self.home / "serve.lock")
         try:
             with lock.acquire(timeout=0):
@@ -139,8 +143,8 @@ class Embedded:
 
     @property
     def _url(self) -> str:
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
-        return f"http://{host}:{self.port}"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     def _announce(self) -> None:
         token = _token(self.home)
@@ -158,8 +162,8 @@ class Embedded:
         while True:
             for name, process in list(self.children.items()):
                 if process.poll() is not None:
-                    self.restarts += 1
-                    if self.restarts > _MAX_RESTARTS:
+                    self.restarts.append(time.monotonic())
+                    if len(self.restarts) == _MAX_RESTARTS and self.restarts[-1] - self.restarts[0] < _RESTARTS_SECONDS:
                         raise ServeError(f"{name} keeps ending (status {process.returncode}); see {self.home / 'logs' / f'{name}.log'}")
                     print(f"{name} ended with status {process.returncode}; starting it again", flush=True)
                     time.sleep(_RESTART_SECONDS)
@@ -185,8 +189,10 @@ def _token(home: Path) -> str:
     """The home folder's token, made at first use and readable by its owner alone."""
     path = home / "token"
     if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_urlsafe(24))
+        part = path.with_suffix(".part")
+        part.touch(mode=0o600)
+        part.write_text(secrets.token_urlsafe(24))
+        part.replace(path)
     return path.read_text().strip()
 
 

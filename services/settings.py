@@ -25,7 +25,7 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on.")
     ray_address: str = Field("auto", description="Address of the Ray cluster that runners join, host:port.")
     token: SecretStr | None = Field(
-        None, description="Bearer token that API and dashboard ask for; none: open to everyone who reaches the port."
+        None, description="Bearer token that API and dashboard ask for; the API process does not start without one."
     )
     data_roots: list[Path] = Field([], description="Folders below which submitted data must lie; empty: anywhere the service can read.")
     lease_seconds: float = Field(

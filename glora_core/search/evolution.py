@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from glora_core.errors import ConfigInvalid
-from glora_core.methods import methods_within
+from glora_core.methods import seeds_within
 from glora_core.sampling import FeasibleSampler, stream
 from glora_core.search.history import Evaluated, Proposal, rank
 from glora_core.space import SearchSpace, config_hash
@@ -111,7 +111,7 @@ def propose(
         take(lambda: _crossover(space, budget, parents, rng), crossover)
         take(lambda: _mutation(space, budget, parents, settings.mutation_probability, rng), mutation)
     elif settings.seed_known_methods:
-        known = [config for config in methods_within(space, budget).values() if space.contains(config)]
+        known = seeds_within(space, budget)
         take(iter(Proposal(config, "seed") for config in known).__next__, min(len(known), settings.population))
     take(lambda: Proposal(sampler.sample(rng), "random"), settings.population - len(chosen))
     return chosen

@@ -8,8 +8,11 @@ from services.settings import get_settings
 
 
 def main() -> int:
-    """Serve on the settings' host and port until stopped; 1 if the port is taken."""
+    """Serve on the settings' host and port until stopped; 1 if the port is taken, 2 without a token."""
     settings = get_settings()
+    if settings.token is None:
+        print("GLORA_TOKEN is not set, and an API without a token would be open to everyone who reaches its port", file=sys.stderr)
+        return 2
     try:
         uvicorn.run(
             "services.api.app:create_app",

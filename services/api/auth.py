@@ -1,7 +1,8 @@
 """Who may call: one bearer token, sent as a header by programs and as a cookie by browsers.
 
 A browser gets its cookie from the login form, or from the link with `?token=…` that the server prints at start. The
-cookie is `SameSite=Strict`, so no other site can act in its user's name.
+cookie does not hold the token itself. It is `SameSite=Strict`, and since a browser counts other ports of a host as the
+same site, a call that changes something must also come from our own origin.
 """
 
 import hmac
@@ -14,7 +15,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from services.api.problems import Problem, problem_response
 from services.dashboard.routes import login_page
 
-COOKIE = "glora_token"
+COOKIE = "glora_session"
+_SAFE = ("GET", "HEAD", "OPTIONS")
 _MAX_FORM = 4096
 _OPEN = ("/healthz", "/readyz", "/login", "/static/")
 
@@ -38,10 +40,12 @@ class TokenGuard:
 
     def _answer(self, request: Request) -> Response | None:
         path: str = request.scope["path"]
-        if path.startswith(_OPEN) or self._valid(_presented(request)):
-            return None
         if request.method == "GET" and self._valid(request.query_params.get("token", "")):
-            return with_cookie(RedirectResponse(str(request.url.remove_query_params("token")), 303), self._token)
+            return with_cookie(request, RedirectResponse(str(request.url.remove_query_params("token")), 303), self._token)
+        if path.startswith(_OPEN) or self._valid(_bearer(request)):
+            return None
+        if hmac.compare_digest(request.cookies.get(COOKIE, "").encode(), session_value(self._token).encode()):
+            return None if request.method in _SAFE or _own_origin(request) else problem_response(_foreign())
         if "text/html" in request.headers.get("accept", "") and not path.startswith("/v1"):
             return HTMLResponse(login_page(None), 401)
         detail = "send the token as `Authorization: Bearer …`; the server prints it at start"
@@ -51,9 +55,15 @@ class TokenGuard:
         return hmac.compare_digest(presented.encode(), self._token.encode())
 
 
-def with_cookie(response: Response, token: str) -> Response:
+def session_value(token: str) -> str:
+    """What the cookie holds: it proves knowledge of the token and cannot be turned back into it."""
+    return hmac.new(token.encode(), b"glora dashboard session", "sha256").hexdigest()
+
+
+def with_cookie(request: Request, response: Response, token: str) -> Response:
     """The response, also setting the browser's cookie."""
-    response.set_cookie(COOKIE, token, httponly=True, samesite="strict", max_age=30 * 86_400)
+    secure = request.url.scheme == "https"
+    response.set_cookie(COOKIE, session_value(token), httponly=True, samesite="strict", secure=secure, max_age=30 * 86_400)
     return response
 
 
@@ -72,7 +82,7 @@ async def login(request: Request) -> Response:
         return RedirectResponse("/", 303)
     if not hmac.compare_digest(token.encode(), expected.encode()):
         return HTMLResponse(login_page("This is not the token. The server prints it when it starts."), 401)
-    return with_cookie(RedirectResponse("/", 303), token)
+    return with_cookie(request, RedirectResponse("/", 303), token)
 
 
 async def _body(request: Request) -> bytes:
@@ -85,6 +95,20 @@ async def _body(request: Request) -> bytes:
     return body[:_MAX_FORM]
 
 
-def _presented(request: Request) -> str:
+def _bearer(request: Request) -> str:
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
-    return value.strip() if scheme.lower() == "bearer" else request.cookies.get(COOKIE, "")
+    return value.strip() if scheme.lower() == "bearer" else ""
+
+
+def _own_origin(request: Request) -> bool:
+    """Whether a browser says that the request comes from a page of ours; without such a word it does not count as one."""
+    origin, fetched = request.headers.get("origin"), request.headers.get("sec-fetch-site")
+    if fetched is not None:
+        return fetched in ("same-origin", "none")
+    return origin is not None and origin.partition("://")[2] == request.headers.get("host")
+
+
+def _foreign() -> Problem:
+    return Problem(
+        403, "foreign-origin", "a browser may change something from the dashboard's own pages only; programs send the bearer token"
+    )

@@ -3,15 +3,17 @@
 All refusals that can be known without training happen here, each as a problem document that names the field.
 """
 
+import hashlib
 import time
 from pathlib import Path
 from typing import Any
 
 from glora_core.data.folders import ImageFolder, scan
 from glora_core.errors import BudgetInfeasible, ConfigInvalid, DataInvalid
+from glora_core.names import LOCAL, local_folder
 from glora_core.space import LayerShape
 from services.api.problems import Problem
-from services.job_request import JobRequest, space_of
+from services.job_request import BackboneRequest, JobRequest, space_of
 from services.settings import Settings
 from services.store import backbones, jobs
 from services.store.database import Database
@@ -27,7 +29,7 @@ def submit(database: Database, settings: Settings, request: JobRequest) -> Job:
         Problem: the data, backbone, space or budget cannot be used; nothing was stored of the job.
     """
     data = _check_data(settings, request)
-    _check_backbone_files(settings, request)
+    request = request.model_copy(update={"backbone": _check_backbone_files(settings, request)})
     backbone = _describe(database, settings, request)
     _check_space(request, backbone)
     facts = {
@@ -53,13 +55,26 @@ def _check_data(settings: Settings, request: JobRequest) -> ImageFolder:
     return data
 
 
-def _check_backbone_files(settings: Settings, request: JobRequest) -> None:
-    """Weights and `local-dir:` folders are files that the service reads, so they are bound to the data roots too."""
-    source, _, folder = request.backbone.name.partition(":")
-    if source == "local-dir":
-        _inside_roots(settings, folder, "backbone.name")
-    if request.backbone.weights is not None:
-        _inside_roots(settings, request.backbone.weights, "backbone.weights")
+def _check_backbone_files(settings: Settings, request: JobRequest) -> BackboneRequest:
+    """The backbone with its paths resolved: weights and `local-dir:` folders are files, bound to the data roots like data."""
+    backbone = request.backbone
+    folder = local_folder(backbone.name)
+    if folder is not None:
+        path = _inside_roots(settings, folder, "backbone.name")
+        backbone = backbone.model_copy(update={"name": f"{LOCAL}:{path}"})
+    if backbone.weights is not None:
+        path = _inside_roots(settings, backbone.weights, "backbone.weights")
+        backbone = backbone.model_copy(update={"weights": str(path)})
+    return backbone
+
+
+def _stamp(backbone: BackboneRequest) -> str:
+    """What tells that a local backbone is not the one described before: the hash of its config file."""
+    folder = local_folder(backbone.name)
+    try:
+        return "" if folder is None else hashlib.sha256((Path(folder) / "config.json").read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _inside_roots(settings: Settings, path: str, field: str) -> Path:
@@ -80,7 +95,7 @@ def _describe(database: Database, settings: Settings, request: JobRequest) -> Ba
     """The backbone's description; a first-seen backbone is described by a scheduler, which takes a few seconds."""
     spec: dict[str, Any] = request.backbone.model_dump()
     with database.write() as session:
-        row = backbones.request(session, spec)
+        row = backbones.request(session, spec, _stamp(request.backbone))
     deadline = time.monotonic() + settings.describe_seconds
     while row.state not in ("ready", "failed"):
         if time.monotonic() > deadline:

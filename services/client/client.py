@@ -73,12 +73,12 @@ class Client:
         Raises:
             ServiceError: no such job, or the service was out of reach for `patience_seconds`.
         """
-        last, refused = after, 0.0
+        last, alive = after, time.monotonic()
         while True:
             heard = False
             try:
                 for event in self._stream(job_id, last):
-                    heard, refused = True, 0.0
+                    heard, alive = True, time.monotonic()
                     if event is None:
                         continue
                     last = event["sequence"]
@@ -87,9 +87,10 @@ class Client:
                         return
                 if not heard and self.job(job_id)["state"] in _FINAL:
                     return
-            except (httpx.TransportError, httpx.InvalidURL) as error:
-                refused += _RECONNECT_SECONDS
-                if refused > patience_seconds:
+            except (httpx.TransportError, httpx.InvalidURL, ServiceError) as error:
+                if isinstance(error, ServiceError) and error.status not in (0, 503):
+                    raise
+                if time.monotonic() - alive > patience_seconds:
                     raise ServiceError(f"{self.url} has been out of reach for {patience_seconds:.0f} s: {error}") from error
             time.sleep(_RECONNECT_SECONDS)
 

@@ -8,6 +8,7 @@ import ray
 from torch import Tensor
 
 from glora_core.data.images import ImageSplit
+from glora_core.errors import Diverged
 from glora_core.evaluation import Score, SubnetScorer
 from glora_core.space import SubnetConfig, decode
 from glora_core.training import Progress, Trainer, TrainingSettings
@@ -26,8 +27,8 @@ class Trained:
 
 def train_alone(
     workload: "ray.ObjectRef[Workload]", recipes: Mapping[str, TrainingSettings], start: dict[str, Tensor], use_gpu: bool
-) -> Iterator[tuple[str, Trained]]:
-    """Train several subnets, each alone, as many at once as the cluster has room for; yields each as it is done.
+) -> Iterator[tuple[str, Trained | Diverged]]:
+    """Train several subnets, each alone, as many at once as the cluster has room for; yields each as it is done, or diverged.
 
     Args:
         recipes: settings with policy `fixed`, by a key of the caller's.
@@ -58,13 +59,16 @@ def _task(function: Callable[..., Any], use_gpu: bool) -> Any:
     return ray.remote(max_retries=3, **resources)(function)
 
 
-def _train(workload: Workload, settings: dict[str, Any], start: dict[str, Tensor], use_gpu: bool) -> Trained:
+def _train(workload: Workload, settings: dict[str, Any], start: dict[str, Tensor], use_gpu: bool) -> Trained | Diverged:
     device = settle(use_gpu)
     recipe = TrainingSettings(**settings)
     assert recipe.fixed is not None
     supernet = workload.supernet(recipe, start if recipe.start else None).to(device)
     history: list[Progress] = []
-    Trainer(supernet, workload.train.to(device), recipe).fit(history.append)
+    try:
+        Trainer(supernet, workload.train.to(device), recipe).fit(history.append)
+    except Diverged as error:
+        return error
     val = SubnetScorer(supernet, workload.plain.to(device)).score(decode(recipe.fixed), workload.val.to(device), BATCH_SIZE)
     return Trained(supernet.trainable_state(), history, val)
 

@@ -6,7 +6,7 @@ Progress reaches the caller through a small actor, since Ray Train's controller 
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,25 +80,17 @@ def train_supernet(
             storage_path=folder,
             storage_filesystem=PyFileSystem(FSSpecHandler(filesystem)),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
-            failure_config=FailureConfig(max_failures=3),
+            failure_config=FailureConfig(max_failures=3, controller_failure_limit=3),
         ),
     )
     with _following(log, on_epoch):
-        result = _fit(trainer)
+        result = trainer.fit()
+    if result.metrics and "diverged" in result.metrics:
+        raise Diverged(result.metrics["diverged"])
     assert result.checkpoint is not None
     with result.checkpoint.as_directory() as local:
         state: dict[str, Any] = torch.load(Path(local) / _STATE, map_location="cpu", weights_only=True)
     return state
-
-
-def _fit(trainer: TorchTrainer) -> ray.train.Result:
-    try:
-        return trainer.fit()
-    except Exception as error:
-        diverged = _find(error, Diverged)
-        if diverged is None:
-            raise
-        raise diverged from error
 
 
 def _train_worker(config: dict[str, Any]) -> None:
@@ -127,7 +119,10 @@ def _train_worker(config: dict[str, Any]) -> None:
             torch.save(trainer.state(), Path(folder) / _STATE)
             ray.train.report({"epoch": progress.epoch, "loss": progress.loss}, checkpoint=Checkpoint.from_directory(folder))
 
-    trainer.fit(report)
+    try:
+        trainer.fit(report)
+    except Diverged as error:  # the same in every worker, and in every further attempt
+        ray.train.report({"diverged": str(error)})
 
 
 class _following:
@@ -157,21 +152,3 @@ class _following:
                     self._on_epoch(row)
             except Exception as error:
                 self._error = error
-
-
-def _find(error: BaseException, kind: type[Diverged]) -> Diverged | None:
-    """An error of a kind among the causes of another, or in the text that a worker sent."""
-    for cause in _causes(error):
-        if isinstance(cause, kind):
-            return cause
-        if kind.__name__ in str(cause):
-            line = next(line for line in reversed(str(cause).splitlines()) if kind.__name__ in line)
-            return kind(line.partition(": ")[2] or line)
-    return None
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        yield from getattr(error, "worker_failures", {}).values()
-        error = getattr(error, "cause", None) or error.__cause__

@@ -36,6 +36,7 @@ class Workload:
 
 
 def settle(use_gpu: bool) -> torch.device:
-    """Prepare this process for deterministic work; returns the device to use."""
+    """Prepare this process for deterministic work in true float32; returns the device to use."""
     torch.set_num_threads(THREADS)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     return torch.device("cuda" if use_gpu else "cpu")

@@ -7,6 +7,7 @@ from types import FrameType
 
 from services.scheduler.supervisor import Supervisor
 from services.settings import get_settings
+from services.store.blobs import BlobStore
 from services.store.database import Database
 
 
@@ -16,7 +17,8 @@ def main() -> None:
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     database = Database(settings.resolved_database_url)
     database.migrate()
-    supervisor = Supervisor(settings, database, settings.home / "logs")
+    blobs = BlobStore(settings.resolved_artifacts_url, settings.artifacts_endpoint)
+    supervisor = Supervisor(settings, database, blobs, settings.home)
     signal.signal(signal.SIGTERM, _exit)
     try:
         supervisor.run()

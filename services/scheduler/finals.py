@@ -1,7 +1,7 @@
 """Phase `finals`: the best candidates and the known methods within the budget, each trained alone and compared on val.
 
 Every finalist is stored as soon as it is trained, so a resumed job trains none twice. The winner is never worse on val
-than a known method that fits the budget and the space. Known methods asked for as baselines are trained here too.
+than a known method that fits the budget. Known methods asked for as baselines are trained here too.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from glora_core.errors import Diverged
 from glora_core.methods import methods_within
 from glora_core.search import Evaluated
 from glora_core.space import SubnetConfig, config_hash, encode
@@ -61,23 +62,23 @@ def finals(context: RunContext, prepared: Prepared, ranked: Sequence[Evaluated],
     entrants: dict[str, tuple[SubnetConfig, str | None]] = {}
     if count:
         entrants |= {f"search #{place}": (e.config, searched.supernet_key) for place, e in enumerate(ranked[:count], 1)}
-        entrants |= {method: (config, None) for method, config in known.items() if context.space.contains(config)}
+        entrants |= {method: (config, None) for method, config in known.items()}
     compared = set(entrants)
     if context.request.baselines:
         entrants |= {method: (known[method], None) for method in BASELINES if method in known}
     trained = _train_all(context, prepared, entrants, searched)
-    ranking = sorted((trained[name] for name in compared), key=lambda f: f.fitness.order)
+    ranking = sorted((trained[name] for name in compared if name in trained), key=lambda f: f.fitness.order)
     return Outcome(
         winner=ranking[0] if ranking else searched,
         finalists=ranking,
-        baselines=[trained[method] for method in BASELINES if context.request.baselines and method in known],
+        baselines=[trained[method] for method in BASELINES if context.request.baselines and method in trained],
     )
 
 
 def _train_all(
     context: RunContext, prepared: Prepared, entrants: dict[str, tuple[SubnetConfig, str | None]], searched: Finalist
 ) -> dict[str, Finalist]:
-    """Every entrant as a finalist, by source; those that are stored are not trained again.
+    """Every entrant as a finalist, by source; those that are stored are not trained again, those that diverge are left out.
 
     Args:
         entrants: config, and key of the supernet to train on from, by source.
@@ -91,7 +92,10 @@ def _train_all(
     if missing:
         start = searched.state(context)
         for source, result in train_alone(prepared.workload, missing, start, context.request.training.use_gpu):
-            _store(context, source, configs[source], keys[source], recipes[source], result)
+            if isinstance(result, Diverged):
+                context.emit("finalist_diverged", {"source": source, "message": str(result)})
+            else:
+                _store(context, source, configs[source], keys[source], recipes[source], result)
     found = {source: _stored(context, keys[source], config) for source, config in configs.items()}
     return {source: Finalist(source, fitness, keys[source], settings[source]) for source, fitness in found.items() if fitness is not None}
 

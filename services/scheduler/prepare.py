@@ -7,7 +7,7 @@ import ray
 from torch import nn
 
 from glora_core.backbones import classifier, load
-from glora_core.data.images import ImageSplit, load_split
+from glora_core.data.images import load_split
 from services.cluster.workload import Workload
 from services.scheduler.context import RunContext
 
@@ -18,13 +18,11 @@ class Prepared:
 
     Attributes:
         workload: reference for the workers; `local` is the same object here.
-        test: reference to the test split, or None if there is none.
         weights_hash: sha256 (hex) of the backbone's weights, head left out.
     """
 
     workload: "ray.ObjectRef[Workload]"
     local: Workload
-    test: "ray.ObjectRef[ImageSplit] | None"
     weights_hash: str
 
 
@@ -37,11 +35,10 @@ def prepare(context: RunContext) -> Prepared:
     """
     data = context.data
     context.space.check_budget(context.request.budget)
-    splits = {name: load_split(data, name, context.info.transform) for name in data.splits}
+    train, val = (load_split(data, name, context.info.transform) for name in ("train", "val"))
     plain = load(context.spec, len(data.classes))
-    local = Workload(plain, context.space, splits["train"], splits["val"])
-    test = ray.put(splits["test"]) if "test" in splits else None
-    return Prepared(ray.put(local), local, test, weights_hash(plain))
+    local = Workload(plain, context.space, train, val)
+    return Prepared(ray.put(local), local, weights_hash(plain))
 
 
 def weights_hash(plain: nn.Module) -> str:

@@ -1,41 +1,42 @@
 """The runner of one job: its only Ray driver, from claim to result, in a process of its own.
 
-Started by a scheduler as `python -m services.scheduler.runner JOB OWNER EPOCH`. A heartbeat thread renews the lease;
-when the lease is lost, or a cancellation is asked for, the process ends at once, and Ray frees all that it held.
-Exit status: 0, the job is over; 2, another runner owns it; 3, a failure worth another attempt.
+Started by a scheduler as `python -m services.scheduler.runner JOB OWNER EPOCH WORKDIR`. A heartbeat thread renews the
+lease; when the lease is lost, or a cancellation is asked for, the process ends at once, and Ray frees all that it held.
+The work folder is the scheduler's to remove, since a runner may end anywhere.
 """
 
 import argparse
 import logging
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
 import ray
 import torch
-from ray.exceptions import RayActorError, RayError, RayTaskError, WorkerCrashedError
-from sqlalchemy.exc import SQLAlchemyError
+from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
+from ray.exceptions import RayActorError, RayError, WorkerCrashedError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from glora_core.backbones import BackboneInfo
-from glora_core.errors import BackboneUnknown, BudgetInfeasible, DataInvalid, Diverged, ExportMismatch
+from glora_core.errors import BackboneUnknown, BackboneUnsupported, BudgetInfeasible, ConfigInvalid, DataInvalid, Diverged, ExportMismatch
 from services.cluster import resources
 from services.cluster.pool import EvaluatorPool, WorkerLost
 from services.cluster.resources import ResourcesUnavailable
 from services.cluster.workload import settle
 from services.job_request import JobRequest
 from services.scheduler.context import RunContext
+from services.scheduler.exits import LOST, OVER, RETRY, STOPPED
 from services.scheduler.exporting import export
 from services.scheduler.finals import Finalist, finals
 from services.scheduler.prepare import prepare
 from services.scheduler.searching import search
-from services.scheduler.supernets import supernet_settings, train_or_find
+from services.scheduler.supernets import InputsChanged, supernet_settings, train_or_find
 from services.settings import Settings, get_settings
 from services.store import jobs
 from services.store.blobs import BlobMissing, BlobStore, StoreUnavailable
@@ -46,19 +47,19 @@ from services.store.models import Backbone
 
 log = logging.getLogger("glora.runner")
 
-OVER, LOST, RETRY, STOPPED = 0, 2, 3, 143
-
 _REASONS: tuple[tuple[tuple[type[BaseException], ...], str, bool], ...] = (
     ((DataInvalid,), "data_invalid", False),
-    ((BackboneUnknown,), "backbone_unavailable", False),
+    ((BackboneUnknown, BackboneUnsupported), "backbone_unavailable", False),
+    ((InputsChanged, ConfigInvalid), "inputs_changed", False),
     ((BudgetInfeasible,), "budget_infeasible", False),
     ((Diverged,), "diverged", False),
     ((ResourcesUnavailable,), "resources_unavailable", False),
     ((ExportMismatch,), "export_mismatch", False),
     ((BlobMissing, StoreUnavailable), "artifact_unavailable", True),
-    ((torch.OutOfMemoryError, MemoryError), "out_of_memory", False),
+    ((torch.OutOfMemoryError, MemoryError, RayOutOfMemoryError), "out_of_memory", False),
     ((WorkerLost, RayActorError, WorkerCrashedError), "worker_lost", True),
-    ((SQLAlchemyError,), "database_unavailable", True),
+    ((OperationalError, InterfaceError), "database_unavailable", True),
+    ((RayError,), "worker_lost", True),
 )
 """Typed reason of a failure by exception, and whether another attempt may help."""
 
@@ -86,17 +87,28 @@ def run_job(context: RunContext) -> None:
 
 
 def classify(error: BaseException) -> tuple[str, bool]:
-    """The typed reason of a failure, and whether another attempt may help."""
-    cause = error.cause if isinstance(error, RayTaskError) and error.cause is not None else error
-    for kinds, reason, retry in _REASONS:
-        if isinstance(cause, kinds):
-            return reason, retry
-    return ("worker_lost", True) if isinstance(cause, RayError) else ("internal_error", False)
+    """The typed reason of a failure, and whether another attempt may help: of the first of its causes that has one."""
+    for cause in _causes(error):
+        for kinds, reason, retry in _REASONS:
+            if isinstance(cause, kinds):
+                return reason, retry
+    return "internal_error", False
 
 
-def attempt(settings: Settings, database: Database, lease: Lease) -> int:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what lies behind it: causes of Python, of Ray's tasks, and failures of Ray Train's workers; innermost first."""
+    if error is None:
+        return
+    named = (getattr(error, name, None) for name in ("cause", "health_check_failure", "_base_exc"))
+    for behind in (*named, error.__cause__, *getattr(error, "worker_failures", {}).values()):
+        if isinstance(behind, BaseException):
+            yield from _causes(behind)
+    yield error
+
+
+def attempt(settings: Settings, database: Database, lease: Lease, workdir: Path) -> int:
     """Run a job under a lease; returns the exit status."""
-    workdir = Path(tempfile.mkdtemp(prefix=f"glora-{lease.job_id}-"))
+    workdir.mkdir(parents=True, exist_ok=True)
     try:
         signal.signal(signal.SIGTERM, _stop)
         context = open_context(settings, database, lease, workdir)
@@ -111,8 +123,6 @@ def attempt(settings: Settings, database: Database, lease: Lease) -> int:
     except Exception as error:
         log.exception("job %s failed", lease.job_id)
         return record_failure(settings, database, lease, error)
-    finally:
-        shutil.rmtree(workdir, ignore_errors=True)
 
 
 def join_ray(address: str) -> None:
@@ -156,33 +166,42 @@ def record_failure(settings: Settings, database: Database, lease: Lease, error: 
 
 
 def _headline(error: BaseException) -> str:
-    cause = error.cause if isinstance(error, RayTaskError) and error.cause is not None else error
+    cause = next(_causes(error))
     lines = [line for line in str(cause).splitlines() if line.strip()]
     return (lines[-1] if isinstance(cause, RayError) and lines else lines[0] if lines else type(cause).__name__)[:2000]
 
 
 class Heartbeat(threading.Thread):
-    """Renews the lease, and ends the process when the lease is lost or the job is cancelled."""
+    """Renews the lease, and ends the process when the lease is lost or the job is cancelled.
+
+    A second thread ends the process when the lease has run out, however long a renewal hangs in the database.
+    """
 
     def __init__(self, settings: Settings, database: Database, lease: Lease) -> None:
         super().__init__(daemon=True, name="heartbeat")
         self._settings, self._database, self._lease = settings, database, lease
+        self._renewed = time.monotonic()
 
     def run(self) -> None:
         """Beat until the process ends."""
-        renewed = time.monotonic()
+        threading.Thread(target=self._watch, daemon=True, name="lease-watch").start()
         while True:
+            asked = time.monotonic()
             try:
                 if jobs.renew(self._database, self._lease, self._settings.lease_seconds):
                     self._cancel()
-                renewed = time.monotonic()
+                self._renewed = asked
             except LeaseLost:
                 os._exit(LOST)
             except SQLAlchemyError:
                 log.warning("lease of %s not renewed", self._lease.job_id, exc_info=True)
-                if time.monotonic() - renewed > self._settings.lease_seconds:
-                    os._exit(LOST)
             time.sleep(self._settings.heartbeat_seconds)
+
+    def _watch(self) -> None:
+        while time.monotonic() - self._renewed < self._settings.lease_seconds:
+            time.sleep(self._settings.heartbeat_seconds)
+        log.error("lease of %s ran out", self._lease.job_id)
+        os._exit(LOST)
 
     def _cancel(self) -> None:
         with jobs.fenced(self._database, self._lease) as (session, job):
@@ -201,6 +220,7 @@ def main() -> int:
     parser.add_argument("job")
     parser.add_argument("owner")
     parser.add_argument("epoch", type=int)
+    parser.add_argument("workdir", type=Path)
     arguments = parser.parse_args()
     settings = get_settings()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -208,7 +228,7 @@ def main() -> int:
     lease = Lease(arguments.job, arguments.owner, arguments.epoch)
     heartbeat = Heartbeat(settings, database, lease)
     heartbeat.start()
-    return attempt(settings, database, lease)
+    return attempt(settings, database, lease, arguments.workdir)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from sqlalchemy.orm import Session
+
 from glora_core.sampling import FeasibleSampler
 from glora_core.search import Evaluated, Proposal, propose, rank
 from glora_core.space import config_hash, decode, encode
@@ -14,7 +16,7 @@ from services.cluster.pool import EvaluatorPool
 from services.protocol import PROTOCOL
 from services.scheduler.context import RunContext
 from services.store import jobs, search_state
-from services.store.models import Candidate, Evaluation, Generation
+from services.store.models import Candidate, Evaluation, Generation, Job
 from services.store.search_state import Fitness, evaluation_row
 
 
@@ -27,23 +29,9 @@ def search(context: RunContext, supernet_key: str, pool: EvaluatorPool) -> list[
     for number in range(done, settings.generations):
         start = time.monotonic()
         population = propose(context.space, budget, settings, history, number, context.request.seed, sampler)
-        rows, fresh = _evaluate(context, supernet_key, pool, population)
-        history += [_evaluated(rows[config_hash(p.config)]) for p in population]
-        best = rank(history)[0]
-        generation = Generation(
-            job_id=context.lease.job_id,
-            number=number,
-            best_hash=config_hash(best.config),
-            best_accuracy=best.accuracy,
-            best_loss=best.loss,
-            best_parameters=best.parameters,
-            evaluated=len(fresh),
-            from_cache=len(population) - len(fresh),
-            seconds=time.monotonic() - start,
-            committed_at=datetime.now(UTC),
-        )
+        fresh = _evaluate(context, supernet_key, pool, population)
         with context.fenced() as (session, job):
-            search_state.commit_generation(session, job, generation, _candidates(context, number, population), fresh)
+            history += _commit(context, session, job, number, population, history, fresh, start)
     return rank(history)
 
 
@@ -59,16 +47,14 @@ def _generations_done(context: RunContext) -> int:
         return len(search_state.generations(session, context.lease.job_id))
 
 
-def _evaluate(
-    context: RunContext, supernet_key: str, pool: EvaluatorPool, population: Sequence[Proposal]
-) -> tuple[dict[str, Evaluation], list[Evaluation]]:
-    """The evaluation of every candidate by config hash, and those among them that had to be measured."""
+def _evaluate(context: RunContext, supernet_key: str, pool: EvaluatorPool, population: Sequence[Proposal]) -> list[Evaluation]:
+    """The evaluations of those candidates that are not stored yet."""
     by_hash = {config_hash(p.config): p.config for p in population}
     with context.database.read() as session:
         rows = search_state.known(session, supernet_key, "val", PROTOCOL, by_hash)
     missing = [digest for digest in by_hash if digest not in rows]
     scores = pool.score([encode(by_hash[digest]) for digest in missing])
-    fresh = [
+    return [
         evaluation_row(
             supernet_key,
             "val",
@@ -80,7 +66,38 @@ def _evaluate(
         )
         for digest, score in zip(missing, scores, strict=True)
     ]
-    return rows | {row.config_hash: row for row in fresh}, fresh
+
+
+def _commit(
+    context: RunContext,
+    session: Session,
+    job: Job,
+    number: int,
+    population: Sequence[Proposal],
+    history: Sequence[Evaluated],
+    fresh: Sequence[Evaluation],
+    start: float,
+) -> list[Evaluated]:
+    """Write a whole generation; returns its evaluations as they are stored, which another job may have done first."""
+    hashes = [config_hash(p.config) for p in population]
+    search_state.add_evaluations(session, fresh)
+    rows = search_state.known(session, job.supernet_key or "", "val", PROTOCOL, hashes)
+    measured = [_evaluated(rows[digest]) for digest in hashes]
+    best = rank([*history, *measured])[0]
+    generation = Generation(
+        job_id=job.id,
+        number=number,
+        best_hash=config_hash(best.config),
+        best_accuracy=best.accuracy,
+        best_loss=best.loss,
+        best_parameters=best.parameters,
+        evaluated=len(fresh),
+        from_cache=len(population) - len(fresh),
+        seconds=time.monotonic() - start,
+        committed_at=datetime.now(UTC),
+    )
+    search_state.commit_generation(session, job, generation, _candidates(context, number, population))
+    return measured
 
 
 def _candidates(context: RunContext, generation: int, population: Sequence[Proposal]) -> list[Candidate]:

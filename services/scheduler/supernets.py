@@ -14,8 +14,7 @@ import ray
 from sqlalchemy.orm import Session
 from torch import Tensor
 
-import glora_core
-from glora_core.export import load_state, save_state
+from glora_core.export import load_state, save_state, versions
 from glora_core.space import SubnetConfig, encode
 from glora_core.training import Progress, TrainingSettings
 from services.cluster.training import train_supernet
@@ -23,6 +22,10 @@ from services.cluster.workload import Workload
 from services.scheduler.context import RunContext
 from services.store import artifacts, events, search_state
 from services.store.models import Artifact, Supernet
+
+
+class InputsChanged(RuntimeError):
+    """A resumed job would go on with another supernet than it began with; submit it anew."""
 
 
 def supernet_settings(context: RunContext) -> TrainingSettings:
@@ -55,16 +58,19 @@ def recipe_of(context: RunContext, weights_hash: str, settings: TrainingSettings
     """All that determines a trained supernet; its hash is the supernet's key."""
     return {
         "weights": weights_hash,
+        "architecture": context.info.architecture,
+        "arguments": context.info.arguments,
         "data": context.data_facts["fingerprint"],
         "space": {
             "ranks": list(context.space.ranks),
             "kinds": [[t, list(k)] for t, k in context.space.kinds],
-            "layers": [s.name for s in context.space.layers],
+            "layers": [[s.name, s.in_features, s.out_features] for s in context.space.layers],
         },
         "transform": context.info.to_dict()["transform"],
         "training": settings.to_dict(),
         "workers": context.request.training.workers if settings.policy != "fixed" else 1,
-        "code": glora_core.__version__,
+        "device": "cuda" if context.request.training.use_gpu else "cpu",
+        "versions": versions(),
     }
 
 
@@ -97,7 +103,11 @@ def train_or_find(context: RunContext, workload: "ray.ObjectRef[Workload]", weig
         state = _train(context, workload, settings, recipe, key)
     else:
         context.emit("supernet_found", {"supernet": key})
-    with context.fenced() as (_, job):
+    with context.fenced() as (session, job):
+        if job.supernet_key not in (None, key) and search_state.last_generation(session, job.id) is not None:
+            raise InputsChanged(
+                f"job {job.id} began its search with another supernet; its backbone's weights or the software changed since"
+            )
         job.supernet_key = key
     return key, state
 
@@ -123,7 +133,6 @@ def _train(
     with context.fenced() as (session, job):
         store_supernet(session, key, recipe, history.rows(session, job.id), artifact)
         job.attempts = 0
-    filesystem.rm(f"{root}/{context.lease.job_id}-{key[:12]}", recursive=True)
     return state
 
 

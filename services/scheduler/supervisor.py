@@ -6,6 +6,7 @@ Holds no Ray connection and loads no torch. Any number of schedulers may share o
 import logging
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,15 +17,15 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from services import processes
+from services.scheduler.exits import STOPPED
 from services.settings import Settings
 from services.store import backbones, jobs
+from services.store.blobs import BlobStore
 from services.store.database import Database
 from services.store.errors import LeaseLost
 from services.store.jobs import Lease
 
 log = logging.getLogger("glora.scheduler")
-
-STOPPED = 143
 
 
 @dataclass
@@ -32,15 +33,16 @@ class Supervisor:
     """The scheduler's state: who it is, and which processes it has started.
 
     Args:
-        logs: folder of the runners' logs, one file per job.
+        home: folder of the runners' logs, one file per job, and of their work folders.
     """
 
     settings: Settings
     database: Database
-    logs: Path
+    blobs: BlobStore
+    home: Path
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}")
     runners: dict[Lease, "subprocess.Popen[bytes]"] = field(default_factory=dict)
-    describers: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+    describers: dict[str, tuple["subprocess.Popen[bytes]", float]] = field(default_factory=dict)
 
     def step(self) -> None:
         """One look at everything: ended runners, ended describers, new work."""
@@ -64,7 +66,7 @@ class Supervisor:
         for lease, process in list(self.runners.items()):
             processes.stop(process)
             self._settle(lease, process.returncode)
-        for process in self.describers.values():
+        for process, _ in self.describers.values():
             processes.stop(process)
 
     def _start_runner(self) -> bool:
@@ -72,8 +74,10 @@ class Supervisor:
             lease = jobs.claim(session, self.owner, self.settings.lease_seconds, self.settings.max_attempts)
         if lease is None:
             return False
-        command = [sys.executable, "-m", "services.scheduler.runner", lease.job_id, lease.owner, str(lease.epoch)]
-        self.runners[lease] = processes.start(command, log=self.logs / f"{lease.job_id}.log")
+        self._remove_workdirs(lease.job_id)
+        workdir = self.home / "work" / f"{lease.job_id}-{lease.epoch}"
+        command = [sys.executable, "-m", "services.scheduler.runner", lease.job_id, lease.owner, str(lease.epoch), str(workdir)]
+        self.runners[lease] = processes.start(command, log=self._log(lease.job_id))
         log.info("job %s: runner %d, epoch %d", lease.job_id, self.runners[lease].pid, lease.epoch)
         return True
 
@@ -90,7 +94,26 @@ class Supervisor:
             with self.database.write() as session:
                 jobs.runner_ended(session, lease, clean=status == STOPPED, max_attempts=self.settings.max_attempts, status=status)
         except LeaseLost:
-            return
+            log.debug("job %s moved on", lease.job_id)
+        self._clean_up(lease)
+
+    def _clean_up(self, lease: Lease) -> None:
+        """Remove what a runner has left: its work folder and, once the job is over, its training checkpoints."""
+        self._remove_workdirs(lease.job_id)
+        with self.database.read() as session:
+            over = jobs.get(session, lease.job_id).state in jobs.FINAL
+        try:
+            if over:
+                self.blobs.remove_training(lease.job_id)
+        except OSError:
+            log.warning("training checkpoints of %s not removed", lease.job_id, exc_info=True)
+
+    def _remove_workdirs(self, job_id: str) -> None:
+        for folder in (self.home / "work").glob(f"{job_id}-*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _log(self, name: str) -> Path:
+        return self.home / "logs" / f"{name}.log"
 
     def _start_describer(self) -> None:
         if self.describers:
@@ -99,15 +122,14 @@ class Supervisor:
             row = backbones.claim(session)
         if row is not None:
             command = [sys.executable, "-m", "services.scheduler.describe", row.key]
-            self.describers[row.key] = processes.start(command, log=self.logs / "describe.log")
+            self.describers[row.key] = processes.start(command, log=self._log("describe")), time.monotonic()
 
     def _reap_describers(self) -> None:
-        for key, process in list(self.describers.items()):
-            if process.poll() is None:
+        for key, (process, started) in list(self.describers.items()):
+            if process.poll() is None and time.monotonic() - started < self.settings.describe_seconds:
                 continue
+            processes.stop(process)
             del self.describers[key]
             if process.returncode:
                 with self.database.write() as session:
-                    backbones.describe(
-                        session, key, info=None, error="the process that describes backbones ended unexpectedly; see describe.log"
-                    )
+                    backbones.describe(session, key, info=None, error="describing it failed or took too long; see describe.log")

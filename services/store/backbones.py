@@ -12,15 +12,16 @@ from services.store.database import insert_new
 from services.store.models import Backbone
 
 
-def key_of(spec: dict[str, Any]) -> str:
-    """Identity of a backbone spec."""
-    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+def key_of(spec: dict[str, Any], stamp: str = "") -> str:
+    """Identity of a backbone spec, and of the state of its files where a stamp tells it."""
+    return hashlib.sha256((json.dumps(spec, sort_keys=True) + stamp).encode()).hexdigest()
 
 
-def request(session: Session, spec: dict[str, Any]) -> Backbone:
+def request(session: Session, spec: dict[str, Any], stamp: str = "") -> Backbone:
     """The description of a backbone, asked for if it is not known. One that failed before is asked for again."""
-    insert_new(session, [Backbone(key=key_of(spec), spec=spec, state="requested", requested_at=datetime.now(UTC))])
-    row = session.get_one(Backbone, key_of(spec))
+    key = key_of(spec, stamp)
+    insert_new(session, [Backbone(key=key, spec=spec, state="requested", requested_at=datetime.now(UTC))])
+    row = session.get_one(Backbone, key)
     if row.state == "failed":
         row.state, row.error, row.requested_at = "requested", None, datetime.now(UTC)
     return row

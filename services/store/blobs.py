@@ -84,16 +84,27 @@ class BlobStore:
             return self._complete(self._path(digest), size)
 
     def check(self) -> None:
-        """Raise StoreUnavailable if the store cannot be reached; makes its folder or bucket if there is none."""
+        """Raise StoreUnavailable if the store cannot be reached; makes its folder or bucket only where there is none."""
+        container = self._root if self._local else self._root.partition("/")[0]
         with _reachable():
-            self._fs.makedirs(self._root, exist_ok=True)
-            self._fs.ls(self._root if self._local else self._root.partition("/")[0])
+            if not self._fs.isdir(container):
+                self._fs.makedirs(self._root, exist_ok=True)
+            self._fs.ls(container)
 
     def training_folder(self) -> tuple[AbstractFileSystem, str]:
         """File system and folder for training checkpoints, beside the blobs; created if needed."""
         folder = f"{self._root}/training"
         self._fs.makedirs(folder, exist_ok=True)
         return self._fs, folder
+
+    def remove_training(self, job_id: str) -> None:
+        """Remove a job's training checkpoints, whichever there are. Raises StoreUnavailable."""
+        with _reachable():
+            folder = f"{self._root}/training"
+            found = self._fs.ls(folder, detail=False) if self._fs.exists(folder) else []
+            for path in found:
+                if path.rpartition("/")[2].startswith(f"{job_id}-"):
+                    self._fs.rm(path, recursive=True)
 
     def _path(self, digest: str) -> str:
         return f"{self._root}/{digest[:2]}/{digest}"

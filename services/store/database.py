@@ -32,7 +32,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         self._sqlite = make_url(url).get_backend_name() == "sqlite"
-        self.engine = _sqlite_engine(url) if self._sqlite else create_engine(_with_driver(url), pool_pre_ping=True)
+        self.engine = _sqlite_engine(url) if self._sqlite else _postgres_engine(url)
         self._writer = self.engine.execution_options(glora_write=True)
         snapshot: dict[str, Any] = {} if self._sqlite else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         self._reader = self.engine.execution_options(**snapshot)
@@ -101,6 +101,12 @@ def _with_driver(url: str) -> str:
     if parsed.drivername in ("postgres", "postgresql"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     return parsed.render_as_string(hide_password=False)
+
+
+def _postgres_engine(url: str) -> Engine:
+    """Connections that notice within seconds that the server is gone."""
+    patience = {"connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
+    return create_engine(_with_driver(url), pool_pre_ping=True, connect_args=patience)
 
 
 def _sqlite_engine(url: str) -> Engine:

@@ -1,7 +1,7 @@
 """What a search has done: supernets, generations, candidates and evaluations.
 
-A generation is written by one call inside one transaction: its row, its candidates, its evaluations and its event are
-all there, or none of them is.
+A generation is written inside one transaction: its row, its candidates, its evaluations and its event are all there, or
+none of them is.
 """
 
 from collections.abc import Iterable, Sequence
@@ -51,11 +51,8 @@ def add_evaluations(session: Session, rows: Sequence[Evaluation]) -> list[Evalua
     return [by_hash[digest] for digest in present]
 
 
-def commit_generation(
-    session: Session, job: Job, generation: Generation, candidates: Sequence[Candidate], fresh: Sequence[Evaluation]
-) -> None:
-    """Write a finished generation inside a fenced transaction, with the event that reports it."""
-    add_evaluations(session, fresh)
+def commit_generation(session: Session, job: Job, generation: Generation, candidates: Sequence[Candidate]) -> None:
+    """Write a finished generation, whose evaluations are stored in the same fenced transaction, with the event that reports it."""
     session.add(generation)
     session.flush()
     session.add_all(candidates)

@@ -134,7 +134,8 @@ def add_search(database: Database, lease: Lease, generations: int, population: i
             committed_at=now,
         )
         with jobs.fenced(database, lease) as (session, job):
-            search_state.commit_generation(session, job, generation, candidates, fresh)
+            search_state.add_evaluations(session, fresh)
+            search_state.commit_generation(session, job, generation, candidates)
 
 
 def add_artifact(database: Database, blobs: BlobStore, folder: Path, job_id: str, kind: str, name: str, content: bytes) -> Artifact:

@@ -1,5 +1,8 @@
 """Who may call: the token as header, cookie, link or login form, and the headers that every answer carries."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from starlette.testclient import TestClient
 
+from services.api.auth import session_value
 from services.settings import Settings
 from services.store.blobs import BlobStore
 from services.store.database import Database
@@ -17,6 +21,7 @@ from tests.services.api import stock
 TOKEN = "correct-horse"
 OPEN = {"/healthz", "/readyz", "/login"}
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
+SESSION = {"Cookie": f"glora_session={session_value(TOKEN)}"}
 BROWSER = {"Accept": "text/html,application/xhtml+xml"}
 
 
@@ -74,8 +79,8 @@ def test_refused_program_is_told_how_to_send_the_token(http: TestClient) -> None
         BEARER,
         {"Authorization": f"bearer {TOKEN}"},
         {"Authorization": f"Bearer  {TOKEN} "},
-        {"Cookie": f"glora_token={TOKEN}"},
-        {"Cookie": f"other=1; glora_token={TOKEN}"},
+        SESSION,
+        {"Cookie": f"other=1; {SESSION['Cookie']}"},
     ],
 )
 def test_token_is_accepted_as_header_and_as_cookie(headers: dict[str, str], http: TestClient) -> None:
@@ -92,14 +97,14 @@ def test_token_is_accepted_as_header_and_as_cookie(headers: dict[str, str], http
         {"Authorization": f"Basic {TOKEN}"},
         {"Authorization": f"Bearer {TOKEN}x"},
         {"Authorization": f"Bearer {TOKEN[:-1]}"},
-        {"Authorization": "Bearer wrong", "Cookie": f"glora_token={TOKEN}"},
-        {"Cookie": "glora_token=wrong"},
+        {"Authorization": "Bearer wrong", "Cookie": f"glora_session={TOKEN}"},
+        {"Cookie": "glora_session=wrong"},
         {"Cookie": f"token={TOKEN}"},
         {"Authorization": "Bearer tökén".encode("latin-1")},
         {"Authorization": "Bearer 日本".encode()},
         {"Authorization": b"Bearer \xff\xfe\x80"},
-        {"Cookie": 'glora_token="\\377\\303"'},
-        {"Cookie": "glora_token=日本".encode()},
+        {"Cookie": 'glora_session="\\377\\303"'},
+        {"Cookie": "glora_session=日本".encode()},
         {"Host": "x/healthz?"},
         {"Host": "x/static/"},
         {"X-Forwarded-Prefix": "/healthz"},
@@ -126,7 +131,8 @@ def test_link_with_the_token_becomes_a_cookie_and_the_token_leaves_the_address(h
     assert response.status_code == 303
     assert response.headers["location"].endswith("/?state=failed")
     assert TOKEN not in response.headers["location"]
-    assert cookie.startswith(f"glora_token={TOKEN};")
+    assert cookie.startswith(f"{SESSION['Cookie']};")
+    assert TOKEN not in cookie
     assert "HttpOnly" in cookie and "samesite=strict" in cookie.lower() and "Path=/" in cookie
 
 
@@ -135,6 +141,39 @@ def test_browser_that_followed_the_link_is_let_in_from_then_on(http: TestClient)
     second = http.get("/", headers=BROWSER)
 
     assert (first.status_code, second.status_code) == (200, 200)
+
+
+def test_token_leaves_the_address_of_a_browser_that_has_the_cookie_already(http: TestClient) -> None:
+    assert http.get(f"/?token={TOKEN}", headers=SESSION).status_code == 303
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [{}, {"Origin": "http://127.0.0.1:9999"}, {"Origin": "http://testserver", "Sec-Fetch-Site": "same-site"}, {"Origin": "null"}],
+)
+def test_cookie_changes_nothing_for_a_page_that_is_not_ours(origin: dict[str, str], http: TestClient, database: Database) -> None:
+    job_id = stock.add_job(database)
+
+    response = http.post(f"/v1/jobs/{job_id}/cancel", headers=SESSION | origin)
+
+    assert (response.status_code, response.json()["type"]) == (403, "urn:glora:problem:foreign-origin")
+    assert http.get(f"/v1/jobs/{job_id}", headers=BEARER).json()["state"] == "queued"
+
+
+@pytest.mark.parametrize("origin", [{"Origin": "http://testserver"}, {"Origin": "http://testserver", "Sec-Fetch-Site": "same-origin"}])
+def test_cookie_changes_something_for_our_own_page(origin: dict[str, str], http: TestClient, database: Database) -> None:
+    job_id = stock.add_job(database)
+
+    assert http.post(f"/v1/jobs/{job_id}/cancel", headers=SESSION | origin).status_code == 202
+
+
+def test_api_process_does_not_start_without_a_token(tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GLORA_")}
+    command = [sys.executable, "-m", "services.api"]
+    run = subprocess.run(command, env=environment | {"GLORA_HOME": str(tmp_path)}, capture_output=True, text=True, timeout=60)
+
+    assert run.returncode == 2
+    assert "GLORA_TOKEN" in run.stderr
 
 
 def test_token_in_the_address_does_not_authorise_a_change(http: TestClient, database: Database) -> None:

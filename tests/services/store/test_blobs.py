@@ -236,6 +236,17 @@ def test_damaged_blob_leaves_the_file_that_is_there(place: Place, store: BlobSto
     assert _content_of(tmp_path / "out") == {"model.bin": b"older"}
 
 
+def test_only_the_named_jobs_training_checkpoints_are_removed(store, tmp_path):
+    filesystem, folder = store.training_folder()
+    for name in ("j1-abc", "j1-def", "j10-abc"):
+        filesystem.makedirs(f"{folder}/{name}", exist_ok=True)
+        filesystem.pipe_file(f"{folder}/{name}/state.pt", b"weights")
+
+    store.remove_training("j1")
+
+    assert [path.rpartition("/")[2] for path in filesystem.ls(folder, detail=False)] == ["j10-abc"]
+
+
 def test_missing_blob_leaves_no_file_when_fetched(store: BlobStore, tmp_path: Path) -> None:
     with pytest.raises(BlobMissing, match=MISSING):
         store.fetch(MISSING, tmp_path / "out" / "model.bin")

@@ -58,7 +58,8 @@ def test_nothing_of_a_generation_is_stored_when_its_transaction_breaks_off(datab
     before = contents(database)
 
     with pytest.raises(RuntimeError, match="power cut"), jobs.fenced(database, lease) as (session, job):
-        search_state.commit_generation(session, job, generation(job.id, 0), population(job.id, 0, ["a"]), [evaluation("a")])
+        search_state.add_evaluations(session, [evaluation("a")])
+        search_state.commit_generation(session, job, generation(job.id, 0), population(job.id, 0, ["a"]))
         session.flush()
         raise RuntimeError("power cut")
 
@@ -70,7 +71,8 @@ def test_nothing_of_a_generation_is_stored_when_one_of_its_rows_is_refused(datab
     candidates = population(lease.job_id, 0, ["a"]) + population(lease.job_id, 7, ["b"])
 
     with pytest.raises(IntegrityError), jobs.fenced(database, lease) as (session, job):
-        search_state.commit_generation(session, job, generation(job.id, 0), candidates, [evaluation("a")])
+        search_state.add_evaluations(session, [evaluation("a")])
+        search_state.commit_generation(session, job, generation(job.id, 0), candidates)
 
     assert contents(database) == before
 
@@ -141,7 +143,8 @@ def test_candidate_keeps_its_parents_and_operator(database: Database, lease: Lea
     child.operator, child.parents = "crossover", ["x", "y"]
 
     with jobs.fenced(database, lease) as (session, job):
-        search_state.commit_generation(session, job, generation(job.id, 0), [child], [])
+        search_state.add_evaluations(session, [])
+        search_state.commit_generation(session, job, generation(job.id, 0), [child])
 
     with database.read() as session:
         stored = search_state.candidates(session, lease.job_id)[0]
@@ -225,7 +228,8 @@ def test_trained_supernet_is_found_by_its_key(database: Database, lease: Lease) 
 def _commit(database: Database, lease: Lease, number: int, hashes: Sequence[str], fresh: Sequence[str]) -> None:
     with jobs.fenced(database, lease) as (session, job):
         rows = [evaluation(config_hash) for config_hash in fresh]
-        search_state.commit_generation(session, job, generation(job.id, number), population(job.id, number, hashes), rows)
+        search_state.add_evaluations(session, rows)
+        search_state.commit_generation(session, job, generation(job.id, number), population(job.id, number, hashes))
 
 
 def _evaluated(
