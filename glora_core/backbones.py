@@ -14,6 +14,7 @@ from typing import Any
 
 import timm
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors import SafetensorError
 from timm.data import resolve_data_config
 from timm.data.model_config import resolve_input_data_config
@@ -236,4 +237,6 @@ def _explain(spec: BackboneSpec, error: Exception) -> str:
         near = timm.list_models(f"*{spec.name.split('.')[0][:12]}*")[:3]
         hint = f"; near it: {', '.join(near)}" if near else ""
         return f"backbone {spec.name!r} is not a timm model{hint}; `timm.list_models(pretrained=True)` lists them"
-    return f"backbone {spec.name!r} cannot be created: {type(error).__name__}: {error}"
+    if isinstance(error, LocalEntryNotFoundError | ConnectionError | TimeoutError):
+        return f"the weights of {spec.name!r} cannot be fetched, the model hub is out of reach; give a local file or local-dir:"
+    return f"backbone {spec.name!r} cannot be created: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

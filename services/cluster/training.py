@@ -85,16 +85,16 @@ def train_supernet(
     )
     with _following(log, on_epoch):
         result = trainer.fit()
-    if result.metrics and "diverged" in result.metrics:
-        raise Diverged(result.metrics["diverged"])
+    if result.return_value is not None:
+        raise Diverged(result.return_value)
     assert result.checkpoint is not None
     with result.checkpoint.as_directory() as local:
         state: dict[str, Any] = torch.load(Path(local) / _STATE, map_location="cpu", weights_only=True)
     return state
 
 
-def _train_worker(config: dict[str, Any]) -> None:
-    """Runs in every worker."""
+def _train_worker(config: dict[str, Any]) -> str | None:
+    """Runs in every worker; returns why training diverged, if it did."""
     device = settle(config["use_gpu"])
     workload: Workload = ray.get(config["workload"][0])
     settings = TrainingSettings(**config["settings"])
@@ -122,7 +122,8 @@ def _train_worker(config: dict[str, Any]) -> None:
     try:
         trainer.fit(report)
     except Diverged as error:  # the same in every worker, and in every further attempt
-        ray.train.report({"diverged": str(error)})
+        return str(error)
+    return None
 
 
 class _following:
