@@ -1,6 +1,6 @@
 """The demo's table over several seeds: test accuracy, mean ± standard deviation, at the same budget.
 
-`python -m benchmarks.demo_quality --seeds 3` runs the demo's job once per seed through a running embedded service, and
+`python benchmarks/demo_quality.py --seeds 3` runs the demo's job once per seed through a running embedded service, and
 prints the table and the facts of the machine. Every row's runs use the same data, backbone, budget and training settings;
 what each one cost in epochs is in the table.
 """
@@ -11,11 +11,15 @@ import json
 import os
 import platform
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+if not __package__:  # run as a script, not as a module
+    sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from examples.demo import SETTINGS, inputs, service
 
