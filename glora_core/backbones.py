@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import timm
@@ -219,9 +220,12 @@ def _load_weights(model: nn.Module, file: Path) -> None:
     """Load a weights file through the architecture's own filter (which resizes position tables); the head is left out.
 
     Raises:
-        ValueError: the file lacks tensors of the backbone, or their shapes differ.
+        ValueError: the file is no weights file, or lacks tensors of the backbone, or their shapes differ.
     """
-    state = load_state_dict(str(file), device="cpu", weights_only=True)
+    try:
+        state = load_state_dict(str(file), device="cpu", weights_only=True)
+    except (LookupError, EOFError, ArithmeticError, UnpicklingError, SafetensorError, RuntimeError, ValueError, TypeError) as error:
+        raise ValueError(f"{file} is not a weights file: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
     adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     state = adapt(state, model) if adapt is not None else state
     head = {id(parameter) for parameter in classifier(model).parameters()}

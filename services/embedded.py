@@ -30,6 +30,8 @@ _START_SECONDS = 60.0
 _RESTART_SECONDS = 1.0
 _MAX_RESTARTS = 6
 _RESTARTS_SECONDS = 60.0
+_STOP_SECONDS = {"scheduler": 15.0, "api": 5.0, "ray": 2.0}
+"""In this order, and how long each may take; Ray would drain its node for half a minute, with nothing left to drain."""
 
 
 class ServeError(RuntimeError):
@@ -61,8 +63,11 @@ class Embedded:
         """
         self.home = self.home.absolute()
         os.umask(0o077)  # the home folder holds the token, its logs the dashboard's link
-        self.home.mkdir(parents=True, exist_ok=True)
-        self.home.chmod(0o700)
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+            self.home.chmod(0o700)
+        except OSError as error:
+            raise ServeError(f"cannot use {self.home} as home folder: {error.strerror}; choose another --home") from error
         lock = FileLock(self.home / "serve.lock")
         try:
             with lock.acquire(timeout=0):
@@ -72,7 +77,8 @@ class Embedded:
 
     def _serve(self) -> int:
         self.port = _free_port(self.host, self.port)
-        ray_folder = tempfile.mkdtemp(prefix="glora-ray-")
+        self._ray_port, self._ray_token = _free_port("127.0.0.1", 0), secrets.token_hex(32)
+        ray_folder = self._ray_folder()
         commands = self._commands(ray_folder)
         signal.signal(signal.SIGTERM, _interrupt)
         try:
@@ -80,21 +86,29 @@ class Embedded:
                 self._start(name, commands[name])
             self._wait_until_ready()
             self._announce()
-            return self._watch(commands)
+            return self._watch(ray_folder)
         except KeyboardInterrupt:
             return 0
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            for name in ("scheduler", "api", "ray"):
+            for name, patience in _STOP_SECONDS.items():
                 if name in self.children:
-                    processes.stop(self.children[name])
+                    processes.stop(self.children[name], patience)
             (self.home / "server.json").unlink(missing_ok=True)
             shutil.rmtree(ray_folder, ignore_errors=True)
 
+    def _ray_folder(self) -> str:
+        """A short path for Ray's sockets and logs; what a killed service left of its own is removed first."""
+        record = self.home / "ray-folder"
+        if record.exists():
+            shutil.rmtree(record.read_text(), ignore_errors=True)
+        folder = tempfile.mkdtemp(prefix="glora-ray-")
+        record.write_text(folder)
+        return folder
+
     def _commands(self, ray_folder: str) -> dict[str, list[str]]:
         """What is started, in this order."""
-        self._ray_port, self._ray_token = _free_port("127.0.0.1", 0), secrets.token_hex(32)
         ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
         ray += [f"--port={self._ray_port}", f"--temp-dir={ray_folder}", f"--object-store-memory={_OBJECT_STORE_BYTES}"]
         ray += ["--include-dashboard=false", "--disable-usage-stats", *([f"--num-cpus={self.cpus}"] if self.cpus else [])]
@@ -157,18 +171,34 @@ class Embedded:
             flush=True,
         )
 
-    def _watch(self, commands: dict[str, list[str]]) -> int:
+    def _watch(self, ray_folder: str) -> int:
         """Restart whatever ends, within reason. A job that lost its Ray goes on from what SQL holds."""
         while True:
             for name, process in list(self.children.items()):
                 if process.poll() is not None:
-                    self.restarts.append(time.monotonic())
-                    if len(self.restarts) == _MAX_RESTARTS and self.restarts[-1] - self.restarts[0] < _RESTARTS_SECONDS:
-                        raise ServeError(f"{name} keeps ending (status {process.returncode}); see {self.home / 'logs' / f'{name}.log'}")
-                    print(f"{name} ended with status {process.returncode}; starting it again", flush=True)
-                    time.sleep(_RESTART_SECONDS)
-                    self._start(name, commands[name])
+                    self._count_restart(name, process.returncode)
+                    for again in self._fallen_with(name):
+                        self._start(again, self._commands(ray_folder)[again])
             time.sleep(0.2)
+
+    def _fallen_with(self, name: str) -> list[str]:
+        """What has to be started when a process has ended.
+
+        A driver does not notice that its Ray is gone, and a new Ray on the same port would be besieged by it. So with
+        Ray the scheduler is stopped, which gives its jobs back to the queue, and both start at a new address.
+        """
+        if name != "ray":
+            return [name]
+        processes.stop(self.children["scheduler"], _STOP_SECONDS["scheduler"])
+        self._ray_port = _free_port("127.0.0.1", 0)
+        return ["ray", "scheduler"]
+
+    def _count_restart(self, name: str, status: int) -> None:
+        self.restarts.append(time.monotonic())
+        if len(self.restarts) == _MAX_RESTARTS and self.restarts[-1] - self.restarts[0] < _RESTARTS_SECONDS:
+            raise ServeError(f"{name} keeps ending (status {status}); see {self.home / 'logs' / f'{name}.log'}")
+        print(f"{name} ended with status {status}; starting it again", flush=True)
+        time.sleep(_RESTART_SECONDS)
 
 
 def _free_port(host: str, port: int) -> int:

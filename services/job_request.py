@@ -8,7 +8,7 @@ import re
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from glora_core.search import EvolutionSettings
 from glora_core.space import LayerShape, SearchSpace
@@ -18,6 +18,8 @@ _SUFFIX = {"": 1, "k": 1_000, "m": 1_000_000}
 
 def parse_budget(value: Any) -> Any:
     """A number of parameters written as 100000, "100k" or "1.5M"; anything else is left for pydantic to refuse."""
+    if isinstance(value, bool):
+        raise ValueError("true and false are not numbers of parameters; write it like 100000, 100k or 1.5M")
     if isinstance(value, str):
         match = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]{1,6})?)\s*([kKmM]?)\s*", value)
         if not match:
@@ -36,6 +38,16 @@ Budget = Annotated[
 ]
 
 
+def _printable(text: str) -> str:
+    if any(ord(character) < 32 or ord(character) == 127 for character in text):
+        raise ValueError("control characters are not accepted")
+    return text
+
+
+Line = Annotated[str, AfterValidator(_printable)]
+"""Text without control characters, which neither a database nor a terminal should be given."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,13 +55,13 @@ class _Strict(BaseModel):
 class BackboneRequest(_Strict):
     """Which pretrained backbone."""
 
-    name: str = Field(
+    name: Line = Field(
         min_length=1,
         max_length=300,
         description="Any name that `timm.create_model` takes: a timm model, `hf-hub:owner/name`, or `local-dir:/folder`.",
         examples=["vit_tiny_patch16_224.augreg_in21k"],
     )
-    weights: str | None = Field(
+    weights: Line | None = Field(
         None, description="Local weights file, readable by the service, instead of the name's own weights.", examples=[None]
     )
     image_size: int | None = Field(
@@ -60,7 +72,7 @@ class BackboneRequest(_Strict):
 class DataRequest(_Strict):
     """Which labelled images."""
 
-    path: str = Field(
+    path: Line = Field(
         min_length=1,
         description="Folder that the service can read: `train/`, `val/` and optionally `test/` with class folders, or VTAB-1K list files.",
         examples=["/data/flowers"],
@@ -149,7 +161,7 @@ class JobRequest(_Strict):
         }
     )
 
-    name: str = Field("", max_length=120, description="Name for humans; the data folder's name if empty.")
+    name: Line = Field("", max_length=120, description="Name for humans; the data folder's name if empty.")
     backbone: BackboneRequest
     data: DataRequest
     budget: Budget = Field(

@@ -10,6 +10,7 @@ import glora_core
 from services.api import artifacts, auth, events, jobs, problems
 from services.api.contract import document_problems
 from services.api.deps import BlobsDep, DatabaseDep
+from services.api.limits import RequestLimits
 from services.api.models import Health
 from services.dashboard import routes as dashboard
 from services.settings import Settings, get_settings
@@ -45,6 +46,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     _add_health(app)
     if app.state.token:
         app.add_middleware(auth.TokenGuard, token=app.state.token)
+    app.add_middleware(RequestLimits)
     app.add_middleware(SecurityHeaders)
     return app
 

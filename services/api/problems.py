@@ -16,6 +16,7 @@ HEADERS = {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Refe
 """Headers that every answer carries."""
 
 MEDIA_TYPE = "application/problem+json"
+_MAX_ERRORS = 20
 
 
 class FieldError(BaseModel):
@@ -70,7 +71,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
-        errors = [FieldError(field=_field(entry), message=_message(entry)) for entry in error.errors()]
+        errors = [FieldError(field=_field(entry)[:200], message=_message(entry)[:500]) for entry in error.errors()[:_MAX_ERRORS]]
         detail = "; ".join(f"{e.field}: {e.message}" for e in errors)
         return _response(422, "request-invalid", detail, errors)
 
@@ -128,5 +129,9 @@ def _message(entry: dict[str, Any]) -> str:
         return "unknown field; see /docs for the fields that are accepted"
     text: str = entry["msg"]
     given = entry.get("input")
-    shown = f", got {given!r}" if isinstance(given, str | int | float | bool) and entry["type"] != "value_error" else ""
+    shown = (
+        f", got {given if not isinstance(given, str) else given[:80]!r}"
+        if isinstance(given, str | int | float | bool) and entry["type"] != "value_error"
+        else ""
+    )
     return text.removeprefix("Value error, ") + shown

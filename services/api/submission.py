@@ -80,10 +80,15 @@ def _stamp(backbone: BackboneRequest) -> str:
 def _inside_roots(settings: Settings, path: str, field: str) -> Path:
     """The path, links followed. Raises Problem if it lies outside the data roots, or is no path."""
     try:
-        found = Path(path).expanduser().resolve()
+        expanded = Path(path).expanduser()
+        found = expanded.resolve()
         found.exists()
     except (OSError, ValueError, RuntimeError) as error:
         raise Problem(422, "data-invalid", f"{path[:80]!r} is not a path that can be read: {error}", field=field) from error
+    if not expanded.is_absolute():
+        raise Problem(
+            422, "data-invalid", f"{path[:200]!r} is relative, and the service has another working folder; give it whole", field=field
+        )
     roots = [root.resolve() for root in settings.data_roots]
     if roots and not any(found.is_relative_to(root) for root in roots):
         accepted = ", ".join(str(root) for root in roots)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -51,7 +52,7 @@ class Client:
 
     def job(self, job_id: str) -> dict[str, Any]:
         """A job with its state, progress, and result or failure."""
-        return self._json("GET", f"/v1/jobs/{job_id}")
+        return self._json("GET", f"/v1/jobs/{quote(job_id, safe='')}")
 
     def jobs(self, state: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
         """The newest jobs, of one state if given."""
@@ -60,11 +61,11 @@ class Client:
 
     def cancel(self, job_id: str) -> dict[str, Any]:
         """Ask for a job's cancellation."""
-        return self._json("POST", f"/v1/jobs/{job_id}/cancel")
+        return self._json("POST", f"/v1/jobs/{quote(job_id, safe='')}/cancel")
 
     def artifacts(self, job_id: str) -> list[dict[str, Any]]:
         """A job's artifacts."""
-        rows: list[dict[str, Any]] = self._json("GET", f"/v1/jobs/{job_id}/artifacts")["items"]
+        rows: list[dict[str, Any]] = self._json("GET", f"/v1/jobs/{quote(job_id, safe='')}/artifacts")["items"]
         return rows
 
     def events(self, job_id: str, after: int = 0, patience_seconds: float = 60.0) -> Iterator[dict[str, Any]]:
@@ -103,7 +104,10 @@ class Client:
         job = self.job(job_id)
         if job["state"] != "succeeded":
             raise ServiceError(f"job {job_id} is {job['state']}; only a succeeded job has a checkpoint to download", 409)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ServiceError(f"cannot write to {folder}: {error.strerror}") from error
         for artifact in self.artifacts(job_id):
             if artifact["kind"] in _CHECKPOINT:
                 self._fetch(artifact, folder / Path(artifact["name"]).name, on_bytes)
@@ -128,14 +132,17 @@ class Client:
     def _stream(self, job_id: str, after: int) -> Iterator[dict[str, Any] | None]:
         """Events as they come, and None for whatever else shows that the connection lives."""
         timeout = httpx.Timeout(60, connect=5)
-        with self._http.stream("GET", f"/v1/jobs/{job_id}/events", params={"after": after}, timeout=timeout) as response:
+        with self._http.stream("GET", f"/v1/jobs/{quote(job_id, safe='')}/events", params={"after": after}, timeout=timeout) as response:
             _raise_for(response)
             for line in response.iter_lines():
                 yield json.loads(line[5:]) if line.startswith("data:") else None
 
     def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        with _explained(self.url):
-            response = self._http.request(method, path, **options)
+        try:
+            with _explained(self.url):
+                response = self._http.request(method, path, **options)
+        except ValueError as error:
+            raise ServiceError(f"the request cannot be written as JSON: {error}") from error
         _raise_for(response)
         document = _object(response)
         if document is None:

@@ -62,9 +62,8 @@ def submit(
 ) -> None:
     """Submit a job: adapt BACKBONE to DATA within BUDGET trainable parameters."""
     request = _read_settings(settings)
-    path = str(Path(data).expanduser().resolve()) if Path(data).expanduser().exists() else data
-    request |= {"data": {"path": path}, "budget": budget} | _given(seed=seed, name=name or None, baselines=baselines or None)
-    _merge(request, "backbone", _given(name=backbone, weights=weights and str(Path(weights).resolve()), image_size=image_size))
+    request |= {"data": {"path": _absolute(data)}, "budget": budget} | _given(seed=seed, name=name or None, baselines=baselines or None)
+    _merge(request, "backbone", _given(name=_absolute_backbone(backbone), weights=weights and _absolute(weights), image_size=image_size))
     _merge(request, "space", _given(ranks=rank or None))
     _merge(request, "training", _given(epochs=epochs, learning_rate=learning_rate, policy=policy, workers=workers, use_gpu=gpu or None))
     _merge(request, "search", _given(population=population, generations=generations))
@@ -83,7 +82,11 @@ def watch(job_id: JobId, url: Url = None, token: Token = None) -> None:
 
 def watch_job(client: Client, job_id: str) -> None:
     """Follow a job in the terminal and print how it ended; exits with 1 if it did not succeed."""
-    state = follow(console, client.job(job_id), client.events(job_id))
+    try:
+        state = follow(console, client.job(job_id), client.events(job_id))
+    except KeyboardInterrupt:
+        console.print(f"Job {job_id} goes on. See it again with: glora watch {job_id}; end it with: glora cancel {job_id}", soft_wrap=True)
+        raise
     job = client.job(job_id)
     if state != "succeeded":
         failure = job["failure"]
@@ -126,14 +129,14 @@ def download(
 ) -> None:
     """Download the merged checkpoint of a finished job: weights, timm's config file and the manifest."""
     folder = connect(url, token).download(job_id, output or Path(job_id))
-    console.print(f"Wrote {folder}/. Load it with plain timm:", highlight=False)
+    console.print(f"Wrote {folder}/. Load it with plain timm:", highlight=False, markup=False)
     console.print(f'  timm.create_model("local-dir:{folder}", pretrained=True)', highlight=False, markup=False)
 
 
 def result_table(job: dict[str, Any]) -> Table:
     """Accuracy and parameters of the baselines, if any, and of the job's winner."""
     title = f"{escape(job['name'])}, within {job['request']['budget']:,} trainable parameters"
-    table = Table("method", "parameters", "val", "test", title=title, caption=f"The searched checkpoint is {_origin(job)}.")
+    table = Table("method", "parameters", "val", "test", title=title, min_width=56, caption=f"The searched checkpoint is {_origin(job)}.")
     result = job["result"]
     rows = [(entry["source"], entry) for entry in result["baselines"]] + [("searched GLoRA", result["winner"])]
     for label, entry in rows:
@@ -159,6 +162,17 @@ def run(app: typer.Typer) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _absolute(path: str) -> str:
+    """A path as the service can read it, whose working folder is another."""
+    return str(Path(path).expanduser().resolve())
+
+
+def _absolute_backbone(name: str) -> str:
+    """A backbone's name, with the folder of a `local-dir:` name made absolute."""
+    source, separator, folder = name.partition(":")
+    return f"{source}:{_absolute(folder)}" if separator and source.lower() == "local-dir" else name
 
 
 def _read_settings(path: Path | None) -> dict[str, Any]:

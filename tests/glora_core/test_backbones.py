@@ -221,3 +221,12 @@ def test_a_transform_reads_back_from_plain_json_types():
     stored = {"input_size": [3, 8, 8], "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
     stored |= {"interpolation": "bicubic", "crop_pct": 0.9, "crop_mode": "center", "other": 1}
     assert Transform.of(stored) == transform
+
+
+@pytest.mark.parametrize("content", [b"", b"root:x:0:0\n", b"\x80\x04garbage"], ids=["empty", "text", "broken pickle"])
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
+def test_a_file_that_holds_no_weights_is_refused_by_its_name(content, name, tmp_path):
+    file = tmp_path / name
+    file.write_bytes(content)
+    with pytest.raises(BackboneUnknown, match="is not a weights file"):
+        load(BackboneSpec("vit_tiny_patch16_224", weights=str(file)), 3)

@@ -173,5 +173,7 @@ def _module(pid: int) -> str:
         b"ray.scripts.scripts": "ray",
     }
     actors = {b"ray::Evaluator": "ray-evaluator", b"ray::RayTrainWorker": "training-worker"}
+    if words[0].endswith(b"/raylet"):
+        return "raylet"
     actor = next((name for title, name in actors.items() if words[0].startswith(title)), "")
     return next((names[word] for word in words if word in names), actor)

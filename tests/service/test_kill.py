@@ -31,7 +31,7 @@ def _generation(number: int) -> Any:
     return lambda event: event["kind"] == "generation" and event["data"]["generation"] == number
 
 
-@pytest.mark.parametrize("victim", ["scheduler", "runner", "ray", "api"])
+@pytest.mark.parametrize("victim", ["scheduler", "runner", "ray", "raylet", "api"])
 def test_search_with_a_killed_process_equals_an_undisturbed_search(
     victim: str, undisturbed: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

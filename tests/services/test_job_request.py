@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from glora_core.errors import ConfigInvalid
 from glora_core.space import LayerShape
-from services.job_request import JobRequest, SearchRequest, space_of
+from services.job_request import JobRequest, SearchRequest, parse_budget, space_of
 
 SMALLEST = {"backbone": {"name": "vit"}, "data": {"path": "/data"}, "budget": 100}
 LAYERS = (LayerShape("qkv", 8, 24),)
@@ -176,3 +176,9 @@ def test_evolution_takes_every_setting_of_the_search() -> None:
     assert (evolution.population, evolution.generations, evolution.parents) == (12, 5, 3)
     assert (evolution.children, evolution.mutation_probability) == ((4, 6), 0.5)
     assert evolution.seed_known_methods is False
+
+
+@pytest.mark.parametrize("budget", [True, False])
+def test_truth_values_are_no_budgets(budget: bool) -> None:
+    with pytest.raises(ValueError, match="not numbers of parameters"):
+        parse_budget(budget)

@@ -6,6 +6,7 @@ import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -287,3 +288,15 @@ def test_a_damaged_image_is_decoded_or_refused_but_never_crashes(scratch, kind, 
         assert decode(scratch).mode == "RGB"
     except DataInvalid as refusal:
         assert str(scratch) in str(refusal)
+
+
+def test_a_sixteen_bit_image_is_scaled_and_not_clipped(tmp_path):
+    eight = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    Image.fromarray(eight.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    assert np.array_equal(np.asarray(decode(tmp_path / "deep.png"))[..., 0], eight)
+
+
+def test_an_image_of_floats_is_refused_by_its_name(tmp_path):
+    Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(DataInvalid, match=r"float\.tiff"):
+        decode(tmp_path / "float.tiff")

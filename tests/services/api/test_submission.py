@@ -42,11 +42,24 @@ def test_job_without_a_name_is_named_after_its_data_folder(http: TestClient, dat
     assert response.json()["name"] == "flowers"
 
 
-def test_relative_data_path_is_stored_resolved(http: TestClient, data: Path, backbone: str) -> None:
-    response = http.post("/v1/jobs", json=stock.body("flowers/../flowers"))
+def test_data_path_is_stored_resolved(http: TestClient, data: Path, backbone: str) -> None:
+    response = http.post("/v1/jobs", json=stock.body(str(data / ".." / data.name)))
 
     assert response.status_code == 201
     assert response.json()["request"]["data"]["path"] == str(data.resolve())
+
+
+@pytest.mark.parametrize("field", ["data.path", "backbone.name", "backbone.weights"])
+def test_relative_path_is_refused_since_the_service_has_another_folder(field: str, http: TestClient, data: Path) -> None:
+    request = stock.body(data)
+    part, leaf = field.split(".")
+    request[part][leaf] = "local-dir:flowers" if leaf == "name" else "flowers"
+
+    response = http.post("/v1/jobs", json=request)
+
+    assert response.status_code == 422
+    assert [error["field"] for error in response.json()["errors"]] == [field]
+    assert "relative" in response.json()["detail"]
 
 
 def test_first_seen_backbone_is_waited_for_until_a_scheduler_describes_it(http: TestClient, data: Path, database: Database) -> None:

@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from services import cli
+from services.client import commands
 from services.settings import Settings
 from services.store import jobs
 from services.store.blobs import BlobStore
@@ -427,3 +428,13 @@ def test_failure_about_a_path_in_brackets_shows_the_path(glora: Glora, server: L
     ended = glora("watch", lease.job_id, "--url", server.url)
 
     assert "cannot read [/data/flowers]" in ended.out
+
+
+@pytest.mark.parametrize("prefix", ["local-dir", "LOCAL-DIR"])
+def test_relative_folder_of_a_local_backbone_is_the_users_and_not_the_services(prefix: str) -> None:
+    assert commands._absolute_backbone(f"{prefix}:../there") == f"{prefix}:{Path('../there').resolve()}"
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224.augreg_in21k", "hf-hub:timm/vit"])
+def test_name_of_another_backbone_goes_as_it_is(name: str) -> None:
+    assert commands._absolute_backbone(name) == name
