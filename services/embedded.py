@@ -81,6 +81,7 @@ class Embedded:
         ray_folder = self._ray_folder()
         commands = self._commands(ray_folder)
         signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(signal.SIGINT, _interrupt)  # a shell that starts it in the background has SIGINT ignored
         try:
             for name in commands:
                 self._start(name, commands[name])

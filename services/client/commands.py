@@ -111,7 +111,13 @@ def jobs(
     table = Table("id", "name", "state", "phase", "created")
     for row in rows:
         state_text = row["state"] + (f" ({row['failure_reason']})" if row["failure_reason"] else "")
-        table.add_row(row["id"], escape(row["name"]), state_text, row["phase"] or "", row["created_at"][:19].replace("T", " "))
+        table.add_row(
+            row["id"],
+            escape(row["name"]),
+            state_text,
+            (row["phase"] or "") if row["state"] == "running" else "",
+            row["created_at"][:19].replace("T", " "),
+        )
     console.print(table if rows else "No jobs yet. Submit one with: glora submit --data DIR --backbone NAME --budget 100k")
 
 
