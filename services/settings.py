@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     describe_seconds: float = Field(
         60.0, gt=0, description="How long a submission waits for a first-seen backbone to be described, in seconds."
     )
+    resources_seconds: float = Field(
+        60.0, ge=0, description="How long a job waits for nodes of a cluster that is too small for it, in seconds."
+    )
     log_level: str = Field("INFO", description="Level of the processes' logs.")
 
     @field_validator("token")

@@ -68,7 +68,7 @@ def run_job(context: RunContext) -> None:
     """All phases of a job, in order; each finds what an earlier attempt has stored."""
     training = context.request.training
     context.enter("prepare")
-    resources.check(training.workers, training.use_gpu)
+    resources.wait_for(training.workers, training.use_gpu, context.settings.resources_seconds)
     prepared = prepare(context)
     context.enter("train")
     key, state = train_or_find(context, prepared.workload, prepared.weights_hash)

@@ -63,7 +63,7 @@ def start_service(home: Path, *options: str) -> Service:
     """Start `glora serve` on a free port and wait until it answers."""
     log = home / "serve.log"
     command = [sys.executable, "-m", "services.cli", "serve", "--port", "0", "--home", str(home), "--cpus", "2", *options]
-    process = processes.start(command, log=log, env={"GLORA_LEASE_SECONDS": "4"})
+    process = processes.start(command, log=log, env={"GLORA_LEASE_SECONDS": "4", "GLORA_RESOURCES_SECONDS": "5"})
     deadline = time.monotonic() + START_SECONDS
     while not (home / "server.json").exists() or not (home / "server.json").read_text():
         if process.poll() is not None or time.monotonic() > deadline:
