@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from services.protocol import PROTOCOL
 from services.store import search_state
 from services.store.models import Candidate, Evaluation, Generation, Job, JobEvent
 
@@ -91,22 +90,12 @@ def _epochs(session: Session, job: Job) -> tuple[EpochPoint, ...]:
     return tuple(EpochPoint(data["epoch"], data["loss"] if math.isfinite(data["loss"]) else None) for data in thin(reports, LINE_POINTS))
 
 
-def _measured(job: Job) -> ColumnElement[bool]:
-    """What pairs a job's candidates with their evaluations."""
-    return and_(
-        Evaluation.supernet_key == job.supernet_key,
-        Evaluation.config_hash == Candidate.config_hash,
-        Evaluation.split == "val",
-        Evaluation.protocol == PROTOCOL,
-    )
-
-
 def _spread(session: Session, job: Job) -> dict[int, tuple[float, float, float]]:
     """Least, mean and greatest accuracy of every generation's population."""
     accuracy = Evaluation.accuracy
     query = (
         select(Candidate.generation, func.min(accuracy), func.avg(accuracy), func.max(accuracy))
-        .join(Evaluation, _measured(job))
+        .join(Evaluation, search_state.measured(job))
         .where(Candidate.job_id == job.id)
         .group_by(Candidate.generation)
     )
@@ -121,7 +110,7 @@ def _sample(session: Session, job: Job, total: int) -> tuple[CandidatePoint, ...
     query = (
         select(Candidate.generation, Candidate.operator, Candidate.parameters, Evaluation.accuracy)
         .join(numbered, (numbered.c.generation == Candidate.generation) & (numbered.c.position == Candidate.position))
-        .join(Evaluation, _measured(job))
+        .join(Evaluation, search_state.measured(job))
         .where(Candidate.job_id == job.id, numbered.c.place % stride == 0)
         .order_by(Candidate.generation, Candidate.position)
     )
@@ -132,7 +121,7 @@ def _best(session: Session, job: Job, last: Generation) -> CandidatePoint | None
     """The best candidate so far, as it was first proposed."""
     query = (
         select(Candidate.generation, Candidate.operator, Candidate.parameters, Evaluation.accuracy)
-        .join(Evaluation, _measured(job))
+        .join(Evaluation, search_state.measured(job))
         .where(Candidate.job_id == job.id, Candidate.config_hash == last.best_hash)
         .order_by(Candidate.generation, Candidate.position)
         .limit(1)

@@ -7,10 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import ray
 from sqlalchemy.orm import Session
 
 from glora_core.backbones import BackboneInfo, BackboneSpec
 from glora_core.data.folders import ImageFolder, scan
+from glora_core.data.images import ImageSplit, load_split
 from glora_core.errors import DataInvalid
 from glora_core.space import SearchSpace
 from services.job_request import JobRequest, space_of
@@ -51,6 +53,12 @@ class RunContext:
         if found.fingerprint != self.data_facts["fingerprint"]:
             raise DataInvalid(f"data folder {self.request.data.path!r} has changed since the job was submitted; submit it again")
         return found
+
+    @cached_property
+    def test(self) -> "ray.ObjectRef[ImageSplit]":
+        """The test split in Ray's object store, loaded when it is first asked for: at the export."""
+        reference: ray.ObjectRef[ImageSplit] = ray.put(load_split(self.data, "test", self.info.transform))
+        return reference
 
     @property
     def spec(self) -> BackboneSpec:

@@ -3,9 +3,6 @@
 from copy import deepcopy
 from typing import Any
 
-import ray
-
-from glora_core.data.images import load_split
 from glora_core.evaluation import Score
 from glora_core.export import CONFIG, MANIFEST, WEIGHTS, export_checkpoint, write_manifest
 from glora_core.space import config_hash, encode
@@ -62,8 +59,7 @@ def _test_score(context: RunContext, prepared: Prepared, finalist: Finalist, sta
         row = search_state.known(session, finalist.supernet_key, "test", PROTOCOL, [digest]).get(digest)
     if row is not None:
         return Score(row.accuracy, row.loss, row.examples)
-    test = ray.put(load_split(context.data, "test", context.info.transform))
-    score = score_split(prepared.workload, finalist.settings, state, config, test, context.request.training.use_gpu)
+    score = score_split(prepared.workload, finalist.settings, state, config, context.test, context.request.training.use_gpu)
     fitness = Fitness(score.accuracy, score.loss, score.examples)
     fresh = evaluation_row(finalist.supernet_key, "test", PROTOCOL, digest, encode(config), finalist.fitness.parameters, fitness)
     with context.fenced() as (session, _):

@@ -44,7 +44,8 @@ def stored_history(context: RunContext) -> list[Evaluated]:
 
 def _generations_done(context: RunContext) -> int:
     with context.database.read() as session:
-        return len(search_state.generations(session, context.lease.job_id))
+        last = search_state.last_generation(session, context.lease.job_id)
+        return 0 if last is None else last.number + 1
 
 
 def _evaluate(context: RunContext, supernet_key: str, pool: EvaluatorPool, population: Sequence[Proposal]) -> list[Evaluation]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import ColumnElement, and_, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from services.protocol import PROTOCOL
@@ -91,18 +91,25 @@ def last_generation(session: Session, job_id: str) -> Generation | None:
     return session.scalars(query).first()
 
 
+def measured(job: Job) -> ColumnElement[bool]:
+    """What pairs a job's candidates with their fitness on val."""
+    return and_(
+        Evaluation.supernet_key == job.supernet_key,
+        Evaluation.config_hash == Candidate.config_hash,
+        Evaluation.split == "val",
+        Evaluation.protocol == PROTOCOL,
+    )
+
+
 def evaluated_candidates(
     session: Session, job: Job, after: tuple[int, int] = (-1, -1), limit: int | None = None, generation: int | None = None
 ) -> list[tuple[Candidate, Evaluation]]:
     """A job's candidates with their fitness on val, by generation and position, after the given pair; of one generation, if given."""
     query = (
         select(Candidate, Evaluation)
-        .join(Evaluation, Evaluation.config_hash == Candidate.config_hash)
+        .join(Evaluation, measured(job))
         .where(
             Candidate.job_id == job.id,
-            Evaluation.supernet_key == job.supernet_key,
-            Evaluation.split == "val",
-            Evaluation.protocol == PROTOCOL,
             tuple_(Candidate.generation, Candidate.position) > tuple_(*after),
         )
         .order_by(Candidate.generation, Candidate.position)
