@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glora_core.configs import SubnetConfig
 from glora_core.data.images import ImageSplit
-from glora_core.space import SubnetConfig
 from glora_core.supernet import Supernet
 
 

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 import glora_core
 from glora_core.backbones import Transform
+from glora_core.configs import SubnetConfig, config_hash, encode
 from glora_core.data.images import ImageSplit
 from glora_core.errors import ExportMismatch
-from glora_core.space import SubnetConfig, config_hash, encode
 from glora_core.supernet import Supernet
 
 WEIGHTS, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"

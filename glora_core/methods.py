@@ -5,8 +5,9 @@ Used as baselines, as finalists and as seeds of a search. Plain Python, no torch
 
 from collections.abc import Iterable
 
+from glora_core.configs import NONE, TENSORS, VECTOR, LayerConfig, SubnetConfig, lora
 from glora_core.errors import ConfigInvalid
-from glora_core.space import VECTOR, LayerConfig, SearchSpace, SubnetConfig, lora
+from glora_core.space import SearchSpace
 
 METHODS = ("linear-probe", "bitfit", "ssf", "lora")
 
@@ -29,8 +30,12 @@ def method_layer(method: str, rank: int = 4) -> LayerConfig:
 
 
 def method_config(space: SearchSpace, method: str, rank: int | None = None) -> SubnetConfig:
-    """A known method on all layers of a space; LoRA takes the space's largest rank unless one is given."""
-    return (method_layer(method, rank or space.max_rank),) * len(space.layers)
+    """A known method on all layers of a space; a tensor that a layer cannot carry is `none` there.
+
+    LoRA takes the space's largest rank unless one is given.
+    """
+    wanted = method_layer(method, rank or max(space.ranks_used, default=1))
+    return tuple(LayerConfig(*(wanted[tensor] if space.carries(shape, tensor) else NONE for tensor in TENSORS)) for shape in space.layers)
 
 
 def methods_within(space: SearchSpace, budget: int) -> dict[str, SubnetConfig]:
@@ -38,12 +43,12 @@ def methods_within(space: SearchSpace, budget: int) -> dict[str, SubnetConfig]:
 
     A method need not be in the space: its rank may not be one of the space's, or its choices not allowed there.
     """
-    return _fitting(space, budget, range(space.max_rank, 0, -1))
+    return _fitting(space, budget, range(max(space.ranks_used, default=0), 0, -1))
 
 
 def seeds_within(space: SearchSpace, budget: int) -> list[SubnetConfig]:
     """The known methods that are in the space and admitted by a budget, LoRA at the highest of the space's ranks that fits."""
-    found = _fitting(space, budget, sorted(space.ranks, reverse=True))
+    found = _fitting(space, budget, space.ranks_used[::-1])
     return [config for config in found.values() if space.contains(config)]
 
 

@@ -2,20 +2,45 @@
 
 `FeasibleSampler` counts, by dynamic programming over trainable parameters, how many ways there are to complete a
 subnet from each layer onwards, and draws layer after layer in proportion: uniform over the feasible configs at the
-stated resolution. Plain numpy, no torch.
+stated resolution. The same counting serves the repair of children in a search: redrawing some layers of a config, and
+mixing two configs. Plain numpy, no torch.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glora_core.space import SearchSpace, SubnetConfig
+from glora_core.configs import SubnetConfig
+from glora_core.space import SearchSpace
 
 MAX_BINS = 4096
+_MAX_TABLES = 2048
+_Ways = NDArray[np.float64]
 
 
 def stream(seed: int, *counters: int) -> np.random.Generator:
     """A counter-based generator (Philox): equal arguments give equal streams, whatever was drawn before."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *counters])))
+
+
+@dataclass(frozen=True, eq=False)
+class _Options:
+    """What one layer may become: indices of options by their size in units above the smallest."""
+
+    units: NDArray[np.int64]
+    members: tuple[tuple[int, ...], ...]
+    counts: NDArray[np.float64]
+
+    @staticmethod
+    def of(costs: Sequence[int], unit: int) -> "_Options":
+        cheapest, groups = min(costs), dict[int, list[int]]()
+        for index, cost in enumerate(costs):
+            groups.setdefault(-(-(cost - cheapest) // unit), []).append(index)
+        ordered = sorted(groups.items())
+        members = tuple(tuple(found) for _, found in ordered)
+        return _Options(np.array([u for u, _ in ordered]), members, np.array([float(len(found)) for found in members]))
 
 
 class FeasibleSampler:
@@ -35,40 +60,89 @@ class FeasibleSampler:
     def __init__(self, space: SearchSpace, budget: int, max_bins: int = MAX_BINS) -> None:
         space.check_budget(budget)
         self.space, self.budget = space, budget
-        slack = min(budget, space.maximum) - space.minimum
-        self.unit = max(1, -(-slack // max_bins))
-        self._bins = slack // self.unit
-        self._groups = [_group(costs, self.unit) for costs in space.costs]
-        self._log_ways = self._count()
-
-    def _count(self) -> list[NDArray[np.float64]]:
-        """`[layer][b]`: log of the number of ways to fill the layers from `layer` on with at most b units."""
-        ways = [np.zeros(self._bins + 1)]
-        for groups in reversed(self._groups):
-            total = np.full(self._bins + 1, -np.inf)
-            for units, members in groups.items():
-                if units <= self._bins:
-                    shifted = ways[-1][: self._bins + 1 - units] + np.log(len(members))
-                    total[units:] = np.logaddexp(total[units:], shifted)
-            ways.append(total)
-        return ways[::-1]
+        self._slack = min(budget, space.maximum) - space.minimum
+        self.unit = max(1, -(-self._slack // max_bins))
+        self._bins = self._slack // self.unit
+        self._cheapest = [min(costs) for costs in space.costs]
+        kinds = {id(costs): costs for costs in space.costs}
+        self._options = [_Options.of(costs, self.unit) for costs in kinds.values()]
+        self._kind = [list(kinds).index(id(costs)) for costs in space.costs]
+        self._tables: dict[tuple[int, ...], _Ways] = {}
 
     def sample(self, rng: np.random.Generator) -> SubnetConfig:
         """One feasible subnet config. Takes time linear in the number of layers; never retries."""
-        left, drawn = self._bins, []
-        for layer, groups in enumerate(self._groups):
-            units = [u for u in groups if u <= left]
-            logs = np.array([np.log(len(groups[u])) + self._log_ways[layer + 1][left - u] for u in units])
-            weights = np.exp(logs - logs.max())
-            chosen = units[int(rng.choice(len(units), p=weights / weights.sum()))]
-            drawn.append(groups[chosen][int(rng.integers(len(groups[chosen])))])
-            left -= chosen
-        return tuple(self.space.layer_configs[index] for index in drawn)
+        return self._draw(self.space.extreme(largest=False), range(len(self._kind)), self._bins, rng)
+
+    def redraw(self, config: SubnetConfig, layers: Sequence[int], rng: np.random.Generator) -> SubnetConfig:
+        """The config with the given layers drawn anew, uniformly over all ways that keep the budget.
+
+        `config` must keep it itself; then there is always a way, since a layer's cheapest config takes no units.
+        """
+        left = self.budget - self.space.parameters(config)
+        for layer in layers:
+            shape = self.space.layers[layer]
+            left += config[layer].parameters(shape.in_features, shape.out_features) - self._cheapest[layer]
+        return self._draw(config, layers, min(left // self.unit, self._bins), rng)
+
+    def mix(self, first: SubnetConfig, second: SubnetConfig, rng: np.random.Generator) -> SubnetConfig:
+        """A config that has each layer from either of two, uniformly over all such mixtures that keep the budget.
+
+        Both must keep it themselves; then there is always a way, the smaller of both in each layer.
+        """
+        pair = (first, second)
+        costs = [[config[i].parameters(s.in_features, s.out_features) for config in pair] for i, s in enumerate(self.space.layers)]
+        differing = [i for i in range(len(first)) if first[i] != second[i]]
+        left = self.budget - sum(map(min, costs))
+        bins = min(left // self.unit, self._bins)
+        options = [_Options.of(costs[i], self.unit) for i in differing]
+        tables = [np.ones(bins + 1)]
+        for option in reversed(options):
+            tables.append(_extend(tables[-1], option))
+        child = list(first)
+        for i, option, table in zip(differing, options, tables[-2::-1], strict=True):
+            chosen, bins = _pick(option, table, bins, rng)
+            child[i] = pair[chosen][i]
+        return tuple(child)
+
+    def _draw(self, config: SubnetConfig, layers: Sequence[int], bins: int, rng: np.random.Generator) -> SubnetConfig:
+        """Replace some layers, drawn in proportion to how many completions each option leaves."""
+        drawn, order = list(config), sorted(layers, key=lambda layer: self._kind[layer])
+        kinds = tuple(self._kind[layer] for layer in order)
+        for position, layer in enumerate(order):
+            option, bins = _pick(self._options[kinds[position]], self._ways(kinds[position + 1 :]), bins, rng)
+            drawn[layer] = self.space.layer_configs[layer][option]
+        return tuple(drawn)
+
+    def _ways(self, kinds: tuple[int, ...]) -> _Ways:
+        """`[b]`: number of ways to fill layers of these kinds with at most b units, up to a common factor.
+
+        Kept for later, since layers of one kind are interchangeable: few different tails ever occur.
+        """
+        if kinds not in self._tables:
+            if len(self._tables) >= _MAX_TABLES:
+                self._tables.clear()
+            self._tables[kinds] = _extend(self._ways(kinds[1:]), self._options[kinds[0]]) if kinds else np.ones(self._bins + 1)
+        return self._tables[kinds]
 
 
-def _group(costs: tuple[int, ...], unit: int) -> dict[int, list[int]]:
-    """Indices of a layer's configs by cost above its cheapest, in units rounded up."""
-    cheapest, groups = min(costs), dict[int, list[int]]()
-    for index, cost in enumerate(costs):
-        groups.setdefault(-(-(cost - cheapest) // unit), []).append(index)
-    return dict(sorted(groups.items()))
+def _extend(ways: _Ways, options: _Options) -> _Ways:
+    """Ways with one more layer, scaled so that the largest is 1.
+
+    Scaling loses only states 1e308 times rarer than the most frequent one; a state that was drawn has a weight above
+    zero, so some completion of it has one too.
+    """
+    total = np.zeros_like(ways)
+    for units, count in zip(options.units, options.counts, strict=True):
+        if units < len(ways):
+            total[units:] += count * ways[: len(ways) - units]
+    scaled: _Ways = total / total[-1]
+    return scaled
+
+
+def _pick(options: _Options, ways: _Ways, bins: int, rng: np.random.Generator) -> tuple[int, int]:
+    """An option's index in proportion to the ways to complete it within `bins` units, and the units left after it."""
+    fitting = options.units <= bins
+    weights = np.where(fitting, options.counts * ways[np.where(fitting, bins - options.units, 0)], 0.0)
+    group = int(rng.choice(len(weights), p=weights / weights.sum()))
+    members = options.members[group]
+    return members[int(rng.integers(len(members)))], bins - int(options.units[group])

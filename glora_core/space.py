@@ -1,140 +1,67 @@
-"""What may be chosen: choices, layer configs, subnet configs, and the search space with its parameter counts.
+"""The search space: which choices each adapted layer of a backbone may have, how many subnets that makes, and their sizes.
 
-This is the vocabulary of the search. It is plain Python (no torch), so that a control plane can check a budget
-without loading a model. Sampling lives in `glora_core.sampling`; tensors live in `glora_core.layers`.
+Plain Python (no torch), so that a control plane can check a budget without loading a model. Named spaces are in
+`glora_core.presets`; drawing from a space is in `glora_core.sampling`.
 """
 
-import hashlib
 import itertools
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
+from glob import escape
+from typing import Any
 
+from glora_core.configs import KINDS, NONE, TENSORS, Choice, LayerConfig, SubnetConfig, lora, parse_choice
 from glora_core.errors import BudgetInfeasible, ConfigInvalid
 
-TENSORS = ("A", "B", "C", "D", "E")
-KINDS: Mapping[str, tuple[str, ...]] = {
-    "A": ("lora", "vector", "scalar", "none"),
-    "B": ("lora", "vector", "scalar", "none"),
-    "C": ("lora", "vector", "none"),
-    "D": ("vector", "scalar", "none"),
-    "E": ("vector", "scalar", "none"),
-}
-"""The kinds of choice each support tensor has: 4·4·3·3·3 = 432 layer configs at a single rank (DESIGN §3)."""
-
-_LETTER = {"lora": "L", "vector": "V", "scalar": "S", "none": "N"}
-_KIND = {letter: kind for kind, letter in _LETTER.items()}
-_TOKEN = re.compile(r"L[1-9][0-9]{0,8}|V|S|N")
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Choice:
-    """What one support tensor is in one layer: a kind, and a rank where the kind is `lora`."""
-
-    kind: str
-    rank: int = 0
-
-    def __post_init__(self) -> None:
-        if self.kind not in _LETTER:
-            raise ConfigInvalid(f"choice {self.kind!r} is unknown; accepted: {', '.join(_LETTER)}")
-        if (self.kind == "lora") != (self.rank > 0) or not 0 <= self.rank < 10**9:
-            raise ConfigInvalid(f"choice {self.kind!r} with rank {self.rank}: lora needs a rank of at least 1, the others none")
-
-    @property
-    def code(self) -> str:
-        """Canonical token: `L4`, `V`, `S` or `N`."""
-        return _LETTER[self.kind] + (str(self.rank) if self.rank else "")
-
-
-NONE, SCALAR, VECTOR = Choice("none"), Choice("scalar"), Choice("vector")
-
-
-def lora(rank: int) -> Choice:
-    """The low-rank choice of the given rank."""
-    return Choice("lora", rank)
-
-
-@dataclass(frozen=True, slots=True)
-class LayerConfig:
-    """The choices of one adapted layer, one for each of A–E."""
-
-    A: Choice = NONE
-    B: Choice = NONE
-    C: Choice = NONE
-    D: Choice = NONE
-    E: Choice = NONE
-
-    def __post_init__(self) -> None:
-        for tensor in TENSORS:
-            kind = self[tensor].kind
-            if kind not in KINDS[tensor]:
-                raise ConfigInvalid(f"{tensor} cannot be {kind!r}; accepted: {', '.join(KINDS[tensor])}")
-
-    def __getitem__(self, tensor: str) -> Choice:
-        choice: Choice = getattr(self, tensor)
-        return choice
-
-    @property
-    def code(self) -> str:
-        """Canonical text, A to E without separators, e.g. `L4VNSN`; `parse_layer` reads it back."""
-        return "".join(self[tensor].code for tensor in TENSORS)
-
-    def parameters(self, in_features: int, out_features: int) -> int:
-        """Trainable parameters of this config on a layer of the given size (the table of DESIGN §3)."""
-        fan = {"A": out_features + in_features, "B": out_features + in_features, "C": in_features + 1}
-        length = {"A": out_features, "B": out_features, "C": in_features, "D": out_features, "E": out_features}
-        total = 0
-        for tensor in TENSORS:
-            choice = self[tensor]
-            if choice.kind == "lora":
-                total += choice.rank * fan[tensor]
-            elif choice.kind == "vector":
-                total += length[tensor]
-            elif choice.kind == "scalar":
-                total += 1
-        return total
-
-
-SubnetConfig = tuple[LayerConfig, ...]
-"""A layer config for every adapted layer, in the space's layer order."""
-
-
-def parse_layer(code: str) -> LayerConfig:
-    """The layer config of a canonical text such as `L4VNSN`.
-
-    Raises:
-        ConfigInvalid: the text is not five tokens, or a tensor cannot take its token.
-    """
-    tokens = _TOKEN.findall(code)
-    if len(tokens) != len(TENSORS) or "".join(tokens) != code:
-        raise ConfigInvalid(f"layer config {code!r} is not five of L<rank>, V, S, N (for A, B, C, D, E)")
-    return LayerConfig(*(Choice(_KIND[token[0]], int(token[1:] or 0)) for token in tokens))
-
-
-def encode(config: SubnetConfig) -> str:
-    """Canonical text of a subnet config: its layers' codes joined by `-`. Stable over versions."""
-    return "-".join(layer.code for layer in config)
-
-
-def decode(text: str) -> SubnetConfig:
-    """The subnet config of a canonical text made by `encode`."""
-    return tuple(parse_layer(code) for code in text.split("-"))
-
-
-def config_hash(config: SubnetConfig) -> str:
-    """sha256 (hex) of the canonical text: the identity of a subnet config wherever one is stored."""
-    return hashlib.sha256(encode(config).encode()).hexdigest()
+Kinds = tuple[tuple[str, tuple[str, ...]], ...]
+_Rules = tuple[tuple[Choice, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
-    """Name and size of one adapted layer of a backbone."""
+    """Name and size of one adapted layer of a backbone.
+
+    Attributes:
+        name: of the module in the backbone.
+        in_features: columns of the weight as a matrix; of a convolution its input channels per group times the kernel's area.
+        out_features: rows of the weight as a matrix.
+        bias: whether the layer has a bias, so that D, which multiplies it, has something to do.
+        absorber: name of the batch norm that follows a layer without bias and takes up in its running mean what C and E add.
+    """
 
     name: str
     in_features: int
     out_features: int
+    bias: bool = True
+    absorber: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """What differs in the layers whose name matches a glob pattern; of several that match a layer, the last one that names a thing counts.
+
+    Args:
+        layers: glob pattern over layer names, such as `blocks.0.*`.
+        ranks: the ranks there, where given.
+        kinds: what is allowed there, of the tensors named.
+    """
+
+    layers: str
+    ranks: tuple[int, ...] | None = None
+    kinds: Kinds = ()
+
+    @staticmethod
+    def of(layers: str, ranks: Sequence[int] | None = None, kinds: Mapping[str, Sequence[str]] | None = None) -> "Override":
+        """An override from plain lists and dicts, as they stand in a request."""
+        return Override(layers, None if ranks is None else tuple(sorted(ranks)), _plain_kinds(kinds))
+
+    @staticmethod
+    def freeze(layers: str, config: LayerConfig) -> "Override":
+        """Allow one layer config only."""
+        return Override.of(layers, None, {tensor: [config[tensor].code] for tensor in TENSORS})
 
 
 @dataclass(frozen=True)
@@ -144,61 +71,93 @@ class SearchSpace:
     Args:
         layers: the adapted layers, in the backbone's order.
         ranks: the ranks that a `lora` choice may have; ranks of one tensor share their leading columns.
-        kinds: allowed kinds per tensor; all of `KINDS` where a tensor is not named.
+        kinds: what is allowed per tensor, by kind (`lora` stands for all ranks) or by the code of one choice, such as `L8`;
+            all of `KINDS` where a tensor is not named.
+        overrides: what differs in some layers.
+        new_biases: whether C and E may act on layers that have neither a bias nor a batch norm to take it up. They gain one then,
+            which a plain checkpoint of the same architecture has no place for.
+
+    A tensor that a layer cannot carry (D where there is no bias to multiply) is `none` there, whatever is allowed.
 
     Raises:
-        ConfigInvalid: no layers, a rank below 1, an unknown tensor, or a kind that its tensor cannot take.
+        ConfigInvalid: no layers, a rank below 1, an unknown tensor, a kind that its tensor cannot take, or a pattern that
+            matches no layer.
     """
 
     layers: tuple[LayerShape, ...]
     ranks: tuple[int, ...] = (4,)
-    kinds: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    kinds: Kinds = ()
+    overrides: tuple[Override, ...] = ()
+    new_biases: bool = False
 
     def __post_init__(self) -> None:
         if not self.layers:
             raise ConfigInvalid("a search space needs at least one adapted layer")
-        if not self.ranks or min(self.ranks) < 1 or len(set(self.ranks)) != len(self.ranks):
-            raise ConfigInvalid(f"ranks {list(self.ranks)} must be distinct integers of at least 1")
-        for tensor, kinds in self.kinds:
-            if tensor not in KINDS:
-                raise ConfigInvalid(f"tensor {tensor!r} is unknown; accepted: {', '.join(KINDS)}")
-            if not kinds or not set(kinds) <= set(KINDS[tensor]):
-                raise ConfigInvalid(f"choices {list(kinds)} of {tensor}: accepted are one or more of {', '.join(KINDS[tensor])}")
+        _check(self.ranks, self.kinds, "")
+        for override in self.overrides:
+            _check(override.ranks, override.kinds, f"override {override.layers!r}: ")
+            if not any(fnmatchcase(layer.name, override.layers) for layer in self.layers):
+                raise ConfigInvalid(f"override {override.layers!r} matches no layer; layers are named like {self.layers[0].name!r}")
 
     @staticmethod
-    def of(layers: Sequence[LayerShape], ranks: Sequence[int] = (4,), kinds: Mapping[str, Sequence[str]] | None = None) -> "SearchSpace":
+    def of(
+        layers: Sequence[LayerShape],
+        ranks: Sequence[int] = (4,),
+        kinds: Mapping[str, Sequence[str]] | None = None,
+        overrides: Sequence[Override] = (),
+        new_biases: bool = False,
+    ) -> "SearchSpace":
         """A space from plain lists and dicts, as they stand in a request."""
-        allowed = tuple((tensor, tuple(names)) for tensor, names in sorted((kinds or {}).items()))
-        return SearchSpace(tuple(layers), tuple(sorted(ranks)), allowed)
-
-    def choices(self, tensor: str) -> tuple[Choice, ...]:
-        """The allowed choices of one support tensor, largest first."""
-        kinds = dict(self.kinds).get(tensor, KINDS[tensor])
-        found: list[Choice] = []
-        for kind in KINDS[tensor]:
-            if kind in kinds:
-                found += [lora(rank) for rank in sorted(self.ranks, reverse=True)] if kind == "lora" else [Choice(kind)]
-        return tuple(found)
+        return SearchSpace(tuple(layers), tuple(sorted(ranks)), _plain_kinds(kinds), tuple(overrides), new_biases)
 
     @cached_property
-    def layer_configs(self) -> tuple[LayerConfig, ...]:
-        """Every allowed layer config, the same for all layers; 432 for the full space at a single rank."""
-        return tuple(LayerConfig(*combo) for combo in itertools.product(*(self.choices(tensor) for tensor in TENSORS)))
+    def choices(self) -> tuple[Mapping[str, tuple[Choice, ...]], ...]:
+        """The allowed choices per layer and support tensor, largest first."""
+        return tuple(dict(zip(TENSORS, rules, strict=True)) for rules in self._rules)
+
+    @cached_property
+    def _rules(self) -> tuple[_Rules, ...]:
+        """The same as tuples, so that layers with equal rules are found equal."""
+        return tuple(tuple(self._choices(layer, tensor) for tensor in TENSORS) for layer in self.layers)
+
+    def _choices(self, layer: LayerShape, tensor: str) -> tuple[Choice, ...]:
+        ranks, kinds = self.ranks, dict(self.kinds).get(tensor, KINDS[tensor])
+        for override in self.overrides:
+            if fnmatchcase(layer.name, override.layers):
+                ranks = override.ranks or ranks
+                kinds = dict(override.kinds).get(tensor, kinds)
+        if not self.carries(layer, tensor):
+            return (NONE,)
+        found = {choice for name in kinds for choice in _choices_named(name, ranks)}
+        return tuple(sorted(found, key=lambda choice: (KINDS[tensor].index(choice.kind), -choice.rank)))
+
+    def carries(self, layer: LayerShape, tensor: str) -> bool:
+        """Whether a support tensor can be anything but `none` in a layer."""
+        if tensor in "AB" or layer.bias:
+            return True
+        return tensor in "CE" and (bool(layer.absorber) or self.new_biases)
+
+    @cached_property
+    def layer_configs(self) -> tuple[tuple[LayerConfig, ...], ...]:
+        """Every allowed config of each layer; 432 for a layer with bias in the full space at a single rank."""
+        made = {rules: tuple(LayerConfig(*combo) for combo in itertools.product(*rules)) for rules in set(self._rules)}
+        return tuple(made[rules] for rules in self._rules)
 
     @cached_property
     def costs(self) -> tuple[tuple[int, ...], ...]:
-        """Trainable parameters, `costs[layer][i]` for `layer_configs[i]`."""
-        by_shape: dict[tuple[int, int], tuple[int, ...]] = {}
-        for layer in self.layers:
-            shape = (layer.in_features, layer.out_features)
-            if shape not in by_shape:
-                by_shape[shape] = tuple(config.parameters(*shape) for config in self.layer_configs)
-        return tuple(by_shape[layer.in_features, layer.out_features] for layer in self.layers)
+        """Trainable parameters, `costs[layer][i]` for `layer_configs[layer][i]`; one and the same tuple for layers that are alike."""
+        made: dict[tuple[_Rules, int, int], tuple[int, ...]] = {}
+        for rules, configs, layer in zip(self._rules, self.layer_configs, self.layers, strict=True):
+            key = (rules, layer.in_features, layer.out_features)
+            if key not in made:
+                made[key] = tuple(config.parameters(layer.in_features, layer.out_features) for config in configs)
+        return tuple(made[rules, layer.in_features, layer.out_features] for rules, layer in zip(self._rules, self.layers, strict=True))
 
     @property
-    def max_rank(self) -> int:
-        """The largest rank a `lora` choice may have."""
-        return max(self.ranks)
+    def ranks_used(self) -> tuple[int, ...]:
+        """Every rank that a `lora` choice may have in some layer, smallest first; empty if there is none."""
+        found = {choice.rank for choices in set(self._rules) for allowed in choices for choice in allowed}
+        return tuple(sorted(found - {0}))
 
     @property
     def minimum(self) -> int:
@@ -213,12 +172,12 @@ class SearchSpace:
     @property
     def size(self) -> int:
         """How many subnet configs there are (exact)."""
-        return math.prod(len(self.layer_configs) for _ in self.layers)
+        return math.prod(len(configs) for configs in self.layer_configs)
 
     def extreme(self, *, largest: bool) -> SubnetConfig:
         """The subnet with the most (or fewest) trainable parameters."""
         pick = max if largest else min
-        return tuple(self.layer_configs[costs.index(pick(costs))] for costs in self.costs)
+        return tuple(configs[costs.index(pick(costs))] for configs, costs in zip(self.layer_configs, self.costs, strict=True))
 
     def parameters(self, config: SubnetConfig) -> int:
         """Trainable parameters of a subnet config, head not counted."""
@@ -226,11 +185,14 @@ class SearchSpace:
 
     def contains(self, config: SubnetConfig) -> bool:
         """Whether every layer of the config is allowed here."""
-        return len(config) == len(self.layers) and all(layer in self._allowed for layer in config)
+        return len(config) == len(self.layers) and all(
+            layer[tensor] in choices[tensor] for layer, choices in zip(config, self.choices, strict=True) for tensor in TENSORS
+        )
 
-    @cached_property
-    def _allowed(self) -> frozenset[LayerConfig]:
-        return frozenset(self.layer_configs)
+    def covering(self, config: SubnetConfig) -> "SearchSpace":
+        """The space over the same layers that holds one config and nothing else."""
+        frozen = tuple(Override.freeze(escape(name), layer) for name, layer in self.named(config))
+        return SearchSpace(self.layers, overrides=frozen, new_biases=self.new_biases)
 
     def check_budget(self, budget: int) -> None:
         """Return if some subnet fits.
@@ -245,7 +207,34 @@ class SearchSpace:
         """Pairs of layer name and layer config."""
         return zip((layer.name for layer in self.layers), config, strict=True)
 
-    def covering(self, config: SubnetConfig) -> "SearchSpace":
-        """The smallest full space over the same layers that holds a config: all kinds, and the ranks that it uses."""
-        used = {layer[tensor].rank for layer in config for tensor in TENSORS} - {0}
-        return SearchSpace(self.layers, tuple(sorted(used)) or (1,))
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; `from_dict` reads them back."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(stored: Mapping[str, Any]) -> "SearchSpace":
+        """The space stored by `to_dict`."""
+        layers = [LayerShape(**layer) for layer in stored["layers"]]
+        overrides = [Override.of(o["layers"], o["ranks"], dict(o["kinds"])) for o in stored["overrides"]]
+        return SearchSpace.of(layers, stored["ranks"], dict(stored["kinds"]), overrides, stored["new_biases"])
+
+
+def _plain_kinds(kinds: Mapping[str, Sequence[str]] | None) -> Kinds:
+    return tuple((tensor, tuple(names)) for tensor, names in sorted((kinds or {}).items()))
+
+
+def _check(ranks: Sequence[int] | None, kinds: Kinds, where: str) -> None:
+    if ranks is not None and (not ranks or min(ranks) < 1 or len(set(ranks)) != len(ranks)):
+        raise ConfigInvalid(f"{where}ranks {list(ranks)} must be distinct integers of at least 1")
+    for tensor, names in kinds:
+        if tensor not in KINDS:
+            raise ConfigInvalid(f"{where}tensor {tensor!r} is unknown; accepted: {', '.join(KINDS)}")
+        if not names or not all(choice.kind in KINDS[tensor] for name in names for choice in _choices_named(name, (1,))):
+            raise ConfigInvalid(f"{where}choices {list(names)} of {tensor}: accepted are one or more of {', '.join(KINDS[tensor])}")
+
+
+def _choices_named(name: str, ranks: Sequence[int]) -> list[Choice]:
+    """The choices that a name allows: a kind, `lora` at each of the ranks, or one choice by its code."""
+    if name == "lora":
+        return [lora(rank) for rank in ranks]
+    return [Choice(name)] if name in ("vector", "scalar", "none") else [parse_choice(name)]

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from glora_core.backbones import classifier
+from glora_core.configs import SubnetConfig, config_hash
 from glora_core.errors import ConfigInvalid
 from glora_core.layers import GLoRALinear
-from glora_core.space import SearchSpace, SubnetConfig, config_hash
+from glora_core.space import SearchSpace
 
 
 class Supernet(nn.Module):

@@ -16,10 +16,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
+from glora_core.configs import SubnetConfig, decode
 from glora_core.data.images import ImageSplit
 from glora_core.errors import ConfigInvalid, Diverged
 from glora_core.sampling import stream
-from glora_core.space import SubnetConfig, decode
 from glora_core.supernet import Supernet
 
 Policy = Literal["random", "sandwich", "fixed"]

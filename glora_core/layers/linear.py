@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glora_core.configs import TENSORS, LayerConfig
 from glora_core.layers.reference import dense_bias, dense_weight
 from glora_core.layers.storage import LayerStorage, make_storage
-from glora_core.space import TENSORS, LayerConfig
 
 
 class GLoRALinear(nn.Module):

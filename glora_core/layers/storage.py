@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from glora_core.configs import Choice
 from glora_core.errors import ConfigInvalid
-from glora_core.space import Choice
 
 
 class LayerStorage(nn.Module):

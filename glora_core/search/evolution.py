@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from glora_core.configs import config_hash
 from glora_core.errors import ConfigInvalid
 from glora_core.methods import seeds_within
 from glora_core.sampling import FeasibleSampler, stream
 from glora_core.search.history import Evaluated, Proposal, rank
-from glora_core.space import SearchSpace, config_hash
+from glora_core.space import SearchSpace
 
 _EVOLUTION = 2
 _NOVELTY_TRIES = 8

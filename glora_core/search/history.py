@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from glora_core.space import SubnetConfig, config_hash
+from glora_core.configs import SubnetConfig, config_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +15,16 @@ class Evaluated:
         accuracy: share of right answers on `val`, 0–1.
         loss: mean cross-entropy on `val`, in nats.
         parameters: trainable parameters, head not counted.
+        generation: in which it was first proposed.
+        second: accuracy on a second split, such as one under domain shift, 0–1; None where there is none.
     """
 
     config: SubnetConfig
     accuracy: float
     loss: float
     parameters: int
+    generation: int = 0
+    second: float | None = None
 
     @property
     def order(self) -> tuple[float, float, int, str]:

@@ -7,10 +7,10 @@ from typing import Any
 import ray
 from torch import Tensor
 
+from glora_core.configs import SubnetConfig, decode
 from glora_core.data.images import ImageSplit
 from glora_core.errors import Diverged
 from glora_core.evaluation import Score, SubnetScorer
-from glora_core.space import SubnetConfig, decode
 from glora_core.training import Progress, Trainer, TrainingSettings
 from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE

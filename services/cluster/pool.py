@@ -13,8 +13,8 @@ import ray
 from ray.exceptions import RayActorError
 from torch import Tensor
 
+from glora_core.configs import decode
 from glora_core.evaluation import Score, SubnetScorer
-from glora_core.space import decode
 from glora_core.training import TrainingSettings
 from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from glora_core.configs import decode
 from glora_core.data.images import ImageSplit
-from glora_core.space import SearchSpace, decode
+from glora_core.space import SearchSpace
 from glora_core.supernet import Supernet
 from glora_core.training import TrainingSettings
 from services.protocol import THREADS

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from glora_core.configs import TENSORS, decode
 from glora_core.errors import ConfigInvalid
-from glora_core.space import TENSORS, decode
 from services.dashboard import wording
 from services.store.models import Artifact, JobEvent
 

@@ -3,9 +3,9 @@
 from copy import deepcopy
 from typing import Any
 
+from glora_core.configs import config_hash, encode
 from glora_core.evaluation import Score
 from glora_core.export import CONFIG, MANIFEST, WEIGHTS, export_checkpoint, write_manifest
-from glora_core.space import config_hash, encode
 from services.cluster.alone import score_split
 from services.protocol import PROTOCOL
 from services.scheduler.context import RunContext

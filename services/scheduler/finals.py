@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from glora_core.configs import SubnetConfig, config_hash, encode
 from glora_core.errors import Diverged
 from glora_core.methods import methods_within
 from glora_core.search import Evaluated
-from glora_core.space import SubnetConfig, config_hash, encode
 from glora_core.training import TrainingSettings
 from services.cluster.alone import Trained, train_alone
 from services.protocol import PROTOCOL

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 
 from sqlalchemy.orm import Session
 
+from glora_core.configs import config_hash, decode, encode
 from glora_core.sampling import FeasibleSampler
 from glora_core.search import Evaluated, Proposal, propose, rank
-from glora_core.space import config_hash, decode, encode
 from services.cluster.pool import EvaluatorPool
 from services.protocol import PROTOCOL
 from services.scheduler.context import RunContext

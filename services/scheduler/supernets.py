@@ -14,8 +14,8 @@ import ray
 from sqlalchemy.orm import Session
 from torch import Tensor
 
+from glora_core.configs import SubnetConfig, encode
 from glora_core.export import load_state, save_state, versions
-from glora_core.space import SubnetConfig, encode
 from glora_core.training import Progress, TrainingSettings
 from services.cluster.training import train_supernet
 from services.cluster.workload import Workload

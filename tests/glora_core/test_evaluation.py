@@ -7,10 +7,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from glora_core.configs import SubnetConfig, decode
 from glora_core.data.images import ImageSplit
 from glora_core.evaluation import Score, SubnetScorer, give_biases, score
 from glora_core.sampling import FeasibleSampler, stream
-from glora_core.space import LayerShape, SearchSpace, SubnetConfig, decode
+from glora_core.space import LayerShape, SearchSpace
 from glora_core.supernet import Supernet
 
 

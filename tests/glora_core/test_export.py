@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from glora_core.backbones import Transform
+from glora_core.configs import SubnetConfig, config_hash, decode, encode
 from glora_core.data.images import ImageSplit
 from glora_core.errors import ExportMismatch
 from glora_core.export import BOUND, Export, export_checkpoint, load_state, merge_error, save_state, write_manifest
-from glora_core.space import LayerShape, SearchSpace, SubnetConfig, config_hash, decode, encode
+from glora_core.space import LayerShape, SearchSpace
 from glora_core.supernet import Supernet
 
 CLASSES = ("red", "green", "blue")

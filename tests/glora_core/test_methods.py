@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glora_core.configs import encode
 from glora_core.errors import ConfigInvalid
 from glora_core.methods import METHODS, method_config, method_layer, methods_within
-from glora_core.space import LayerShape, SearchSpace, encode
+from glora_core.space import LayerShape, SearchSpace
 
 SPACE = SearchSpace((LayerShape("a", 6, 4), LayerShape("b", 4, 8)), ranks=(2, 4))
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glora_core.configs import KINDS, TENSORS
 from glora_core.errors import BudgetInfeasible
 from glora_core.sampling import FeasibleSampler, stream
-from glora_core.space import KINDS, TENSORS, LayerShape, SearchSpace
+from glora_core.space import LayerShape, SearchSpace
 
 SMALL = SearchSpace.of(
     [LayerShape("a", 3, 2), LayerShape("b", 2, 4), LayerShape("c", 3, 3)],

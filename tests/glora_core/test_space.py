@@ -8,23 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glora_core.configs import KINDS, NONE, SCALAR, TENSORS, VECTOR, Choice, LayerConfig, config_hash, decode, encode, lora, parse_layer
 from glora_core.errors import BudgetInfeasible, ConfigInvalid
-from glora_core.space import (
-    KINDS,
-    NONE,
-    SCALAR,
-    TENSORS,
-    VECTOR,
-    Choice,
-    LayerConfig,
-    LayerShape,
-    SearchSpace,
-    config_hash,
-    decode,
-    encode,
-    lora,
-    parse_layer,
-)
+from glora_core.space import LayerShape, SearchSpace
 
 SHAPES = (LayerShape("first", 3, 5), LayerShape("second", 7, 2))
 

@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from glora_core.configs import SubnetConfig, decode
 from glora_core.errors import ConfigInvalid
 from glora_core.evaluation import give_biases
 from glora_core.layers import GLoRALinear
 from glora_core.methods import method_config
 from glora_core.sampling import FeasibleSampler, stream
-from glora_core.space import LayerShape, SearchSpace, SubnetConfig, decode
+from glora_core.space import LayerShape, SearchSpace
 from glora_core.supernet import Supernet
 
 FORMS = ("normalised", "paper")

@@ -12,10 +12,11 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from glora_core.backbones import adapted_layers
+from glora_core.configs import encode
 from glora_core.data.images import ImageSplit
 from glora_core.errors import ConfigInvalid, Diverged
 from glora_core.evaluation import score
-from glora_core.space import SearchSpace, encode
+from glora_core.space import SearchSpace
 from glora_core.supernet import Supernet
 from glora_core.training import Progress, Trainer, TrainingSettings
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glora_core.configs import TENSORS, Choice, LayerConfig, parse_layer
 from glora_core.layers import GLoRALinear, dense_bias, dense_linear, dense_weight
-from glora_core.space import TENSORS, Choice, LayerConfig, LayerShape, SearchSpace, parse_layer
+from glora_core.space import LayerShape, SearchSpace
 
 IN, OUT, RANK, MAX_RANK = 5, 4, 2, 3
 CONFIGS = SearchSpace((LayerShape("layer", IN, OUT),), ranks=(RANK,)).layer_configs

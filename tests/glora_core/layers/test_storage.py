@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from glora_core.configs import KINDS, NONE, SCALAR, TENSORS, VECTOR, Choice, lora
 from glora_core.errors import ConfigInvalid
 from glora_core.layers import make_storage
-from glora_core.space import KINDS, NONE, SCALAR, TENSORS, VECTOR, Choice, lora
 
 IN, OUT, RANK = 5, 4, 3
 FORMS = ("paper", "normalised")

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glora_core.configs import SubnetConfig, config_hash
 from glora_core.errors import BudgetInfeasible, ConfigInvalid
 from glora_core.methods import method_config
 from glora_core.sampling import FeasibleSampler
 from glora_core.search import Evaluated, EvolutionSettings, Proposal, propose, rank
-from glora_core.space import LayerShape, SearchSpace, SubnetConfig, config_hash
+from glora_core.space import LayerShape, SearchSpace
 
 SPACE = SearchSpace(tuple(LayerShape(f"l{i}", 6, 4 + i) for i in range(5)), ranks=(1, 2))
 BUDGET = SPACE.maximum // 3

@@ -2,8 +2,8 @@
 
 import itertools
 
+from glora_core.configs import config_hash, decode
 from glora_core.search import Evaluated, rank
-from glora_core.space import config_hash, decode
 
 
 def evaluated(code: str, accuracy: float = 0.5, loss: float = 1.0, parameters: int = 10) -> Evaluated:

@@ -9,7 +9,8 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from glora_core.space import LayerShape, SearchSpace, config_hash, encode
+from glora_core.configs import config_hash, encode
+from glora_core.space import LayerShape, SearchSpace
 from services.job_request import JobRequest
 from services.protocol import PROTOCOL
 from services.store import artifacts, backbones, jobs, search_state
