@@ -6,20 +6,23 @@ Deterministic: batch size and number of threads are fixed by the caller and belo
 
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glora_core.backbones import run
 from glora_core.configs import SubnetConfig
-from glora_core.data.images import ImageSplit
+from glora_core.data.split import Split, answers
+from glora_core.layers.kinds import bias_of, kind_of, matrix_size
 from glora_core.supernet import Supernet
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """accuracy: share of right answers, 0–1. loss: mean cross-entropy in nats; the largest float if not finite. examples: how many."""
+    """accuracy: share of right answers, 0–1. loss: mean cross-entropy in nats, the largest float if not finite. examples: of answers."""
 
     accuracy: float
     loss: float
@@ -27,15 +30,15 @@ class Score:
 
 
 @torch.inference_mode()
-def score(model: nn.Module, split: ImageSplit, batch_size: int) -> Score:
+def score(model: nn.Module, split: Split, batch_size: int) -> Score:
     """Accuracy and mean cross-entropy of a model in eval mode on a split; sums are kept in float64."""
-    right, loss = 0, torch.zeros((), dtype=torch.float64)
-    for images, labels in split.batches(batch_size):
-        logits = model(images)
-        right += int((logits.argmax(-1) == labels).sum())
+    right, examples, loss = 0, 0, torch.zeros((), dtype=torch.float64)
+    for inputs, wanted in split.batches(batch_size):
+        logits, labels = answers(run(model, inputs), wanted)
+        right, examples = right + int((logits.argmax(-1) == labels).sum()), examples + len(labels)
         loss += F.cross_entropy(logits.double(), labels, reduction="sum").cpu()
-    mean = float(loss) / len(split)
-    return Score(right / len(split), mean if math.isfinite(mean) else sys.float_info.max, len(split))
+    mean = float(loss) / examples
+    return Score(right / examples, mean if math.isfinite(mean) else sys.float_info.max, examples)
 
 
 class SubnetScorer:
@@ -74,13 +77,14 @@ class SubnetScorer:
                     self._loaded[index] = layer
         return self.plain
 
-    def score(self, config: SubnetConfig, split: ImageSplit, batch_size: int) -> Score:
+    def score(self, config: SubnetConfig, split: Split, batch_size: int) -> Score:
         """The score of a config on a split."""
         return score(self.load(config), split, batch_size)
 
 
-def give_biases(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Give linear layers of `model` a zero bias where `state` has one and they lack it."""
+def give_biases(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give adaptable layers of `model` a zero bias where `state` has one and they lack it."""
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and module.bias is None and f"{name}.bias" in state:
-            module.bias = nn.Parameter(torch.zeros(module.out_features, dtype=module.weight.dtype, device=module.weight.device))
+        if kind_of(module) is not None and bias_of(module) is None and f"{name}.bias" in state:
+            weight = module.get_parameter("weight")
+            module.register_parameter("bias", nn.Parameter(weight.new_zeros(matrix_size(module)[0])))

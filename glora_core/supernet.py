@@ -1,58 +1,60 @@
-"""The supernet: a frozen backbone whose linear layers carry entangled support tensors.
+"""The supernet: a frozen backbone whose adapted layers carry entangled support tensors.
 
 Puts support tensors into a backbone, switches subnet configs, owns the trainable state and merges configs into plain
 weights. It does not train (`glora_core.training`) and does not score (`glora_core.evaluation`).
 """
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 
-from glora_core.backbones import classifier
+from glora_core.backbones import Inputs, classifier, run
 from glora_core.configs import SubnetConfig, config_hash
 from glora_core.errors import ConfigInvalid
-from glora_core.layers import GLoRALinear
-from glora_core.space import SearchSpace
+from glora_core.layers import GLoRALayer, adapt
+from glora_core.layers.kinds import kind_of, matrix_size
+from glora_core.space import LayerShape, SearchSpace
 
 
 class Supernet(nn.Module):
     """A backbone with support tensors of the largest choice everywhere, and a trainable head.
 
     Args:
-        backbone: a timm model with its classifier; taken over and changed in place.
+        backbone: a timm or transformers model; taken over and changed in place.
         space: the search space over its adapted layers.
         entanglement: `normalised` or `paper`.
-        seed: of the support tensors' initial values.
+        seed: of the initial values of support tensors and head.
 
     Raises:
-        ConfigInvalid: the space names a layer that is no linear layer of that size in the backbone.
+        ConfigInvalid: the space names a layer that the backbone does not have, of another size, or that cannot be adapted.
     """
 
     def __init__(self, backbone: nn.Module, space: SearchSpace, entanglement: str = "normalised", seed: int = 0) -> None:
         super().__init__()
-        self.space, self.backbone = space, backbone
+        self.space, self.backbone, self.entanglement = space, backbone, entanglement
         generator = torch.Generator().manual_seed(seed)
         for parameter in backbone.parameters():
             parameter.requires_grad_(False)
-        self._layers: list[GLoRALinear] = []
-        for shape in space.layers:
-            linear = dict(backbone.named_modules()).get(shape.name)
-            if not isinstance(linear, nn.Linear) or linear.weight.shape != (shape.out_features, shape.in_features):
-                raise ConfigInvalid(f"layer {shape.name!r} of the space is not a linear layer of {shape.in_features}→{shape.out_features}")
-            layer = GLoRALinear(linear, space.max_rank, entanglement, generator)
+        self._layers: list[GLoRALayer] = []
+        for shape, allowed in zip(space.layers, space.choices, strict=True):
+            layer = adapt(_module(backbone, shape), allowed, entanglement, generator)
             parent, _, attribute = shape.name.rpartition(".")
             setattr(backbone.get_submodule(parent), attribute, layer)
             self._layers.append(layer)
-        for parameter in classifier(backbone).parameters():
+        head = classifier(backbone)
+        for parameter in () if head is None else head.parameters():
             parameter.requires_grad_(True)
             nn.init.normal_(parameter, std=0.02 if parameter.dim() > 1 else 0.0, generator=generator)
         self.to(next(backbone.parameters()).device)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """images: (n, channels, height, width); returns logits (n, classes) under the current config."""
-        logits: Tensor = self.backbone(images)
-        return logits
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Logits under the current config: (n, classes), or (n, tokens, vocabulary) of a language model.
+
+        inputs: images (n, channels, height, width), or the named tensors that a transformers model takes.
+        """
+        return run(self.backbone, inputs)
 
     def set_config(self, config: SubnetConfig) -> None:
         """Switch every adapted layer to a subnet config. Raises ConfigInvalid where the space does not allow it."""
@@ -64,6 +66,10 @@ class Supernet(nn.Module):
         """Raise ConfigInvalid if the config is not one of this supernet's space."""
         if not self.space.contains(config):
             raise ConfigInvalid(f"subnet {config_hash(config)[:12]} is not in this supernet's space")
+
+    def layers(self) -> Iterator[tuple[LayerShape, GLoRALayer]]:
+        """The adapted layers with their names and sizes, in the space's order."""
+        return zip(self.space.layers, self._layers, strict=True)
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters of the support tensors and the head."""
@@ -82,24 +88,63 @@ class Supernet(nn.Module):
         for name, parameter in own.items():
             parameter.copy_(state[name])
 
-    def merged_layer(self, index: int, config: SubnetConfig) -> dict[str, Tensor]:
-        """Plain weight, and bias if any, of one adapted layer under a config, by their names in the backbone."""
-        weight, bias = self._layers[index].merged(config[index])
-        name = self.space.layers[index].name
-        return {f"{name}.weight": weight} | ({} if bias is None else {f"{name}.bias": bias})
+    def cut(self, config: SubnetConfig, bare: nn.Module) -> "Supernet":
+        """A supernet whose only subnet is `config`, with this one's numbers for it and this one's head.
 
-    def merged_state(self, config: SubnetConfig) -> dict[str, Tensor]:
+        Args:
+            bare: an unadapted copy of the backbone; taken over and changed in place.
+        """
+        self.check(config)
+        small = Supernet(bare, self.space.covering(config), self.entanglement)
+        for (_, own), (_, new), choice in zip(self.layers(), small.layers(), config, strict=True):
+            new.support.copy_slice(own.support, choice)
+        head, new_head = classifier(self.backbone), classifier(small.backbone)
+        if head is not None and new_head is not None:
+            new_head.load_state_dict(deepcopy(head.state_dict()))
+        small.set_config(config)
+        return small
+
+    def merged_layer(self, index: int, config: SubnetConfig, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+        """What merging changes for one adapted layer under a config, by the names in the backbone.
+
+        That is its weight, and its bias if it has or gains one. Where a batch norm takes up the gained bias b, its running mean
+        minus b stands here instead: it subtracts that mean from what the layer, without the bias, puts out.
+        """
+        shape = self.space.layers[index]
+        weight, bias = self._layers[index].merged(config[index], dtype)
+        merged = {f"{shape.name}.weight": weight}
+        if shape.absorber:
+            mean = self.backbone.get_submodule(shape.absorber).get_buffer("running_mean")
+            _, gained = self._layers[index].merged(config[index], torch.float64)
+            shifted = mean.double() if gained is None else mean.double() - gained
+            merged[f"{shape.absorber}.running_mean"] = shifted.to(dtype or mean.dtype, copy=True)
+        elif bias is not None:
+            merged[f"{shape.name}.bias"] = bias
+        return merged
+
+    def merged_state(self, config: SubnetConfig, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """A plain state dict of the backbone's architecture with a config merged in and the trained head.
 
-        Where a layer without bias gains one (C, D or E ask for it), a key `….bias` is there that the bare architecture lacks.
+        Where a layer gains a bias that nothing takes up, a key `….bias` is there that the bare architecture lacks.
+
+        Args:
+            dtype: of all floating-point tensors, instead of each one's own; merged values are rounded once, to it.
         """
         self.check(config)
         adapted = {f"backbone.{shape.name}." for shape in self.space.layers}
         state = {
-            key.removeprefix("backbone."): value.detach().clone()
+            key.removeprefix("backbone."): value.detach().to(dtype if dtype and value.is_floating_point() else value.dtype, copy=True)
             for key, value in self.state_dict().items()
             if not any(key.startswith(prefix) for prefix in adapted)
         }
         for index in range(len(config)):
-            state |= self.merged_layer(index, config)
+            state |= self.merged_layer(index, config, dtype)
         return state
+
+
+def _module(backbone: nn.Module, shape: LayerShape) -> nn.Module:
+    """The backbone's module of a layer. Raises ConfigInvalid if it is not what the space says."""
+    module: nn.Module | None = dict(backbone.named_modules()).get(shape.name)
+    if module is None or kind_of(module) is None or matrix_size(module) != (shape.out_features, shape.in_features):
+        raise ConfigInvalid(f"layer {shape.name!r} of the space is no adaptable layer of {shape.in_features}→{shape.out_features}")
+    return module

@@ -16,8 +16,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
+from glora_core.backbones import Inputs
 from glora_core.configs import SubnetConfig, decode
-from glora_core.data.images import ImageSplit
+from glora_core.data.split import Split, answers
 from glora_core.errors import ConfigInvalid, Diverged
 from glora_core.sampling import stream
 from glora_core.supernet import Supernet
@@ -34,7 +35,8 @@ class TrainingSettings:
         epochs: passes over the training split.
         batch_size: images of a step, over all processes together.
         learning_rate: peak, of AdamW.
-        weight_decay: decoupled, on every trainable tensor that took part in the step.
+        weight_decay: decoupled, on the numbers that the step's subnets use and on no others.
+        clip_norm: largest Euclidean norm of the step's gradient, over the numbers it uses; unbounded if None.
         warmup: share of all steps over which the learning rate rises linearly; a half-cosine to zero follows.
         policy: `random`, one random subnet per step (the paper); `sandwich`, the largest subnet on the labels and one
             random subnet on half labels, half the largest's output; `fixed`, always the config of `fixed`.
@@ -48,6 +50,7 @@ class TrainingSettings:
     batch_size: int = 50
     learning_rate: float = 3e-3
     weight_decay: float = 1e-4
+    clip_norm: float | None = None
     warmup: float = 0.1
     policy: Policy = "random"
     fixed: str | None = None
@@ -86,7 +89,7 @@ class Trainer:
         settings: see `TrainingSettings`.
     """
 
-    def __init__(self, supernet: Supernet, split: ImageSplit, settings: TrainingSettings) -> None:
+    def __init__(self, supernet: Supernet, split: Split, settings: TrainingSettings) -> None:
         self.supernet, self.split, self.settings = supernet, split, settings
         self.epoch = 0
         self.steps_per_epoch = math.ceil(len(split) / settings.batch_size)
@@ -135,31 +138,42 @@ class Trainer:
 
     def _step(self, step: int, rows: Tensor) -> float:
         """One optimiser step on the rows of a global batch; returns the mean loss over the batch."""
-        images, labels = self.split.take(rows[self._rank :: self._world].to(self.split.labels.device))
-        share = len(labels) / len(rows)
+        inputs, labels = self.split.take(rows[self._rank :: self._world].to(self.split.labels.device))
+        share = self._share(labels, rows)
         self._optimizer.zero_grad(set_to_none=True)
-        loss = self._backward(step, images, labels, share) if len(labels) else 0.0
+        loss = self._backward(step, inputs, labels, share) if len(labels) else 0.0
         loss = self._reduce(loss)
         if not math.isfinite(loss):
             raise Diverged(f"training loss became {loss} in step {step}; {self._advice}")
+        if self.settings.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm)
         self._optimizer.step()
         return loss
 
-    def _backward(self, step: int, images: Tensor, labels: Tensor, share: float) -> float:
+    def _share(self, labels: Tensor, rows: Tensor) -> float:
+        """The part of this process in all answers that a global batch asks for."""
+        if self._world == 1 or labels.dim() == 1:
+            return len(labels) / len(rows)
+        return int((labels >= 0).sum()) / int((self.split.labels[rows.to(labels.device)] >= 0).sum())
+
+    def _backward(self, step: int, inputs: Inputs, labels: Tensor, share: float) -> float:
         """Gradients of this process's share of a batch, weighted so that they add up to the whole batch's mean."""
         if self.settings.policy == "sandwich":
-            self.supernet.set_config(self._largest)
-            logits = self.supernet(images)
-            loss = F.cross_entropy(logits, labels)
+            logits, targets = self._answers(self._largest, inputs, labels)
+            loss = F.cross_entropy(logits, targets)
             torch.autograd.backward(loss * share)
-            self.supernet.set_config(self._random(step))
-            mixed = 0.5 * F.one_hot(labels, logits.shape[-1]) + 0.5 * logits.detach().softmax(-1)
-            torch.autograd.backward(F.cross_entropy(self.supernet(images), mixed) * share)
+            mixed = 0.5 * F.one_hot(targets, logits.shape[-1]) + 0.5 * logits.detach().softmax(-1)
+            student, _ = self._answers(self._random(step), inputs, labels)
+            torch.autograd.backward(F.cross_entropy(student, mixed) * share)
         else:
-            self.supernet.set_config(self._fixed or self._random(step))
-            loss = F.cross_entropy(self.supernet(images), labels)
+            loss = F.cross_entropy(*self._answers(self._fixed or self._random(step), inputs, labels))
             torch.autograd.backward(loss * share)
         return float(loss.detach()) * share
+
+    def _answers(self, config: SubnetConfig, inputs: Inputs, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and labels of every answer that is asked for, under a config."""
+        self.supernet.set_config(config)
+        return answers(self.supernet(inputs), labels)
 
     def _reduce(self, loss: float) -> float:
         """Sum gradients and loss over all processes; tensors that took part in none keep no gradient, as in a single process."""
@@ -178,8 +192,8 @@ class Trainer:
     def _random(self, step: int) -> SubnetConfig:
         """The random subnet of a step: every layer's config uniform over the space, independent of any budget."""
         configs = self.supernet.space.layer_configs
-        drawn = stream(self.settings.seed, _SUBNET, step).integers(len(configs), size=len(self.supernet.space.layers))
-        return tuple(configs[i] for i in drawn)
+        drawn = stream(self.settings.seed, _SUBNET, step).integers([len(allowed) for allowed in configs])
+        return tuple(allowed[int(i)] for allowed, i in zip(configs, drawn, strict=True))
 
     def _schedule(self, step: int) -> float:
         """Share of the peak learning rate: linear warm-up, then a half-cosine to zero."""

@@ -97,6 +97,9 @@ class TrainingRequest(_Strict):
     batch_size: int = Field(50, ge=1, le=4096, description="Images of a step, over all workers together.")
     learning_rate: float = Field(3e-3, gt=0, le=10, description="Peak learning rate of AdamW; cosine schedule with linear warm-up.")
     weight_decay: float = Field(1e-4, ge=0, le=10, description="Decoupled weight decay.")
+    clip_norm: float | None = Field(
+        None, gt=0, le=1e6, description="Largest norm of a step's gradient, over the numbers that its subnets use; unbounded if absent."
+    )
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps spent warming up.")
     policy: Literal["random", "sandwich"] = Field(
         "sandwich",

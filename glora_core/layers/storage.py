@@ -1,57 +1,93 @@
 """Where the numbers of A–E live, and what they share: the two forms of weight entanglement (DESIGN §3).
 
-A storage answers one question: which tensors act for a given choice. `LayerStorage` has the shapes common to both;
-`PaperStorage` and `NormalisedStorage` say which numbers a choice reads and at what scale.
+A storage answers one question: which tensors act for a given choice. `LayerStorage` has what is common to both;
+`PaperStorage` and `NormalisedStorage` say which numbers a choice reads and at what scale. Numbers are kept in blocks,
+one parameter for each part that some choice can use without the rest: a training step gives a gradient to the blocks
+that its subnet uses and to no other, so that weight decay, optimiser state and clipping never touch an unused number.
 Knows nothing of the formula; imports only torch and the space's vocabulary.
 """
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from glora_core.configs import Choice
+from glora_core.configs import NONE, TENSORS, Choice, LayerConfig
 from glora_core.errors import ConfigInvalid
+
+Allowed = Mapping[str, tuple[Choice, ...]]
+"""Choices per support tensor, as `SearchSpace.choices` has them for each layer."""
 
 
 class LayerStorage(nn.Module):
-    """The trainable numbers of one adapted layer.
+    """The trainable numbers of one adapted layer: those that some allowed choice reads, and no others.
 
     Every `…_down` starts at zero, every `…_up` by Xavier, vectors and scalars at zero, so that each subnet equals the
     backbone before training.
 
     Args:
-        in_features, out_features: size of the layer.
-        rank: largest rank that a `lora` choice may have.
+        in_features, out_features: size of the layer's weight as a matrix.
+        allowed: the choices that each tensor may have.
         generator: source of the initial values.
     """
 
-    def __init__(self, in_features: int, out_features: int, rank: int, generator: torch.Generator) -> None:
+    _apart = 0
+    """How many leading columns of a left factor are kept outside its blocks."""
+
+    def __init__(self, in_features: int, out_features: int, allowed: Allowed, generator: torch.Generator) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
-        self.A_down = nn.Parameter(torch.zeros(out_features, rank))
-        self.A_up = nn.Parameter(_xavier(rank, in_features, generator))
-        self.B_down = nn.Parameter(torch.zeros(out_features, rank))
-        self.B_up = nn.Parameter(_xavier(rank, in_features, generator))
-        self.C_down = nn.Parameter(torch.zeros(in_features, rank))
-        self.C_up = nn.Parameter(_xavier(rank, 1, generator))
-        self.D_vector = nn.Parameter(torch.zeros(out_features))
-        self.E_vector = nn.Parameter(torch.zeros(out_features))
+        self._steps: dict[str, list[int]] = {}
+        for tensor in TENSORS:
+            choices = allowed.get(tensor, (NONE,))
+            kinds, ranks = {choice.kind for choice in choices}, sorted({choice.rank for choice in choices} - {0})
+            self._add_vectors(tensor, kinds)
+            if ranks:
+                self._add_factors(tensor, [0, *ranks], generator)
 
-    def factors(self, tensor: str, rank: int, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
-        """The two factors of a `lora` choice: (rows, rank), (rank, columns). Ranks share the leading columns.
+    def rows(self, tensor: str) -> int:
+        """Length of the tensor's vector, which is also the height of its `down` factor."""
+        return self.in_features if tensor == "C" else self.out_features
 
-        `dtype` is the precision to compute in; the stored one unless given.
-        """
-        down, up = (getattr(self, f"{tensor}_{part}") for part in ("down", "up"))
-        dtype = dtype or down.dtype
-        return down[:, :rank].to(dtype), up[:rank].to(dtype) * self.scale(tensor, "lora")
+    def columns(self, tensor: str) -> int:
+        """Width of the tensor's `up` factor."""
+        return 1 if tensor == "C" else self.in_features
+
+    @abstractmethod
+    def _add_vectors(self, tensor: str, kinds: set[str]) -> None:
+        """Register the blocks of a tensor's vector and scalar choices, as far as allowed."""
+
+    def _add_factors(self, tensor: str, steps: Sequence[int], generator: torch.Generator) -> None:
+        """Register the blocks of a tensor's factors, one for the columns between each rank and the next."""
+        whole = _xavier(steps[-1], self.columns(tensor), generator)
+        self._steps[tensor] = list(steps)
+        for low, high in pairwise(steps):
+            if high > self._apart:
+                self._add(f"{tensor}_down_{low}", torch.zeros(self.rows(tensor), high - max(low, self._apart)))
+            self._add(f"{tensor}_up_{low}", whole[low:high].clone())
+
+    def _add(self, name: str, value: Tensor) -> None:
+        self.register_parameter(name, nn.Parameter(value))
+
+    def _blocks(self, tensor: str, part: str, rank: int) -> list[Tensor]:
+        """The blocks of a factor up to a rank, in order."""
+        names = (f"{tensor}_{part}_{low}" for low in self._steps[tensor] if low < rank)
+        return [block for name in names if (block := self._parameters.get(name)) is not None]
+
+    def down(self, tensor: str, rank: int) -> Tensor:
+        """The first `rank` columns of the left factor: (rows, rank)."""
+        return _join(self._blocks(tensor, "down", rank), 1)
+
+    def up(self, tensor: str, rank: int) -> Tensor:
+        """The first `rank` rows of the right factor, before scaling: (rank, columns)."""
+        return _join(self._blocks(tensor, "up", rank), 0)
 
     @abstractmethod
     def column(self, tensor: str) -> Tensor:
-        """The `vector` choice before scaling: (out,) or, for C, (in,)."""
+        """The `vector` choice before scaling: (rows,)."""
 
     @abstractmethod
     def element(self, tensor: str) -> Tensor:
@@ -60,6 +96,15 @@ class LayerStorage(nn.Module):
     @abstractmethod
     def scale(self, tensor: str, kind: str) -> float:
         """Fixed factor between the stored number and the number that acts."""
+
+    def factors(self, tensor: str, rank: int, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+        """The two factors of a `lora` choice as they act: (rows, rank), (rank, columns).
+
+        `dtype` is the precision to compute in; the stored one unless given.
+        """
+        down, up = self.down(tensor, rank), self.up(tensor, rank)
+        dtype = dtype or down.dtype
+        return down.to(dtype), up.to(dtype) * self.scale(tensor, "lora")
 
     def acting(self, tensor: str, choice: Choice, dtype: torch.dtype | None = None) -> Tensor | None:
         """The support tensor as it acts: A, B broadcastable to (out, in), C (in,), D and E broadcastable to (out,); None for `none`.
@@ -76,25 +121,56 @@ class LayerStorage(nn.Module):
         value = stored.to(dtype or stored.dtype) * self.scale(tensor, choice.kind)
         return value[:, None] if choice.kind == "vector" and tensor in "AB" else value
 
+    @torch.no_grad()
+    def copy_slice(self, source: "LayerStorage", config: LayerConfig) -> None:
+        """Take over from a storage of the same form the numbers that a config uses; both storages must allow that config."""
+        for tensor in TENSORS:
+            kind, rank = config[tensor].kind, config[tensor].rank
+            if kind == "lora":
+                _spread(self._blocks(tensor, "down", rank), source.down(tensor, rank)[:, self._apart :], 1)
+                _spread(self._blocks(tensor, "up", rank), source.up(tensor, rank), 0)
+            if kind != "none":
+                self._copy_vector(source, tensor, kind)
+
+    @abstractmethod
+    def _copy_vector(self, source: "LayerStorage", tensor: str, kind: str) -> None:
+        """Take over the numbers outside the blocks of factors that a kind of choice uses."""
+
 
 class PaperStorage(LayerStorage):
     """All choices of one tensor share storage, as in the authors' code.
 
-    The vector is the first column of `…_down`, the scalar its first element.
+    The vector is the first column of the left factor, the scalar its first element; each is a block of its own.
     """
+
+    _apart = 1
+
+    def _add_vectors(self, tensor: str, kinds: set[str]) -> None:
+        if kinds & {"lora", "vector", "scalar"}:
+            self._add(f"{tensor}_first", torch.zeros(1))
+        if kinds & {"lora", "vector"}:
+            self._add(f"{tensor}_rest", torch.zeros(self.rows(tensor) - 1))
+
+    def down(self, tensor: str, rank: int) -> Tensor:
+        """The vector as first column, and the others."""
+        return torch.cat([self.column(tensor)[:, None], *self._blocks(tensor, "down", rank)], 1)
 
     def column(self, tensor: str) -> Tensor:
         """First column of the tensor's storage."""
-        stored: Tensor = getattr(self, f"{tensor}_vector") if tensor in "DE" else getattr(self, f"{tensor}_down")[:, 0]
-        return stored
+        return torch.cat([self.get_parameter(f"{tensor}_first"), self.get_parameter(f"{tensor}_rest")])
 
     def element(self, tensor: str) -> Tensor:
         """First element of the tensor's storage."""
-        return self.column(tensor)[0]
+        return self.get_parameter(f"{tensor}_first")[0]
 
     def scale(self, tensor: str, kind: str) -> float:
         """Always 1: the numbers act as they are stored."""
         return 1.0
+
+    def _copy_vector(self, source: LayerStorage, tensor: str, kind: str) -> None:
+        self.get_parameter(f"{tensor}_first").copy_(source.get_parameter(f"{tensor}_first"))
+        if kind != "scalar":
+            self.get_parameter(f"{tensor}_rest").copy_(source.get_parameter(f"{tensor}_rest"))
 
 
 class NormalisedStorage(LayerStorage):
@@ -104,22 +180,19 @@ class NormalisedStorage(LayerStorage):
     sum of all inputs, hence 1/in; C adds W0 c, whose entries all move together, hence 1/(4·√in); the rest act at 1.
     """
 
-    def __init__(self, in_features: int, out_features: int, rank: int, generator: torch.Generator) -> None:
-        super().__init__(in_features, out_features, rank, generator)
-        for tensor, length in {"A": out_features, "B": out_features, "C": in_features}.items():
-            self.register_parameter(f"{tensor}_vector", nn.Parameter(torch.zeros(length)))
-        for tensor in "ABDE":
-            self.register_parameter(f"{tensor}_scalar", nn.Parameter(torch.zeros(())))
+    def _add_vectors(self, tensor: str, kinds: set[str]) -> None:
+        if "vector" in kinds:
+            self._add(f"{tensor}_vector", torch.zeros(self.rows(tensor)))
+        if "scalar" in kinds:
+            self._add(f"{tensor}_scalar", torch.zeros(()))
 
     def column(self, tensor: str) -> Tensor:
         """The tensor's own vector."""
-        stored: Tensor = getattr(self, f"{tensor}_vector")
-        return stored
+        return self.get_parameter(f"{tensor}_vector")
 
     def element(self, tensor: str) -> Tensor:
         """The tensor's own scalar."""
-        stored: Tensor = getattr(self, f"{tensor}_scalar")
-        return stored
+        return self.get_parameter(f"{tensor}_scalar")
 
     def scale(self, tensor: str, kind: str) -> float:
         """1/in for a vector or scalar of B, 1/(4·√in) for C, else 1."""
@@ -129,11 +202,15 @@ class NormalisedStorage(LayerStorage):
             return 0.25 / math.sqrt(self.in_features)
         return 1.0
 
+    def _copy_vector(self, source: LayerStorage, tensor: str, kind: str) -> None:
+        if kind != "lora":
+            self.get_parameter(f"{tensor}_{kind}").copy_(source.get_parameter(f"{tensor}_{kind}"))
+
 
 STORAGES: Mapping[str, type[LayerStorage]] = {"paper": PaperStorage, "normalised": NormalisedStorage}
 
 
-def make_storage(form: str, in_features: int, out_features: int, rank: int, generator: torch.Generator) -> LayerStorage:
+def make_storage(form: str, in_features: int, out_features: int, allowed: Allowed, generator: torch.Generator) -> LayerStorage:
     """The storage of one layer under a form of entanglement.
 
     Raises:
@@ -141,9 +218,19 @@ def make_storage(form: str, in_features: int, out_features: int, rank: int, gene
     """
     if form not in STORAGES:
         raise ConfigInvalid(f"entanglement {form!r} is unknown; accepted: {', '.join(STORAGES)}")
-    return STORAGES[form](in_features, out_features, rank, generator)
+    return STORAGES[form](in_features, out_features, allowed, generator)
 
 
 def _xavier(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     bound = math.sqrt(6.0 / (rows + columns))
     return torch.empty(rows, columns).uniform_(-bound, bound, generator=generator)
+
+
+def _join(blocks: list[Tensor], dim: int) -> Tensor:
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim)
+
+
+def _spread(blocks: list[Tensor], values: Tensor, dim: int) -> None:
+    """Write values into blocks that together have their shape."""
+    for block, part in zip(blocks, torch.split(values, [block.shape[dim] for block in blocks], dim), strict=True):
+        block.copy_(part)

@@ -57,7 +57,7 @@ class RunContext:
     @cached_property
     def test(self) -> "ray.ObjectRef[ImageSplit]":
         """The test split in Ray's object store, loaded when it is first asked for: at the export."""
-        reference: ray.ObjectRef[ImageSplit] = ray.put(load_split(self.data, "test", self.info.transform))
+        reference: ray.ObjectRef[ImageSplit] = ray.put(load_split(self.data, "test", self.info.images))
         return reference
 
     @property

@@ -30,7 +30,7 @@ def export(context: RunContext, prepared: Prepared, outcome: Outcome) -> None:
     supernet = prepared.local.supernet(settings, state)
     folder, config = context.workdir / "export", winner.fitness.config
     written = export_checkpoint(
-        folder, supernet, deepcopy(prepared.local.plain), config, context.data.classes, context.info.transform, prepared.local.val
+        folder, supernet, deepcopy(prepared.local.plain), config, context.data.classes, context.info.images, prepared.local.val
     )
     result = {
         "winner": _summary(winner) | _test(test) | {"config": encode(config)},

@@ -35,7 +35,7 @@ def prepare(context: RunContext) -> Prepared:
     """
     data = context.data
     context.space.check_budget(context.request.budget)
-    train, val = (load_split(data, name, context.info.transform) for name in ("train", "val"))
+    train, val = (load_split(data, name, context.info.images) for name in ("train", "val"))
     plain = load(context.spec, len(data.classes))
     local = Workload(plain, context.space, train, val)
     return Prepared(ray.put(local), local, weights_hash(plain))
@@ -43,7 +43,8 @@ def prepare(context: RunContext) -> Prepared:
 
 def weights_hash(plain: nn.Module) -> str:
     """sha256 (hex) over names and values of a network's tensors, its freshly made head left out."""
-    head = {id(p) for p in classifier(plain).parameters()}
+    classes = classifier(plain)
+    head = {id(p) for p in classes.parameters()} if classes is not None else set()
     digest = hashlib.sha256()
     for name, value in sorted(plain.state_dict(keep_vars=True).items()):
         if id(value) not in head:

@@ -1,0 +1,148 @@
+"""Which layers of a model adapt: found by looking at one forward pass, so that it holds for any architecture.
+
+By default all linear layers and convolutions that the pass calls, but the head and the stem (the convolution that reads
+the image); glob patterns choose others. Imports torch; knows timm and transformers models by their methods alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from timm.data.model_config import resolve_input_data_config
+from torch import Tensor, nn
+
+from glora_core.errors import BackboneUnsupported, ConfigInvalid
+from glora_core.layers.kinds import bias_of, kind_of, matrix_size
+from glora_core.space import LayerShape
+
+Inputs = Tensor | Mapping[str, Tensor]
+"""What a model takes: images (n, channels, height, width), or the named tensors of a transformers model."""
+
+
+def run(model: nn.Module, inputs: Inputs) -> Tensor:
+    """A model's logits for its inputs."""
+    logits: Tensor = model(inputs) if isinstance(inputs, Tensor) else model(**inputs).logits
+    return logits
+
+
+def classifier(model: nn.Module) -> nn.Module | None:
+    """The trainable head of a model: what is outside the base model of a transformers classifier; None for a language model.
+
+    Raises:
+        BackboneUnsupported: a timm model with several heads.
+    """
+    known: Any = model
+    if hasattr(model, "base_model_prefix"):
+        if "CausalLM" in type(model).__name__ or "LMHead" in type(model).__name__:
+            return None
+        return nn.ModuleList(module for name, module in model.named_children() if name != known.base_model_prefix)
+    head = known.get_classifier()
+    if not isinstance(head, nn.Module):
+        raise BackboneUnsupported(
+            f"{type(model).__name__} has several classifiers, such as a distillation head; accepted are models with one"
+        )
+    return head
+
+
+def adapted_layers(model: nn.Module, patterns: Sequence[str] = ()) -> tuple[LayerShape, ...]:
+    """The layers that adapt, in the order of the model's modules.
+
+    A layer whose weight the model uses by itself, without calling the layer, cannot be adapted by replacing it; one
+    forward pass tells them apart; it costs nothing on the meta device.
+
+    Args:
+        patterns: glob patterns over module names; all but stem and head if empty.
+
+    Raises:
+        BackboneUnsupported: there is none, or the model cannot be run.
+        ConfigInvalid: a pattern matches none that can adapt.
+    """
+    trace = _trace(model)
+    head = classifier(model)
+    excluded = set(head.modules()) if head is not None else _outside_base(model)
+    names = {
+        module: name
+        for name, module in model.named_modules()
+        if trace.calls.get(module) and module not in excluded and kind_of(module) is not None
+    }
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names.values()):
+            raise ConfigInvalid(f"layers {pattern!r} match no layer that can be adapted; there are layers such as {_few(names.values())}")
+    chosen = {
+        module: name
+        for module, name in names.items()
+        if (any(fnmatchcase(name, pattern) for pattern in patterns) if patterns else module is not trace.stem)
+    }
+    if not chosen:
+        raise BackboneUnsupported(f"{type(model).__name__} has no linear layer or convolution to adapt")
+    every = {module: name for name, module in model.named_modules()}
+    return tuple(_shape(name, module, trace, every) for module, name in chosen.items())
+
+
+@dataclass
+class _Trace:
+    """What one forward pass called: how often each module, the batch norm that read a module's output, and the stem."""
+
+    calls: dict[nn.Module, int] = field(default_factory=dict)
+    outputs: list[tuple[nn.Module, Any]] = field(default_factory=list)
+    norms: dict[nn.Module, nn.Module] = field(default_factory=dict)
+    stem: nn.Module | None = None
+
+    def before(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        self.calls[module] = self.calls.get(module, 0) + 1
+        if isinstance(module, nn.Conv2d) and self.stem is None and not any(isinstance(m, nn.Linear) for m in self.calls):
+            self.stem = module
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            readers = [before for before, output in self.outputs if output is arguments[0]]
+            self.norms |= dict.fromkeys(readers, module)
+
+    def after(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        if kind_of(module) is not None:
+            self.outputs.append((module, output))  # held, so that no other tensor takes its identity
+
+
+@torch.no_grad()
+def _trace(model: nn.Module) -> _Trace:
+    trace, training = _Trace(), model.training
+    hooks = [module.register_forward_pre_hook(trace.before) for module in model.modules()]
+    hooks += [module.register_forward_hook(trace.after) for module in model.modules()]
+    try:
+        run(model.eval(), _example(model))
+    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        raise BackboneUnsupported(f"{type(model).__name__} cannot be run to find its layers: {error}") from error
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    return trace
+
+
+def _example(model: nn.Module) -> Inputs:
+    like = next(model.parameters())
+    if hasattr(model, "base_model_prefix"):
+        return {"input_ids": torch.zeros(1, 4, dtype=torch.long, device=like.device)}
+    return torch.zeros(1, *resolve_input_data_config(model)["input_size"], device=like.device, dtype=like.dtype)
+
+
+def _outside_base(model: nn.Module) -> set[nn.Module]:
+    """The modules of a language model that turn its last state into words; they share their weight with the embedding."""
+    prefix = str(getattr(model, "base_model_prefix", ""))
+    return {module for name, child in model.named_children() if name != prefix for module in child.modules()}
+
+
+def _shape(name: str, module: nn.Module, trace: _Trace, names: Mapping[nn.Module, str]) -> LayerShape:
+    rows, columns = matrix_size(module)
+    bias, norm = bias_of(module) is not None, trace.norms.get(module)
+    takes_up = not bias and norm is not None and trace.calls[module] == trace.calls[norm] == 1 and _keeps_mean(norm)
+    return LayerShape(name, columns, rows, bias, names[norm] if takes_up and norm is not None else "")
+
+
+def _keeps_mean(norm: nn.Module) -> bool:
+    return isinstance(getattr(norm, "running_mean", None), Tensor)
+
+
+def _few(names: Any) -> str:
+    listed = list(names)
+    return ", ".join(repr(name) for name in (*listed[:2], *listed[-1:]))

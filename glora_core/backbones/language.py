@@ -1,0 +1,86 @@
+"""transformers models by name: BERT, MiniLM, GPT-2 and their like, as sequence classifiers or as causal language models.
+
+A name is `transformers:` and what `from_pretrained` takes: a folder, or a name on the model hub. transformers is an optional
+dependency (the extra `text`).
+"""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from glora_core.backbones.adaptable import adapted_layers
+from glora_core.backbones.spec import BackboneInfo, BackboneSpec
+from glora_core.errors import BackboneUnknown
+from glora_core.names import transformers_name
+
+_CLASSES = {"classification": "AutoModelForSequenceClassification", "causal-lm": "AutoModelForCausalLM"}
+
+
+def create(spec: BackboneSpec, *, num_classes: int, pretrained: bool) -> nn.Module:
+    """A transformers model.
+
+    Raises:
+        BackboneUnknown: transformers is not installed, or the name or its weights cannot be resolved.
+    """
+    transformers, name = _library(), transformers_name(spec.name) or ""
+    for field, value in (("weights", spec.weights), ("image_size", spec.image_size)):
+        if value is not None:
+            raise BackboneUnknown(f"{field} goes with timm models; {spec.name!r} is a transformers model, named by its folder")
+    factory = getattr(transformers, _CLASSES[spec.task])
+    try:
+        arguments = {"num_labels": num_classes} if spec.task == "classification" else {}
+        config = transformers.AutoConfig.from_pretrained(name, **arguments)
+        if getattr(config, "pad_token_id", None) is None:
+            config.pad_token_id = _first(getattr(config, "eos_token_id", None))
+        model: nn.Module = factory.from_pretrained(name, config=config) if pretrained else factory.from_config(config)
+    except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+        raise BackboneUnknown(_explain(spec, name, error)) from error
+    return model
+
+
+def info(spec: BackboneSpec, model: Any) -> BackboneInfo:
+    """The facts of a transformers model."""
+    return BackboneInfo(
+        architecture=type(model).__name__,
+        arguments={},
+        parameters=sum(p.numel() for p in model.base_model.parameters()),
+        layers=adapted_layers(model, spec.layers),
+        transform=None,
+        source=transformers_name(spec.name) or "",
+        license="",
+    )
+
+
+def tokenizer(spec: BackboneSpec) -> Any:
+    """The tokenizer that goes with a transformers model, with a padding token. Raises BackboneUnknown if there is none."""
+    name = transformers_name(spec.name) or ""
+    try:
+        found = _library().AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+        raise BackboneUnknown(f"backbone {spec.name!r} has no tokenizer that can be loaded: {_line(error)}") from error
+    if found.pad_token is None:
+        found.pad_token = found.eos_token
+    return found
+
+
+def _library() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise BackboneUnknown("names that begin with transformers: need that library; pip install 'glora-nas[text]'") from error
+    return transformers
+
+
+def _first(value: int | list[int] | None) -> int | None:
+    return value[0] if isinstance(value, list) else value
+
+
+def _line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _explain(spec: BackboneSpec, name: str, error: Exception) -> str:
+    if isinstance(error, OSError) and not Path(name).exists():
+        return f"backbone {spec.name!r} cannot be fetched: no such folder, and the model hub is out of reach or has no such model"
+    return f"backbone {spec.name!r} cannot be created: {type(error).__name__}: {_line(error)}"

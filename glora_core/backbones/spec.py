@@ -1,0 +1,96 @@
+"""What a backbone is, in plain data: how one is asked for, how its input is made, and what a control plane must know of it.
+
+Plain Python, no torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from glora_core.errors import BackboneUnsupported
+from glora_core.space import LayerShape
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneSpec:
+    """Which backbone, and how it is created.
+
+    Args:
+        name: a name that `timm.create_model` resolves, or `transformers:` and a folder or a name on the model hub.
+        weights: a local weights file (safetensors or a torch checkpoint) to use instead of a timm name's own.
+        image_size: side of the square input in pixels, where it differs from the backbone's default.
+        layers: glob patterns over module names of the layers to adapt; all that can be, but stem and head, if empty.
+        task: what a transformers model is for: `classification`, or `causal-lm`, which has no head of its own.
+    """
+
+    name: str
+    weights: str | None = None
+    image_size: int | None = None
+    layers: tuple[str, ...] = ()
+    task: Literal["classification", "causal-lm"] = "classification"
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """How an image becomes the backbone's input: the arguments of `timm.data.create_transform`."""
+
+    input_size: tuple[int, int, int]
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_pct: float
+    crop_mode: str
+
+    @staticmethod
+    def of(config: Mapping[str, Any]) -> "Transform":
+        """From a timm data config, or from a stored dict; other keys are ignored."""
+        return Transform(
+            tuple(config["input_size"]),
+            config["interpolation"],
+            tuple(config["mean"]),
+            tuple(config["std"]),
+            config["crop_pct"],
+            config["crop_mode"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneInfo:
+    """What a control plane must know of a backbone without holding its weights.
+
+    Attributes:
+        architecture: timm's name of the architecture, or the class of a transformers model.
+        arguments: what timm was given to build it beyond its name, such as the image size.
+        parameters: number of parameters of the bare backbone.
+        layers: the layers that adapt, in forward order.
+        transform: the input transform; None for a model that reads text.
+        source: where the weights come from, in words, or an empty string if there are none.
+        license: the licence recorded for the weights, or an empty string.
+    """
+
+    architecture: str
+    arguments: dict[str, Any]
+    parameters: int
+    layers: tuple[LayerShape, ...]
+    transform: Transform | None
+    source: str
+    license: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; `from_dict` reads them back."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(stored: Mapping[str, Any]) -> "BackboneInfo":
+        """The info stored by `to_dict`."""
+        layers = tuple(LayerShape(**layer) for layer in stored["layers"])
+        rest = {key: stored[key] for key in ("architecture", "arguments", "parameters", "source", "license")}
+        transform = stored["transform"]
+        return BackboneInfo(layers=layers, transform=None if transform is None else Transform.of(transform), **rest)
+
+    @property
+    def images(self) -> Transform:
+        """The input transform. Raises BackboneUnsupported for a model that reads text."""
+        if self.transform is None:
+            raise BackboneUnsupported(f"{self.architecture} reads text; accepted here are image backbones")
+        return self.transform

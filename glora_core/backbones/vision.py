@@ -1,0 +1,104 @@
+"""timm models by name: created, with their weights from timm, from a hub or from a local file.
+
+A name is whatever `timm.create_model` takes: a timm model (`vit_tiny_patch16_224.augreg_in21k`), `hf-hub:owner/name`,
+or `local-dir:/folder` (a `config.json` and a `model.safetensors` as timm writes them).
+"""
+
+import json
+import sys
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import timm
+from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors import SafetensorError
+from timm.data import resolve_data_config
+from timm.models import load_state_dict
+from torch import nn
+
+from glora_core.backbones.adaptable import adapted_layers, classifier
+from glora_core.backbones.spec import BackboneInfo, BackboneSpec, Transform
+from glora_core.errors import BackboneUnknown
+from glora_core.names import local_folder
+
+
+def info(spec: BackboneSpec, model: Any) -> BackboneInfo:
+    """The facts of a timm model. Raises BackboneUnknown if it has no pretrained weights."""
+    cfg = model.pretrained_cfg
+    source = spec.weights or cfg.get("file") or cfg.get("hf_hub_id") or cfg.get("url") or ""
+    if not source:
+        raise BackboneUnknown(f"backbone {spec.name!r} has no pretrained weights; give a file of weights or a name that has them")
+    return BackboneInfo(
+        architecture=cfg["architecture"],
+        arguments=json.loads(json.dumps(getattr(model, "_model_args", {}), default=str)),
+        parameters=sum(p.numel() for p in model.parameters()),
+        layers=adapted_layers(model, spec.layers),
+        transform=input_transform(model, spec),
+        source=str(source),
+        license=str(cfg.get("license") or ""),
+    )
+
+
+def input_transform(model: nn.Module, spec: BackboneSpec) -> Transform:
+    """The transform of the model's pretrained configuration at the spec's image size."""
+    size = {"input_size": (3, spec.image_size, spec.image_size)} if spec.image_size else {}
+    return Transform.of(resolve_data_config(size, model=model))
+
+
+def create(spec: BackboneSpec, *, num_classes: int, pretrained: bool) -> nn.Module:
+    """A timm model. Raises BackboneUnknown if the name or its weights cannot be resolved (a hub out of reach counts as such)."""
+    weights = _weights_file(spec)
+    arguments: dict[str, Any] = {"pretrained": pretrained and weights is None, "num_classes": num_classes}
+    try:
+        try:
+            model: nn.Module = timm.create_model(spec.name, img_size=spec.image_size, **arguments)
+        except TypeError:  # an architecture that takes any size, and no such argument
+            model = timm.create_model(spec.name, **arguments)
+        if pretrained and weights is not None:
+            _load_weights(model, weights)
+    except (RuntimeError, ValueError, AssertionError, OSError, TypeError, KeyError, AttributeError, SafetensorError) as error:
+        raise BackboneUnknown(_explain(spec, error)) from error
+    return model
+
+
+def _weights_file(spec: BackboneSpec) -> Path | None:
+    """The local file that holds the weights, if they are not fetched by timm."""
+    if spec.weights is not None:
+        if not Path(spec.weights).is_file():
+            raise BackboneUnknown(f"weights file {spec.weights!r} of backbone {spec.name!r} does not exist or is not a file")
+        return Path(spec.weights)
+    folder = local_folder(spec.name)
+    files = () if folder is None else (Path(folder) / name for name in ("model.safetensors", "pytorch_model.bin"))
+    return next((file for file in files if file.is_file()), None)
+
+
+def _load_weights(model: nn.Module, file: Path) -> None:
+    """Load a weights file through the architecture's own filter (which resizes position tables); the head is left out.
+
+    Raises:
+        ValueError: the file is no weights file, or lacks tensors of the backbone, or their shapes differ.
+    """
+    try:
+        state = load_state_dict(str(file), device="cpu", weights_only=True)
+    except (LookupError, EOFError, ArithmeticError, UnpicklingError, SafetensorError, RuntimeError, ValueError, TypeError) as error:
+        raise ValueError(f"{file} is not a weights file: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
+    adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    state = adapt(state, model) if adapt is not None else state
+    classes = classifier(model)
+    head = {id(parameter) for parameter in classes.parameters()} if classes is not None else set()
+    names = {name for name, parameter in model.named_parameters() if id(parameter) in head}
+    missing = model.load_state_dict({k: v for k, v in state.items() if k not in names}, strict=False).missing_keys
+    lacking = sorted(set(missing) - names)
+    if lacking:
+        raise ValueError(f"{file} lacks {len(lacking)} tensors of this backbone, such as {lacking[0]!r}")
+
+
+def _explain(spec: BackboneSpec, error: Exception) -> str:
+    if isinstance(error, RuntimeError) and "Unknown model" in str(error):
+        near = timm.list_models(f"*{spec.name.split('.')[0][:12]}*")[:3]
+        hint = f"; near it: {', '.join(near)}" if near else ""
+        return f"backbone {spec.name!r} is not a timm model{hint}; `timm.list_models(pretrained=True)` lists them"
+    if isinstance(error, LocalEntryNotFoundError | ConnectionError | TimeoutError):
+        return f"the weights of {spec.name!r} cannot be fetched, the model hub is out of reach; give a local file or local-dir:"
+    return f"backbone {spec.name!r} cannot be created: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

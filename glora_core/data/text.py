@@ -1,0 +1,71 @@
+"""Text as tensors: token ids padded to one length, with a class per text or, for a language model, the next token as label."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from glora_core.errors import DataInvalid
+
+
+@dataclass(frozen=True)
+class TextSplit:
+    """One split in memory.
+
+    Attributes:
+        input_ids: (n, tokens), int64; attention_mask: the same shape, 1 where there is text.
+        labels: (n,) classes, or (n, tokens) next tokens with -100 where none is asked for; int64.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The inputs of a transformers model, and the labels, of the given rows."""
+        return {"input_ids": self.input_ids[indices], "attention_mask": self.attention_mask[indices]}, self.labels[indices]
+
+    def batches(self, size: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        """All examples in order, `size` at a time."""
+        for rows in torch.split(torch.arange(len(self), device=self.labels.device), size):
+            yield self.take(rows)
+
+    def to(self, device: torch.device) -> "TextSplit":
+        """The same split with its tensors on a device."""
+        return TextSplit(self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device))
+
+
+def classify(texts: Sequence[str], labels: Sequence[int], tokenizer: Any, max_length: int = 128) -> TextSplit:
+    """Texts with a class each, by a transformers tokenizer; longer texts are cut to `max_length` tokens.
+
+    Raises:
+        DataInvalid: no texts, or another number of labels.
+    """
+    if not texts or len(texts) != len(labels):
+        raise DataInvalid(f"{len(texts)} texts and {len(labels)} labels: accepted is at least one text, and a label for each")
+    ids, mask = _encode(texts, tokenizer, max_length)
+    return TextSplit(ids, mask, torch.tensor(labels, dtype=torch.int64))
+
+
+def continue_text(texts: Sequence[str], tokenizer: Any, max_length: int = 128) -> TextSplit:
+    """Texts for a causal language model: the label of every token is the one after it.
+
+    Raises:
+        DataInvalid: no text has two tokens.
+    """
+    ids, mask = _encode(texts, tokenizer, max_length) if texts else (torch.zeros(0, 1, dtype=torch.int64),) * 2
+    labels = torch.full_like(ids, -100)
+    labels[:, :-1] = ids[:, 1:].masked_fill(mask[:, 1:] == 0, -100)
+    if not bool((labels >= 0).any()):
+        raise DataInvalid("no text has two tokens: accepted is at least one text with a next token to guess")
+    return TextSplit(ids, mask, labels)
+
+
+def _encode(texts: Sequence[str], tokenizer: Any, max_length: int) -> tuple[Tensor, Tensor]:
+    found = tokenizer(list(texts), padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+    return found["input_ids"], found["attention_mask"]

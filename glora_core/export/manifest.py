@@ -1,0 +1,57 @@
+"""`manifest.json`: what a checkpoint is, how it came about, and its hash."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import timm
+import torch
+
+import glora_core
+from glora_core.configs import SubnetConfig, config_hash, encode
+from glora_core.export.checkpoint import CONFIG, MANIFEST, WEIGHTS
+from glora_core.supernet import Supernet
+
+
+def write_manifest(folder: Path, supernet: Supernet, config: SubnetConfig, facts: Mapping[str, Any]) -> Path:
+    """Write `manifest.json` beside the weights: what the checkpoint is, how it came about, and its hash.
+
+    Args:
+        facts: what only the caller knows: backbone, data fingerprint, budget, seeds, settings, metrics.
+    """
+    timm_config = json.loads((folder / CONFIG).read_text())
+    manifest = {
+        "format": "glora-manifest/1",
+        "architecture": timm_config["architecture"],
+        "model_args": timm_config.get("model_args", {}),
+        "classes": timm_config["label_names"],
+        "subnet": {
+            "hash": config_hash(config),
+            "code": encode(config),
+            "parameters": supernet.space.parameters(config),
+            "layers": {name: layer.code for name, layer in supernet.space.named(config)},
+        },
+        "weights": {"file": WEIGHTS, "sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(), "dtype": "float32"},
+        "versions": versions(),
+        **facts,
+    }
+    path = folder / MANIFEST
+    path.write_text(json.dumps(manifest, indent=2) + "\n")
+    return path
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that takes part in the numbers."""
+    return {
+        "glora": glora_core.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "numpy": np.__version__,
+        "safetensors": safetensors.__version__,
+    }
