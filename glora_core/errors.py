@@ -46,3 +46,11 @@ class Diverged(GloraError, ArithmeticError):
 
 class ExportMismatch(GloraError, ArithmeticError):
     """A merged model does not compute what its unmerged subnet computes, within the derived bound."""
+
+
+class AdapterInvalid(GloraError, ValueError):
+    """An adapter file cannot be read, or belongs to another backbone."""
+
+
+class LibraryMissing(GloraError, ImportError):
+    """A part of glora_core needs a library that is not installed; the message says which and how to get it."""

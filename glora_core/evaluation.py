@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from glora_core.backbones import run
 from glora_core.configs import SubnetConfig
 from glora_core.data.split import Split, answers
-from glora_core.layers.kinds import bias_of, kind_of, matrix_size
+from glora_core.layers.adapted import bias_of
+from glora_core.layers.kinds import kind_of, matrix_size
 from glora_core.supernet import Supernet
 
 
@@ -49,13 +50,13 @@ class SubnetScorer:
 
     Args:
         supernet: the trained supernet.
-        plain: an unadapted network of the same architecture; its weights are overwritten.
+        plain: an unadapted network of the same architecture; its weights are overwritten. A copy of the supernet's own if absent.
     """
 
-    def __init__(self, supernet: Supernet, plain: nn.Module) -> None:
-        self.supernet, self.plain = supernet, plain.eval()
-        give_biases(plain, supernet.merged_state(supernet.space.extreme(largest=True)))
-        self._slots: dict[str, Tensor] = dict(plain.state_dict(keep_vars=True))
+    def __init__(self, supernet: Supernet, plain: nn.Module | None = None) -> None:
+        self.supernet, self.plain = supernet, (plain or supernet.bare()).eval()
+        give_biases(self.plain, supernet.merged_state(supernet.space.extreme(largest=True)))
+        self._slots: dict[str, Tensor] = dict(self.plain.state_dict(keep_vars=True))
         with torch.no_grad():
             for name, value in supernet.backbone.state_dict().items():
                 if name in self._slots:

@@ -88,14 +88,18 @@ class Supernet(nn.Module):
         for name, parameter in own.items():
             parameter.copy_(state[name])
 
-    def cut(self, config: SubnetConfig, bare: nn.Module) -> "Supernet":
-        """A supernet whose only subnet is `config`, with this one's numbers for it and this one's head.
+    def bare(self) -> nn.Module:
+        """A copy of the backbone as it was before it was adapted, in eval mode, with this supernet's head."""
+        copy = deepcopy(self.backbone)
+        for shape, layer in self.layers():
+            parent, _, attribute = shape.name.rpartition(".")
+            setattr(copy.get_submodule(parent), attribute, layer.bare())
+        return copy.eval()
 
-        Args:
-            bare: an unadapted copy of the backbone; taken over and changed in place.
-        """
+    def cut(self, config: SubnetConfig) -> "Supernet":
+        """A supernet whose only subnet is `config`, with this one's numbers for it and this one's head, over a copy of the backbone."""
         self.check(config)
-        small = Supernet(bare, self.space.covering(config), self.entanglement)
+        small = Supernet(self.bare(), self.space.covering(config), self.entanglement)
         for (_, own), (_, new), choice in zip(self.layers(), small.layers(), config, strict=True):
             new.support.copy_slice(own.support, choice)
         head, new_head = classifier(self.backbone), classifier(small.backbone)

@@ -14,7 +14,8 @@ from timm.data.model_config import resolve_input_data_config
 from torch import Tensor, nn
 
 from glora_core.errors import BackboneUnsupported, ConfigInvalid
-from glora_core.layers.kinds import bias_of, kind_of, matrix_size
+from glora_core.layers.adapted import bias_of
+from glora_core.layers.kinds import kind_of, matrix_size
 from glora_core.space import LayerShape
 
 Inputs = Tensor | Mapping[str, Tensor]

@@ -33,7 +33,8 @@ def create(spec: BackboneSpec, *, num_classes: int, pretrained: bool) -> nn.Modu
         config = transformers.AutoConfig.from_pretrained(name, **arguments)
         if getattr(config, "pad_token_id", None) is None:
             config.pad_token_id = _first(getattr(config, "eos_token_id", None))
-        model: nn.Module = factory.from_pretrained(name, config=config) if pretrained else factory.from_config(config)
+        resized = {"ignore_mismatched_sizes": spec.task == "classification"}  # a stored head of another number of classes
+        model: nn.Module = factory.from_pretrained(name, config=config, **resized) if pretrained else factory.from_config(config)
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         raise BackboneUnknown(_explain(spec, name, error)) from error
     return model
@@ -41,6 +42,7 @@ def create(spec: BackboneSpec, *, num_classes: int, pretrained: bool) -> nn.Modu
 
 def info(spec: BackboneSpec, model: Any) -> BackboneInfo:
     """The facts of a transformers model."""
+    model.config.pad_token_id = None  # with one, GPT-2 looks into the ids for padding, and on the meta device there is nothing to see
     return BackboneInfo(
         architecture=type(model).__name__,
         arguments={},

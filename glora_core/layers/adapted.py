@@ -6,6 +6,7 @@ the merge into plain weights. A kind of layer (`glora_core.layers.kinds`) says h
 """
 
 from abc import abstractmethod
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,8 @@ class GLoRALayer(nn.Module):
     """A drop-in for a frozen layer that computes f(x) of DESIGN §3 under its current layer config.
 
     Args:
-        weight, bias: of the layer, in its own layout; shared, frozen and never written.
+        module: the layer to adapt; its weight and bias are shared, frozen and never written. The module itself is kept without
+            them, for its settings (`geometry`).
         allowed: the choices that each support tensor may have.
         entanglement: `normalised` or `paper`, see `glora_core.layers.storage`.
         generator: source of the support tensors' initial values.
@@ -34,10 +36,14 @@ class GLoRALayer(nn.Module):
     factored = True
     """Whether a low-rank B acts through its factors; otherwise its product is added to the weight first."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, allowed: Allowed, entanglement: str, generator: torch.Generator) -> None:
+    def __init__(self, module: nn.Module, allowed: Allowed, entanglement: str, generator: torch.Generator) -> None:
         super().__init__()
-        self.register_buffer("weight", weight.detach(), persistent=False)
+        weight, bias = module.get_parameter("weight").detach(), bias_of(module)
+        self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", None if bias is None else bias.detach(), persistent=False)
+        self.geometry = module
+        for name in ("weight", "bias"):
+            module.register_parameter(name, None)
         out_features, in_features = self.matrix(self.weight).shape
         self.support: LayerStorage = make_storage(entanglement, in_features, out_features, allowed, generator)
         if weight.dtype == torch.float64:
@@ -99,6 +105,13 @@ class GLoRALayer(nn.Module):
         C, D, E = (self.support.acting(tensor, self.config[tensor], self.weight.dtype) for tensor in "CDE")
         return dense_bias(self.matrix(self.weight), self.bias, C, D, E)
 
+    def bare(self) -> nn.Module:
+        """A copy of the layer as it was before it was adapted."""
+        module = deepcopy(self.geometry)
+        for name, value in (("weight", self.weight), ("bias", self.bias)):
+            module.register_parameter(name, None if value is None else nn.Parameter(value.clone()))
+        return module
+
     @torch.no_grad()
     def merged(self, config: LayerConfig, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor | None]:
         """Plain weight, in the layer's own layout, and bias (out,) of a config.
@@ -125,3 +138,9 @@ def _rounded(value: Tensor, dtype: torch.dtype) -> Tensor:
         largest, limit = float(value.abs().max()), torch.finfo(dtype).max
         raise ExportMismatch(f"a merged value of magnitude {largest:.3g} is beyond {dtype}, whose largest number is {limit:.3g}")
     return rounded
+
+
+def bias_of(module: nn.Module) -> Tensor | None:
+    """A module's bias; None if it has none."""
+    bias: Tensor | None = module.bias  # type: ignore[assignment]
+    return bias

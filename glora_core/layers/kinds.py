@@ -22,9 +22,6 @@ from glora_core.layers.storage import Allowed
 class GLoRALinear(GLoRALayer):
     """An adapted `nn.Linear`. x: (..., in); returns (..., out)."""
 
-    def __init__(self, module: nn.Module, allowed: Allowed, entanglement: str, generator: torch.Generator) -> None:
-        super().__init__(module.get_parameter("weight"), bias_of(module), allowed, entanglement, generator)
-
     def matrix(self, weight: Tensor) -> Tensor:
         """The weight itself."""
         return weight
@@ -69,10 +66,7 @@ class GLoRAConv2d(GLoRALayer):
         assert isinstance(module, nn.Conv2d)
         self._kernel = module.weight.shape[1:]
         self.factored = module.groups == 1
-        super().__init__(module.weight, module.bias, allowed, entanglement, generator)
-        self.geometry = module  # kept for its stride, padding, dilation and groups; its weight lives here now
-        module.register_parameter("weight", None)
-        module.register_parameter("bias", None)
+        super().__init__(module, allowed, entanglement, generator)
 
     def matrix(self, weight: Tensor) -> Tensor:
         """The kernel with its dimensions but the first flattened."""
@@ -85,6 +79,7 @@ class GLoRAConv2d(GLoRALayer):
     def apply_matrix(self, x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
         """x: (n, in, height, width); returns (n, rows, height, width)."""
         module, kernel = self.geometry, self.layout(matrix)
+        assert isinstance(module, nn.Conv2d)
         if isinstance(module, Conv2dSame):
             same: Tensor = conv2d_same(x, kernel, bias, module.stride, module.padding, module.dilation, module.groups)
             return same
@@ -126,9 +121,3 @@ def matrix_size(module: nn.Module) -> tuple[int, int]:
     if kind_of(module) is GLoRAConv1D:
         return weight.shape[1], weight.shape[0]
     return weight.shape[0], weight[0].numel()
-
-
-def bias_of(module: nn.Module) -> Tensor | None:
-    """A module's bias; None if it has none."""
-    bias: Tensor | None = module.bias  # type: ignore[assignment]
-    return bias

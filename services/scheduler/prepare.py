@@ -1,12 +1,11 @@
 """Phase `prepare`: data checked again, images and backbone loaded, everything put into Ray's object store once."""
 
-import hashlib
 from dataclasses import dataclass
 
 import ray
-from torch import nn
 
-from glora_core.backbones import classifier, load
+from glora_core.backbones import load
+from glora_core.backbones.fingerprint import weights_hash
 from glora_core.data.images import load_split
 from services.cluster.workload import Workload
 from services.scheduler.context import RunContext
@@ -39,15 +38,3 @@ def prepare(context: RunContext) -> Prepared:
     plain = load(context.spec, len(data.classes))
     local = Workload(plain, context.space, train, val)
     return Prepared(ray.put(local), local, weights_hash(plain))
-
-
-def weights_hash(plain: nn.Module) -> str:
-    """sha256 (hex) over names and values of a network's tensors, its freshly made head left out."""
-    classes = classifier(plain)
-    head = {id(p) for p in classes.parameters()} if classes is not None else set()
-    digest = hashlib.sha256()
-    for name, value in sorted(plain.state_dict(keep_vars=True).items()):
-        if id(value) not in head:
-            digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
