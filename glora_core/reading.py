@@ -10,6 +10,8 @@ from glora_core.configs import TENSORS, Choice, LayerConfig, SubnetConfig
 from glora_core.errors import ConfigInvalid
 from glora_core.space import SearchSpace
 
+_BAR = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -42,12 +44,16 @@ def summary(space: SearchSpace, config: SubnetConfig) -> str:
 
 
 def table(space: SearchSpace, config: SubnetConfig) -> str:
-    """The config as a Markdown table: a row per layer, a column per tensor, and the layer's trainable parameters."""
-    lines = ["| layer | A | B | C | D | E | parameters |", "| --- | --- | --- | --- | --- | --- | ---: |"]
-    for shape, layer in zip(space.layers, config, strict=True):
+    """The config as a Markdown table: a row per layer, a column per tensor, the layer's trainable parameters, and a bar for them.
+
+    The longest bar is that of the layer with the most parameters.
+    """
+    counts = [layer.parameters(shape.in_features, shape.out_features) for shape, layer in zip(space.layers, config, strict=True)]
+    lines = ["| layer | A | B | C | D | E | parameters | |", "| --- | --- | --- | --- | --- | --- | ---: | --- |"]
+    for shape, layer, count in zip(space.layers, config, counts, strict=True):
         cells = ("·" if layer[tensor].kind == "none" else choice_text(layer[tensor]) for tensor in TENSORS)
-        count = layer.parameters(shape.in_features, shape.out_features)
-        lines.append(f"| `{shape.name}` | {' | '.join(cells)} | {count:,} |")
+        bar = "█" * -(-count * _BAR // max(1, *counts))
+        lines.append(f"| `{shape.name}` | {' | '.join(cells)} | {count:,} | {bar} |")
     return "\n".join(lines)
 
 

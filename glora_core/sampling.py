@@ -82,7 +82,11 @@ class FeasibleSampler:
         for layer in layers:
             shape = self.space.layers[layer]
             left += config[layer].parameters(shape.in_features, shape.out_features) - self._cheapest[layer]
-        return self._draw(config, layers, min(left // self.unit, self._bins), rng)
+        bins = min(left // self.unit, self._bins)
+        if self._ways(tuple(sorted(self._kind[layer] for layer in layers)))[bins] == 0:  # rarer than floats count: see `_extend`
+            tight = FeasibleSampler(self.space, self.space.minimum + left)
+            return tight._draw(config, layers, tight._bins, rng)
+        return self._draw(config, layers, bins, rng)
 
     def mix(self, first: SubnetConfig, second: SubnetConfig, rng: np.random.Generator) -> SubnetConfig:
         """A config that has each layer from either of two, uniformly over all such mixtures that keep the budget.

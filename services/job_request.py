@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from glora_core.search import EvolutionSettings
+from glora_core.search import SearchSettings
 from glora_core.space import LayerShape, SearchSpace
 
 _SUFFIX = {"": 1, "k": 1_000, "m": 1_000_000}
@@ -129,9 +129,9 @@ class SearchRequest(_Strict):
         self.settings()
         return self
 
-    def settings(self) -> EvolutionSettings:
+    def settings(self) -> SearchSettings:
         """The search's settings for glora_core."""
-        return EvolutionSettings(**self.model_dump(exclude={"evaluators"}))
+        return SearchSettings(**self.model_dump(exclude={"evaluators"}))
 
 
 class FinalsRequest(_Strict):

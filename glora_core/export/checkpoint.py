@@ -1,11 +1,13 @@
-"""A subnet as a plain checkpoint: merged weights under timm's own keys, timm's config file, and a manifest.
+"""A subnet as a plain checkpoint: merged weights under the architecture's own keys, and the config files its library wants.
 
-The folder loads with `timm.create_model("local-dir:FOLDER", pretrained=True)`, and its `model.safetensors` with
-`timm.create_model(architecture, checkpoint_path=…, num_classes=…, **model_args)`; none of our code is needed.
+A timm folder loads with `timm.create_model("local-dir:FOLDER", pretrained=True)`, and its `model.safetensors` with
+`timm.create_model(architecture, checkpoint_path=…, num_classes=…, **model_args)`; a transformers folder with
+`AutoModelForSequenceClassification.from_pretrained(FOLDER)`. None of our code is needed.
 """
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from timm.models import save_for_hf
 from torch import nn
@@ -31,35 +33,60 @@ class Export:
 def export_checkpoint(
     folder: Path,
     supernet: Supernet,
-    plain: nn.Module,
     config: SubnetConfig,
     classes: tuple[str, ...],
-    transform: Transform,
+    transform: Transform | None,
     check: Split,
+    tokenizer: Any = None,
 ) -> Export:
-    """Merge a config, verify it against the unmerged supernet, and write weights and timm's config file.
+    """Merge a config, verify it against the unmerged supernet, and write weights and config files.
 
     Args:
         folder: created if needed.
         supernet: the trained supernet.
-        plain: an unadapted network of the same architecture with the right number of classes.
         config: the subnet to export.
         classes: class names, in the order of the head's outputs.
-        transform: the input transform that the checkpoint expects.
-        check: images on which merged and unmerged logits are compared.
+        transform: the input transform that the checkpoint expects; None for a transformers model.
+        check: examples on which merged and unmerged logits are compared.
+        tokenizer: of a transformers model; its files go into the folder too.
 
     Raises:
-        ExportMismatch: the two differ by more than `BOUND`.
+        ExportMismatch: the two differ by more than `BOUND`, or the config gives a bias to a layer whose architecture has none.
     """
-    state = supernet.merged_state(config)
-    missing, unexpected = plain.load_state_dict(state, strict=False)
-    if missing or unexpected:
-        raise ExportMismatch(f"merged weights do not fit the bare architecture: missing {missing}, unexpected {unexpected}")
-    error = merge_error(supernet, plain.eval(), config, check)
+    plain = merged_network(supernet, config)
+    error = merge_error(supernet, plain, config, check)
     if not error <= BOUND:  # also refuses NaN
         raise ExportMismatch(f"merged and unmerged logits differ by {error:.2e} of the largest logit; the bound is {BOUND:.2e}")
     folder.mkdir(parents=True, exist_ok=True)
+    _save(folder, plain, classes, transform)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    return Export(folder, error)
+
+
+def merged_network(supernet: Supernet, config: SubnetConfig) -> nn.Module:
+    """A plain network of the backbone's own architecture with a config merged into it, in eval mode.
+
+    Raises:
+        ExportMismatch: the config gives a bias to a layer whose architecture has none, nor a batch norm to take it up.
+    """
+    plain = supernet.bare()
+    missing, unexpected = plain.load_state_dict(supernet.merged_state(config), strict=False)
+    if missing or unexpected:
+        gained = ", ".join(unexpected) or "none"
+        raise ExportMismatch(
+            f"merged weights do not fit the bare architecture: it lacks {gained}, which a choice of C or E in a layer without bias "
+            f"asks for, and keeps {missing} unset; a space without `new_biases` has no such choice"
+        )
+    return plain
+
+
+def _save(folder: Path, plain: Any, classes: tuple[str, ...], transform: Transform | None) -> None:
+    if transform is None:
+        if classes:
+            plain.config.id2label, plain.config.label2id = dict(enumerate(classes)), {name: i for i, name in enumerate(classes)}
+        plain.save_pretrained(folder)
+        return
     model_config = {"label_names": list(classes), "num_classes": len(classes)}
     data_config = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(transform).items()}
     save_for_hf(plain, str(folder), model_config=model_config, safe_serialization=True, data_config=data_config)
-    return Export(folder, error)

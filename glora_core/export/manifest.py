@@ -24,12 +24,14 @@ def write_manifest(folder: Path, supernet: Supernet, config: SubnetConfig, facts
     Args:
         facts: what only the caller knows: backbone, data fingerprint, budget, seeds, settings, metrics.
     """
-    timm_config = json.loads((folder / CONFIG).read_text())
+    written = json.loads((folder / CONFIG).read_text())
+    labels = {int(number): name for number, name in written.get("id2label", {}).items()}
     manifest = {
         "format": "glora-manifest/1",
-        "architecture": timm_config["architecture"],
-        "model_args": timm_config.get("model_args", {}),
-        "classes": timm_config["label_names"],
+        "library": "timm" if "architecture" in written else "transformers",
+        "architecture": written.get("architecture") or written["architectures"][0],
+        "model_args": written.get("model_args", {}),
+        "classes": written.get("label_names") or [labels[number] for number in sorted(labels)],
         "subnet": {
             "hash": config_hash(config),
             "code": encode(config),

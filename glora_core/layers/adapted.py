@@ -116,9 +116,13 @@ class GLoRALayer(nn.Module):
     def merged(self, config: LayerConfig, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor | None]:
         """Plain weight, in the layer's own layout, and bias (out,) of a config.
 
-        Computed in float64 from the untouched W0 and rounded once to the weight's dtype, or another one: with float32
-        numbers each product is exact there, so the result is the formula's value rounded, within half an ulp of the
-        result and 2⁻⁵³·(rank + 4) of the sum of the terms' magnitudes. It shares no memory with W0 or the support tensors.
+        Computed in float64 from the untouched W0 and rounded once, to the weight's dtype or another one. Of float32 numbers
+        each product is exact in float64 (24 + 24 bits of 53), so only sums are rounded before the end:
+
+            |Ŵ − W_uni|  ≤  u·|W_uni| + η/2 + 2⁻⁵³·(rank + 4)·(|W0|∘(1 + |A|) + |B|)
+
+        with u and η the unit roundoff and smallest number of the dtype (`glora_core.layers.bounds`). It shares no memory with W0
+        or the support tensors.
 
         Raises:
             ExportMismatch: a value is not finite or too large for the dtype.
@@ -132,12 +136,26 @@ class GLoRALayer(nn.Module):
 
 
 def _rounded(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """A copy in another dtype. Raises ExportMismatch where that loses a value altogether."""
-    rounded = value.to(dtype, copy=True).contiguous()
+    """A copy of float64 values in another dtype, rounded once. Raises ExportMismatch where that loses a value altogether."""
+    narrow = dtype in (torch.bfloat16, torch.float16)
+    rounded = (_to_odd(value) if narrow else value).to(dtype, copy=True).contiguous()
     if not bool(rounded.isfinite().all()):
         largest, limit = float(value.abs().max()), torch.finfo(dtype).max
         raise ExportMismatch(f"a merged value of magnitude {largest:.3g} is beyond {dtype}, whose largest number is {limit:.3g}")
     return rounded
+
+
+def _to_odd(value: Tensor) -> Tensor:
+    """float64 to float32, where an inexact result is the neighbour whose last bit is 1, so that rounding once more is right.
+
+    PyTorch converts float64 to a 16-bit type by way of float32 and so rounds twice: 1 + 2⁻⁸ + 2⁻⁴⁰ becomes 1 in bfloat16, not
+    1 + 2⁻⁷. Rounding to odd first cures that wherever two bits are to spare (Boldo and Melquiond, "Emulation of FMA and
+    correctly rounded sums", IEEE Trans. Computers 57(4), 2008).
+    """
+    nearest = value.to(torch.float32)
+    inexact, away = nearest.double() != value, nearest.double().abs() > value.abs()
+    bits = nearest.view(torch.int32) - away.int()  # towards zero: the sign is a bit of its own
+    return (bits | inexact.int()).view(torch.float32)
 
 
 def bias_of(module: nn.Module) -> Tensor | None:

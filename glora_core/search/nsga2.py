@@ -16,7 +16,7 @@ from glora_core.search.operators import crossover, mutation
 
 
 def nsga2(turn: Turn) -> Plan:
-    """Children of parents that win tournaments by front, then by crowding, among the best subnets so far.
+    """Children of parents that win tournaments of two by front, then by crowding, among the best subnets so far.
 
     Those are as many as a population has, out of the whole history: what survives generation after generation is the same.
 
@@ -27,7 +27,7 @@ def nsga2(turn: Turn) -> Plan:
     crossovers, mutations = turn.settings.children
 
     def parent() -> Evaluated:
-        return survivors[int(turn.rng.integers(len(survivors), size=turn.settings.tournament).min())]
+        return survivors[int(turn.rng.integers(len(survivors), size=2).min())]
 
     def couple() -> Proposal:
         return crossover(turn, parent(), parent())

@@ -23,7 +23,7 @@ class SearchSettings:
         mutation_probability: chance of each layer's config to be redrawn in a mutation, which redraws one at least; every
             strategy but `random`.
         seed_known_methods: put the known methods that fit the budget into the first generation; every strategy.
-        tournament: how many are drawn, the best of which becomes a parent; `nsga2`, `regularized-evolution`.
+        tournament: how many are drawn, the best of which becomes a parent; `regularized-evolution`.
         alive: how many of the youngest subnets may be drawn; `regularized-evolution`.
         pool: candidates that are predicted to choose a population from, if that is larger; `surrogate`.
 
@@ -39,7 +39,7 @@ class SearchSettings:
     mutation: int | None = None
     mutation_probability: float = 0.2
     seed_known_methods: bool = True
-    tournament: int = 5
+    tournament: int = 25
     alive: int = 100
     pool: int = 400
 

@@ -1,6 +1,5 @@
 """Phase `export`: the winner merged, verified, scored once on test, and stored with its manifest."""
 
-from copy import deepcopy
 from typing import Any
 
 from glora_core.configs import config_hash, encode
@@ -30,7 +29,7 @@ def export(context: RunContext, prepared: Prepared, outcome: Outcome) -> None:
     supernet = prepared.local.supernet(settings, state)
     folder, config = context.workdir / "export", winner.fitness.config
     written = export_checkpoint(
-        folder, supernet, deepcopy(prepared.local.plain), config, context.data.classes, context.info.images, prepared.local.val
+        folder, supernet, config, context.data.classes, context.info.images, prepared.local.val
     )
     result = {
         "winner": _summary(winner) | _test(test) | {"config": encode(config)},

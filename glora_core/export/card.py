@@ -1,0 +1,97 @@
+"""A model card in Markdown: what a checkpoint is, what it was made from, how good it is, and how to load it.
+
+Written from the facts of its manifest, so that it says nothing that was not measured; a fact that is missing is left out.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from glora_core.configs import SubnetConfig
+from glora_core.reading import summary, table
+from glora_core.space import SearchSpace
+
+CARD = "README.md"
+
+
+def write_card(folder: Path, manifest: Mapping[str, Any], space: SearchSpace, config: SubnetConfig) -> Path:
+    """Write the card into a checkpoint's folder, under the name that model hubs show; returns its path."""
+    path = folder / CARD
+    path.write_text(model_card(manifest, space, config))
+    return path
+
+
+def model_card(manifest: Mapping[str, Any], space: SearchSpace, config: SubnetConfig) -> str:
+    """The card's text.
+
+    Args:
+        manifest: as `write_manifest` writes it; `backbone`, `data`, `budget`, `metrics`, `seed` and `job` are shown where present.
+        space: over the layers that adapt.
+        config: the subnet that was merged.
+    """
+    parts = [
+        _front_matter(manifest),
+        f"# {manifest['architecture']}, adapted by GLoRA",
+        "A plain checkpoint of the same architecture: the adapter is merged into its weights, so it costs nothing at inference.",
+        _section("Results", _rows(_metrics(manifest))),
+        _section("Where it comes from", _rows(_origin(manifest, space, config))),
+        _section("How to load it", _loading(manifest)),
+        _section("What was adapted", f"{summary(space, config)}\n\n{table(space, config)}"),
+        _section("Versions", ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front_matter(manifest: Mapping[str, Any]) -> str:
+    backbone = manifest.get("backbone", {})
+    name = str(backbone.get("name", ""))
+    fields = {
+        "license": backbone.get("license"),
+        "base_model": name if name and ":" not in name else None,
+        "library_name": manifest["library"],
+        "tags": "[glora, peft, merged]",
+    }
+    return "\n".join(["---", *(f"{key}: {value}" for key, value in fields.items() if value), "---"])
+
+
+def _metrics(manifest: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    metrics = manifest.get("metrics", {})
+    for split in ("val", "test"):
+        accuracy, loss = metrics.get(f"{split}_accuracy"), metrics.get(f"{split}_loss")
+        if accuracy is not None:
+            yield f"accuracy on {split}", f"{accuracy:.2%}" + ("" if loss is None else f" (cross-entropy {loss:.4f} nats)")
+    if metrics.get("val_accuracy") is not None:
+        yield "note", "the subnet was chosen by its accuracy on val, which therefore flatters it; test played no part in the choice"
+
+
+def _origin(manifest: Mapping[str, Any], space: SearchSpace, config: SubnetConfig) -> Iterable[tuple[str, str]]:
+    backbone, data = manifest.get("backbone", {}), manifest.get("data", {})
+    yield "backbone", f"`{backbone['name']}`" if backbone.get("name") else ""
+    yield "backbone weights, sha256", f"`{backbone['weights_sha256']}`" if backbone.get("weights_sha256") else ""
+    yield "backbone licence", str(backbone.get("license") or "not recorded: ask whoever published the weights")
+    yield "data fingerprint", f"`{data['fingerprint']}`" if data.get("fingerprint") else ""
+    yield "examples", ", ".join(f"{split} {count:,}" for split, count in data.get("splits", {}).items() if isinstance(count, int))
+    yield "classes", f"{len(manifest['classes']):,}"
+    yield "method", "per-layer GLoRA configuration ([arXiv 2306.07967](https://arxiv.org/abs/2306.07967)), found by search in a supernet"
+    budget = f" of a budget of {manifest['budget']:,}" if manifest.get("budget") is not None else ""
+    yield "trainable parameters", f"{space.parameters(config):,}{budget}, head not counted"
+    yield "seed", str(manifest.get("seed", ""))
+    yield "difference of merged and unmerged logits", f"{manifest['merge_error']:.1e} of the largest" if "merge_error" in manifest else ""
+    yield "weights, sha256", f"`{manifest['weights']['sha256']}`"
+
+
+def _loading(manifest: Mapping[str, Any]) -> str:
+    if manifest["library"] == "transformers":
+        code = f"from transformers import {manifest['architecture']}\n\nmodel = {manifest['architecture']}.from_pretrained(FOLDER)"
+    else:
+        code = 'import timm\n\nmodel = timm.create_model("local-dir:FOLDER", pretrained=True).eval()'
+    return f"```python\n{code}\n```\n\n`FOLDER` is the folder of this file."
+
+
+def _section(title: str, body: str) -> str:
+    return f"## {title}\n\n{body}" if body else ""
+
+
+def _rows(rows: Iterable[tuple[str, str]]) -> str:
+    shown = [f"| {name} | {value} |" for name, value in rows if value]
+    return "\n".join(["| | |", "| --- | --- |", *shown]) if shown else ""
