@@ -5,13 +5,15 @@ Imports neither torch nor ray.
 """
 
 import re
+from dataclasses import replace
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from glora_core.presets import preset
 from glora_core.search import SearchSettings
-from glora_core.space import LayerShape, SearchSpace
+from glora_core.space import LayerShape, Override, SearchSpace
 
 _SUFFIX = {"": 1, "k": 1_000, "m": 1_000_000}
 
@@ -67,6 +69,12 @@ class BackboneRequest(_Strict):
     image_size: int | None = Field(
         None, ge=4, le=2048, description="Side of the square input, in pixels; the backbone's own if absent.", examples=[None]
     )
+    layers: list[Line] = Field(
+        [],
+        max_length=50,
+        description="Glob patterns over module names of the layers to adapt; all but stem and head if empty.",
+        examples=[["blocks.*.attn.*"]],
+    )
 
 
 class DataRequest(_Strict):
@@ -79,15 +87,35 @@ class DataRequest(_Strict):
     )
 
 
+Ranks = Annotated[list[Annotated[int, Field(ge=1, le=256)]], Field(min_length=1, max_length=8)]
+Choices = dict[Literal["A", "B", "C", "D", "E"], list[Annotated[str, Field(pattern=r"^(lora|vector|scalar|none|L[1-9][0-9]{0,2}|V|S|N)$")]]]
+
+
+class OverrideRequest(_Strict):
+    """What differs in some layers; of several overrides that match a layer, the last one that names a thing counts."""
+
+    layers: Line = Field(min_length=1, max_length=200, description="Glob pattern over layer names.", examples=["blocks.0.*"])
+    ranks: Ranks | None = Field(None, description="Ranks of low-rank choices there.")
+    choices: Choices = Field({}, description="Allowed choices there, of the tensors named.", examples=[{"A": ["none"]}])
+
+
 class SpaceRequest(_Strict):
     """What may be chosen in each adapted layer."""
 
-    ranks: list[Annotated[int, Field(ge=1, le=256)]] = Field([4], min_length=1, max_length=8, description="Ranks of low-rank choices.")
-    choices: dict[Literal["A", "B", "C", "D", "E"], list[Literal["lora", "vector", "scalar", "none"]]] = Field(
+    preset: Line = Field(
+        "paper",
+        pattern=r"^(paper|paper-multirank|linear-probe|bitfit|ssf|lora-[1-9][0-9]{0,2})$",
+        description="`paper`: all 432 choices of a layer at rank 4; `paper-multirank`: at ranks 2, 4 and 8; `linear-probe`, `bitfit`, "
+        "`ssf`, `lora-RANK`: that method alone.",
+    )
+    ranks: Ranks | None = Field(None, description="Ranks of low-rank choices; the preset's if absent.")
+    choices: Choices = Field(
         {},
-        description="Allowed choices per support tensor; a tensor that is not named may take all of its choices.",
+        description="Allowed choices per support tensor: kinds, or codes of single choices such as `L8`; a tensor that is not named may "
+        "take all of its choices.",
         examples=[{"A": ["vector", "none"]}],
     )
+    overrides: list[OverrideRequest] = Field([], max_length=100, description="What differs in some layers.")
 
 
 class TrainingRequest(_Strict):
@@ -111,8 +139,13 @@ class TrainingRequest(_Strict):
 
 
 class SearchRequest(_Strict):
-    """How configurations are searched; the defaults are the paper's."""
+    """How configurations are searched."""
 
+    strategy: Literal["evolution", "random", "nsga2", "regularized-evolution", "surrogate"] = Field(
+        "evolution",
+        description="`evolution`: the paper's; `random`; `nsga2`: accuracy against parameters; `regularized-evolution`: the oldest make "
+        "way; `surrogate`: a regression on what is known picks what to evaluate next.",
+    )
     population: int = Field(50, ge=1, le=10_000, description="Candidates per generation.")
     generations: int = Field(20, ge=1, le=10_000, description="Generations.")
     parents: int = Field(10, ge=1, le=10_000, description="Best subnets so far that may have children.")
@@ -122,6 +155,9 @@ class SearchRequest(_Strict):
     )
     mutation_probability: float = Field(0.2, ge=0, le=1, description="Chance of each layer to be redrawn in a mutation.")
     seed_known_methods: bool = Field(True, description="Put the known methods that fit the budget into the first generation.")
+    tournament: int = Field(SearchSettings().tournament, ge=1, le=10_000, description="Drawn for each parent; `regularized-evolution`.")
+    alive: int = Field(SearchSettings().alive, ge=1, le=100_000, description="Youngest subnets that may be drawn; `regularized-evolution`.")
+    pool: int = Field(SearchSettings().pool, ge=1, le=100_000, description="Candidates predicted per generation; `surrogate`.")
     evaluators: int = Field(0, ge=0, le=1024, description="Ray actors that evaluate candidates; 0: one per CPU (or GPU) of the cluster.")
 
     @model_validator(mode="after")
@@ -181,5 +217,13 @@ class JobRequest(_Strict):
 
 
 def space_of(request: JobRequest, layers: tuple[LayerShape, ...]) -> SearchSpace:
-    """The search space over a backbone's layers. Raises ConfigInvalid where a tensor cannot take a choice."""
-    return SearchSpace.of(layers, request.space.ranks, {str(tensor): kinds for tensor, kinds in request.space.choices.items()})
+    """The search space over a backbone's layers.
+
+    Raises:
+        ConfigInvalid: a tensor cannot take a choice, a pattern matches no layer, or ranks are given for a single method.
+    """
+    asked = request.space
+    start = preset(asked.preset, layers, asked.ranks)
+    overrides = [Override.of(o.layers, o.ranks, {str(t): names for t, names in o.choices.items()}) for o in asked.overrides]
+    chosen = SearchSpace.of(layers, start.ranks, {str(t): names for t, names in asked.choices.items()})
+    return replace(start, kinds=chosen.kinds, overrides=(*start.overrides, *overrides))

@@ -29,6 +29,11 @@ class BackboneSpec:
     layers: tuple[str, ...] = ()
     task: Literal["classification", "causal-lm"] = "classification"
 
+    @staticmethod
+    def of(stored: Mapping[str, Any]) -> "BackboneSpec":
+        """From plain JSON types."""
+        return BackboneSpec(**{**stored, "layers": tuple(stored.get("layers", ()))})
+
 
 @dataclass(frozen=True, slots=True)
 class Transform:

@@ -3,6 +3,7 @@
 Written from the facts of its manifest, so that it says nothing that was not measured; a fact that is missing is left out.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from glora_core.space import SearchSpace
 CARD = "README.md"
 
 
-def write_card(folder: Path, manifest: Mapping[str, Any], space: SearchSpace, config: SubnetConfig) -> Path:
-    """Write the card into a checkpoint's folder, under the name that model hubs show; returns its path."""
+def write_card(folder: Path, manifest: Path, space: SearchSpace, config: SubnetConfig) -> Path:
+    """Write the card of a manifest's file into a checkpoint's folder, under the name that model hubs show; returns its path."""
     path = folder / CARD
-    path.write_text(model_card(manifest, space, config))
+    path.write_text(model_card(json.loads(manifest.read_text()), space, config))
     return path
 
 

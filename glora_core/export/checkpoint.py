@@ -16,7 +16,7 @@ from glora_core.backbones import Transform
 from glora_core.configs import SubnetConfig
 from glora_core.data.split import Split
 from glora_core.errors import ExportMismatch
-from glora_core.export.verify import BOUND, merge_error
+from glora_core.export.verify import Verification, verify
 from glora_core.supernet import Supernet
 
 WEIGHTS, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"
@@ -24,10 +24,15 @@ WEIGHTS, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A written checkpoint: its folder, and the measured difference between merged and unmerged logits (relative)."""
+    """A written checkpoint: its folder, and what was measured of it before it was written."""
 
     folder: Path
-    merge_error: float
+    verification: Verification
+
+    @property
+    def merge_error(self) -> float:
+        """Largest difference of merged and unmerged logits, as a share of the largest logit."""
+        return self.verification.merge_error
 
 
 def export_checkpoint(
@@ -47,21 +52,20 @@ def export_checkpoint(
         config: the subnet to export.
         classes: class names, in the order of the head's outputs.
         transform: the input transform that the checkpoint expects; None for a transformers model.
-        check: examples on which merged and unmerged logits are compared.
+        check: examples on which the merged and the unmerged network are compared.
         tokenizer: of a transformers model; its files go into the folder too.
 
     Raises:
-        ExportMismatch: the two differ by more than `BOUND`, or the config gives a bias to a layer whose architecture has none.
+        ExportMismatch: the two differ by more than the bounds of `glora_core.export.verify`, or the config gives a bias to a layer
+            whose architecture has none.
     """
     plain = merged_network(supernet, config)
-    error = merge_error(supernet, plain, config, check)
-    if not error <= BOUND:  # also refuses NaN
-        raise ExportMismatch(f"merged and unmerged logits differ by {error:.2e} of the largest logit; the bound is {BOUND:.2e}")
+    verification = verify(supernet, plain, config, check)
     folder.mkdir(parents=True, exist_ok=True)
     _save(folder, plain, classes, transform)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-    return Export(folder, error)
+    return Export(folder, verification)
 
 
 def merged_network(supernet: Supernet, config: SubnetConfig) -> nn.Module:

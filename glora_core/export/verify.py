@@ -55,8 +55,14 @@ class Verification:
 
 
 @dataclass(frozen=True, slots=True)
-class _Finding:
-    """The number that comes nearest to its bound, or furthest beyond it."""
+class Finding:
+    """The number that comes nearest to its bound, or furthest beyond it.
+
+    Attributes:
+        name: of the tensor or layer that it is in.
+        ratio: error over bound; infinite if not a number.
+        error, bound: the two.
+    """
 
     name: str
     ratio: float
@@ -64,6 +70,7 @@ class _Finding:
     bound: float
 
     def require(self, what: str) -> None:
+        """Raise ExportMismatch where the error is beyond the bound; `what` says what the name is of."""
         if not self.ratio <= 1:  # also refuses NaN
             raise ExportMismatch(f"{what} {self.name!r}: merged and unmerged differ by {self.error:.3g}; the bound is {self.bound:.3g}")
 
@@ -88,7 +95,7 @@ def verify(supernet: Supernet, plain: nn.Module, config: SubnetConfig, check: Sp
     _check_numbers(supernet, plain, config, exact)
     with torch.backends.cudnn.flags(enabled=False):
         structural_error = _check_structure(supernet, plain, few, exact)
-        logits, worst = _compare_layers(supernet, plain, inputs)
+        logits, worst = compare_layers(supernet, plain, inputs)
         worst.require(f"in {_dtype(plain)}, layer")
         error = _difference(logits, run(plain, _cast(inputs, _dtype(plain))))
     return Verification(error, worst.name, worst.ratio, structural_error)
@@ -99,7 +106,25 @@ def merge_error(supernet: Supernet, plain: nn.Module, config: SubnetConfig, chec
     """Largest absolute difference of merged and unmerged logits over a few examples, relative to the largest logit."""
     supernet.eval().set_config(config)
     inputs = _first(check, examples)
-    return _difference(supernet(inputs), run(plain, _cast(inputs, _dtype(plain))))
+    unmerged = supernet(_cast(inputs, _dtype(supernet.backbone)))
+    return _difference(unmerged, run(plain, _cast(inputs, _dtype(plain))))
+
+
+@torch.no_grad()
+def compare_layers(supernet: Supernet, plain: nn.Module, inputs: Inputs) -> tuple[Tensor, Finding]:
+    """Give each adapted layer's merged form, in its own precision, what the unmerged network gives the layer.
+
+    Returns:
+        the unmerged logits, and the finding of largest ratio.
+    """
+    findings = [Finding("", 0.0, 0.0, 0.0)]
+    hooks = [_watch(supernet, plain, shape, layer, findings) for shape, layer in supernet.layers()]
+    try:
+        logits: Tensor = supernet(_cast(inputs, _dtype(supernet.backbone)))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return logits, max(findings, key=lambda finding: finding.ratio)
 
 
 def _check_numbers(supernet: Supernet, plain: nn.Module, config: SubnetConfig, exact: Mapping[str, Tensor]) -> None:
@@ -134,7 +159,7 @@ def _check_structure(supernet: Supernet, plain: nn.Module, inputs: Inputs, exact
     unmerged, merged = deepcopy(supernet).double(), deepcopy(plain).double()
     merged.load_state_dict(exact)
     inputs = _cast(inputs, torch.float64)
-    logits, worst = _compare_layers(unmerged, merged, inputs)
+    logits, worst = compare_layers(unmerged, merged, inputs)
     worst.require("in float64, layer")
     error = _difference(logits, run(merged, inputs))
     if not error <= BOUND:  # also refuses NaN
@@ -142,19 +167,7 @@ def _check_structure(supernet: Supernet, plain: nn.Module, inputs: Inputs, exact
     return error
 
 
-def _compare_layers(supernet: Supernet, plain: nn.Module, inputs: Inputs) -> tuple[Tensor, _Finding]:
-    """The unmerged logits, and the worst of all adapted layers, each given its input in the unmerged network."""
-    findings = [_Finding("", 0.0, 0.0, 0.0)]
-    hooks = [_watch(supernet, plain, shape, layer, findings) for shape, layer in supernet.layers()]
-    try:
-        logits: Tensor = supernet(_cast(inputs, _dtype(supernet.backbone)))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return logits, max(findings, key=lambda finding: finding.ratio)
-
-
-def _watch(supernet: Supernet, plain: nn.Module, shape: LayerShape, layer: GLoRALayer, findings: list[_Finding]) -> RemovableHandle:
+def _watch(supernet: Supernet, plain: nn.Module, shape: LayerShape, layer: GLoRALayer, findings: list[Finding]) -> RemovableHandle:
     """From now on, each call of an adapted layer adds a finding about its merged form."""
     bare = plain.get_submodule(shape.name)
     dtype = bare.get_parameter("weight").dtype
@@ -177,11 +190,11 @@ def _mean_bound(mean: Tensor, dtype: torch.dtype) -> Tensor:
     return rounding_bound(mean, dtype) + way * mean.abs()
 
 
-def _worst(name: str, error: Tensor, bound: Tensor) -> _Finding:
+def _worst(name: str, error: Tensor, bound: Tensor) -> Finding:
     """The finding of largest ratio among pairs of an error and its bound; one that is not a number is the largest."""
     ratio = torch.where(error == 0, 0.0, error / bound).nan_to_num(nan=torch.inf).flatten()
     place = int(ratio.argmax())
-    return _Finding(name, float(ratio[place]), float(error.flatten()[place]), float(bound.expand_as(error).flatten()[place]))
+    return Finding(name, float(ratio[place]), float(error.flatten()[place]), float(bound.expand_as(error).flatten()[place]))
 
 
 def _difference(unmerged: Tensor, merged: Tensor) -> float:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import httpx
 
-_CHECKPOINT = ("merged", "timm-config", "manifest")
+_CHECKPOINT = ("merged", "timm-config", "manifest", "model-card", "adapter")
 _FINAL = ("succeeded", "failed", "cancelled")
 _RECONNECT_SECONDS = 1.0
 

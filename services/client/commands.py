@@ -44,10 +44,12 @@ def submit(
     name: Annotated[str, typer.Option(help="Name for humans.")] = "",
     weights: Annotated[str | None, typer.Option(help="Weights file to use instead of the name's own.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the input in pixels.")] = None,
-    rank: Annotated[list[int] | None, typer.Option(help="Rank of low-rank choices; may be given several times. Default 4.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Search space: paper (default), paper-multirank, bitfit, ssf, lora-8, ….")] = None,
+    rank: Annotated[list[int] | None, typer.Option(help="Rank of low-rank choices, perhaps several times; else the preset's.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of supernet training. Default 60.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. Default 0.003.")] = None,
     policy: Annotated[str | None, typer.Option(help="Supernet training: sandwich (default) or random.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="How to search: evolution, random, nsga2, regularized-evolution, surrogate.")] = None,
     population: Annotated[int | None, typer.Option(help="Candidates per generation. Default 50.")] = None,
     generations: Annotated[int | None, typer.Option(help="Generations. Default 20.")] = None,
     finalists: Annotated[int | None, typer.Option(help="Best candidates to train alone. Default 3; 0 for no finals.")] = None,
@@ -64,9 +66,9 @@ def submit(
     request = _read_settings(settings)
     request |= {"data": {"path": _absolute(data)}, "budget": budget} | _given(seed=seed, name=name or None, baselines=baselines or None)
     _merge(request, "backbone", _given(name=_absolute_backbone(backbone), weights=weights and _absolute(weights), image_size=image_size))
-    _merge(request, "space", _given(ranks=rank or None))
+    _merge(request, "space", _given(preset=preset, ranks=rank or None))
     _merge(request, "training", _given(epochs=epochs, learning_rate=learning_rate, policy=policy, workers=workers, use_gpu=gpu or None))
-    _merge(request, "search", _given(population=population, generations=generations))
+    _merge(request, "search", _given(strategy=strategy, population=population, generations=generations))
     _merge(request, "finals", _given(candidates=finalists))
     client = connect(url, token)
     job = client.submit(request)

@@ -31,6 +31,8 @@ _KINDS = {
     "merged": "Merged checkpoint",
     "timm-config": "timm config",
     "manifest": "Manifest",
+    "model-card": "Model card",
+    "adapter": "Adapter only",
     "supernet": "Trained support tensors",
 }
 _TITLES = {

@@ -63,7 +63,7 @@ class RunContext:
     @property
     def spec(self) -> BackboneSpec:
         """The backbone that the job asks for."""
-        return BackboneSpec(**self.request.backbone.model_dump())
+        return BackboneSpec.of(self.request.backbone.model_dump())
 
     @contextmanager
     def fenced(self) -> Iterator[tuple[Session, Job]]:

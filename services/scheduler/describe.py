@@ -22,7 +22,9 @@ def main() -> None:
     with database.read() as session:
         spec = session.get_one(Backbone, key).spec
     try:
-        info, error = describe(BackboneSpec(**spec)).to_dict(), None
+        found = describe(BackboneSpec.of(spec))
+        found.images  # noqa: B018 - jobs adapt image backbones; refuses one that reads text
+        info, error = found.to_dict(), None
     except GloraError as refusal:
         info, error = None, str(refusal)
     with database.write() as session:

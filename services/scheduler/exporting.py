@@ -4,7 +4,7 @@ from typing import Any
 
 from glora_core.configs import config_hash, encode
 from glora_core.evaluation import Score
-from glora_core.export import CONFIG, MANIFEST, WEIGHTS, export_checkpoint, write_manifest
+from glora_core.export import ADAPTER, CARD, CONFIG, MANIFEST, WEIGHTS, export_checkpoint, write_adapter, write_card, write_manifest
 from services.cluster.alone import score_split
 from services.protocol import PROTOCOL
 from services.scheduler.context import RunContext
@@ -13,7 +13,7 @@ from services.scheduler.prepare import Prepared
 from services.store import artifacts, jobs, search_state
 from services.store.search_state import Fitness, evaluation_row
 
-_KINDS = {WEIGHTS: "merged", CONFIG: "timm-config", MANIFEST: "manifest"}
+_KINDS = {WEIGHTS: "merged", CONFIG: "timm-config", MANIFEST: "manifest", CARD: "model-card", ADAPTER: "adapter"}
 
 
 def export(context: RunContext, prepared: Prepared, outcome: Outcome) -> None:
@@ -28,16 +28,16 @@ def export(context: RunContext, prepared: Prepared, outcome: Outcome) -> None:
     test = _test_score(context, prepared, winner, state)
     supernet = prepared.local.supernet(settings, state)
     folder, config = context.workdir / "export", winner.fitness.config
-    written = export_checkpoint(
-        folder, supernet, config, context.data.classes, context.info.images, prepared.local.val
-    )
+    written = export_checkpoint(folder, supernet, config, context.data.classes, context.info.images, prepared.local.val)
     result = {
         "winner": _summary(winner) | _test(test) | {"config": encode(config)},
         "finalists": [_summary(finalist) for finalist in outcome.finalists],
         "baselines": baselines,
         "merge_error": written.merge_error,
     }
-    write_manifest(folder, supernet, config, _facts(context, prepared, result))
+    manifest = write_manifest(folder, supernet, config, _facts(context, prepared, result))
+    write_card(folder, manifest, supernet.space, config)
+    write_adapter(folder / ADAPTER, supernet, config, context.data.classes)
     rows = [artifacts.stored(context.blobs, folder / name, kind, context.lease.job_id) for name, kind in _KINDS.items()]
     with context.fenced() as (session, job):
         session.add_all(rows)

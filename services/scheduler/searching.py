@@ -39,7 +39,7 @@ def stored_history(context: RunContext) -> list[Evaluated]:
     """The evaluations of all stored generations of the job, in order."""
     with context.database.read() as session:
         job = jobs.get(session, context.lease.job_id)
-        return [_evaluated(evaluation) for _, evaluation in search_state.evaluated_candidates(session, job)]
+        return [_evaluated(evaluation, candidate.generation) for candidate, evaluation in search_state.evaluated_candidates(session, job)]
 
 
 def _generations_done(context: RunContext) -> int:
@@ -83,7 +83,7 @@ def _commit(
     hashes = [config_hash(p.config) for p in population]
     search_state.add_evaluations(session, fresh)
     rows = search_state.known(session, job.supernet_key or "", "val", PROTOCOL, hashes)
-    measured = [_evaluated(rows[digest]) for digest in hashes]
+    measured = [_evaluated(rows[digest], number) for digest in hashes]
     best = rank([*history, *measured])[0]
     generation = Generation(
         job_id=job.id,
@@ -117,5 +117,5 @@ def _candidates(context: RunContext, generation: int, population: Sequence[Propo
     ]
 
 
-def _evaluated(row: Evaluation) -> Evaluated:
-    return Evaluated(decode(row.config), row.accuracy, row.loss, row.parameters)
+def _evaluated(row: Evaluation, generation: int) -> Evaluated:
+    return Evaluated(decode(row.config), row.accuracy, row.loss, row.parameters, generation)

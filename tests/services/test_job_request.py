@@ -127,7 +127,7 @@ def test_defaults_are_the_papers() -> None:
 
     assert (asked.search.population, asked.search.generations, asked.search.parents) == (50, 20, 10)
     assert asked.search.mutation_probability == 0.2
-    assert asked.space.ranks == [4]
+    assert (asked.space.preset, asked.space.ranks) == ("paper", None)
 
 
 def test_stored_request_is_read_back_equal() -> None:
@@ -144,9 +144,9 @@ def test_request_cannot_be_changed_after_it_was_checked() -> None:
 def test_space_takes_ranks_and_choices_from_the_request() -> None:
     space = space_of(request(space={"ranks": [2, 1], "choices": {"A": ["vector", "none"], "B": ["lora"]}}), LAYERS)
 
-    assert [choice.code for choice in space.choices("A")] == ["V", "N"]
-    assert [choice.code for choice in space.choices("B")] == ["L2", "L1"]
-    assert [choice.code for choice in space.choices("D")] == ["V", "S", "N"]
+    assert [choice.code for choice in space.choices[0]["A"]] == ["V", "N"]
+    assert [choice.code for choice in space.choices[0]["B"]] == ["L2", "L1"]
+    assert [choice.code for choice in space.choices[0]["D"]] == ["V", "S", "N"]
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def add_search(database: Database, lease: Lease, generations: int, population: i
         session.add(Supernet(key=key, recipe={}, history=[], artifact_id=artifact.id, seconds=1.0, created_at=now))
         job.supernet_key = key
     for number in range(generations):
-        configs = [(SPACE.layer_configs[number], SPACE.layer_configs[position]) for position in range(population)]
+        configs = [(SPACE.layer_configs[0][number], SPACE.layer_configs[1][position]) for position in range(population)]
         names = [(config_hash(config), encode(config), SPACE.parameters(config)) for config in configs]
         fresh = [
             evaluation_row(key, "val", PROTOCOL, digest, text, size, Fitness((number + position + 1) / 100, 1.0, 4))

@@ -1,0 +1,204 @@
+"""The library in five minutes: `load`, `images`, `preset`, `Supernet`, `train`, `search`, `export`.
+
+Each is a thin layer over a module of its own, which has the details. No Ray, no server, no database.
+
+    backbone = load("vit_small_patch16_224.augreg_in21k", classes=10)
+    train_split, val_split = images("flowers", backbone)
+    space = preset("paper", backbone.layers)
+    supernet = Supernet(backbone.model, space)
+    train(supernet, train_split, epochs=60)
+    result = search(supernet, val_split, budget=100_000)
+    export(supernet, result.best.config, "adapted", backbone, val_split)
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from glora_core import backbones
+from glora_core.backbones import BackboneInfo, BackboneSpec
+from glora_core.backbones.fingerprint import weights_hash
+from glora_core.configs import SubnetConfig
+from glora_core.data.folders import scan
+from glora_core.data.images import ImageSplit, load_split
+from glora_core.data.split import Split
+from glora_core.errors import DataInvalid
+from glora_core.evaluation import SubnetScorer
+from glora_core.export import ADAPTER, Export, export_checkpoint, write_adapter, write_card, write_manifest
+from glora_core.presets import preset
+from glora_core.sampling import FeasibleSampler
+from glora_core.search import Evaluated, SearchSettings, propose, rank
+from glora_core.space import LayerShape
+from glora_core.supernet import Supernet
+from glora_core.training import Progress, Trainer, TrainingSettings
+
+__all__ = ["Backbone", "SearchResult", "Supernet", "export", "images", "load", "preset", "search", "train"]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained network, and what is known of it.
+
+    Attributes:
+        model: with a fresh head; a `Supernet` takes it over.
+        spec, info: how it was asked for, and its sizes, transform and licence.
+        weights_sha256: hash of its weights, head left out.
+    """
+
+    model: nn.Module
+    spec: BackboneSpec
+    info: BackboneInfo
+    weights_sha256: str
+
+    @property
+    def layers(self) -> tuple[LayerShape, ...]:
+        """The layers that adapt."""
+        return self.info.layers
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Every evaluated subnet within the budget, best first, and how good the best was after each generation."""
+
+    ranked: list[Evaluated]
+    progress: list[Evaluated] = field(default_factory=list)
+
+    @property
+    def best(self) -> Evaluated:
+        """The best subnet; its accuracy on the split that chose it flatters it."""
+        return self.ranked[0]
+
+
+def load(
+    name: str, classes: int, *, weights: str | None = None, image_size: int | None = None, layers: Sequence[str] = (), **task: Any
+) -> Backbone:
+    """A pretrained backbone by name, with a head of `classes` outputs.
+
+    Args:
+        name: what `timm.create_model` takes, or `transformers:` and a folder or hub name.
+        weights, image_size, layers, task: see `BackboneSpec`.
+
+    Raises:
+        BackboneUnknown, BackboneUnsupported, ConfigInvalid: see `glora_core.backbones`.
+    """
+    spec = BackboneSpec(name, weights, image_size, tuple(layers), **task)
+    model = backbones.load(spec, classes)
+    return Backbone(model, spec, backbones.describe(spec), weights_hash(model))
+
+
+def images(folder: str | Path, backbone: Backbone, splits: Sequence[str] = ("train", "val")) -> tuple[ImageSplit, ...]:
+    """Splits of a folder of images, by the backbone's own transform.
+
+    Args:
+        folder: `train/`, `val/` and perhaps `test/` with one folder per class, or VTAB-1K's list files.
+
+    Raises:
+        DataInvalid: a split is missing or cannot be read.
+    """
+    data = scan(str(folder))
+    missing = [name for name in splits if name not in data.splits]
+    if missing:
+        raise DataInvalid(f"{folder} has no split {missing[0]!r}; it has {', '.join(data.splits)}")
+    return tuple(load_split(data, name, backbone.info.images) for name in splits)
+
+
+def train(
+    supernet: Supernet, split: Split, on_epoch: Callable[[Progress], None] = lambda progress: None, **settings: Any
+) -> list[Progress]:
+    """Train a supernet, or, after `supernet.cut(config)`, one subnet alone from the supernet's numbers; returns its loss by epoch.
+
+    Args:
+        on_epoch: called after each epoch.
+        settings: of `TrainingSettings`; the policy is `sandwich` unless given.
+
+    Raises:
+        Diverged: the loss is no longer finite.
+    """
+    history: list[Progress] = []
+
+    def note(progress: Progress) -> None:
+        history.append(progress)
+        on_epoch(progress)
+
+    alone = supernet.space.size == 1
+    chosen = {"policy": "random" if alone else "sandwich", "entanglement": supernet.entanglement} | settings
+    Trainer(supernet, split, TrainingSettings(**chosen)).fit(note)
+    return history
+
+
+def search(
+    supernet: Supernet,
+    split: Split,
+    budget: int,
+    settings: SearchSettings | None = None,
+    *,
+    seed: int = 0,
+    batch_size: int = 50,
+    on_generation: Callable[[int, Evaluated], None] = lambda number, best: None,
+) -> SearchResult:
+    """Find the best subnets of a trained supernet within a budget; no subnet is evaluated twice.
+
+    Args:
+        split: the validation split that decides.
+        budget: upper bound on a subnet's trainable parameters, head not counted.
+        settings: strategy, population, generations, …
+        on_generation: called with the number of each generation and the best subnet so far.
+
+    Raises:
+        BudgetInfeasible: no subnet has so few parameters.
+    """
+    settings = settings or SearchSettings()
+    sampler, scorer = FeasibleSampler(supernet.space, budget), SubnetScorer(supernet)
+    known: dict[SubnetConfig, Evaluated] = {}
+    progress: list[Evaluated] = []
+    for number in range(settings.generations):
+        for proposal in propose(supernet.space, budget, settings, list(known.values()), number, seed, sampler):
+            if proposal.config not in known:
+                score = scorer.score(proposal.config, split, batch_size)
+                parameters = supernet.space.parameters(proposal.config)
+                known[proposal.config] = Evaluated(proposal.config, score.accuracy, score.loss, parameters, number)
+        progress.append(rank(known.values())[0])
+        on_generation(number, progress[-1])
+    return SearchResult(rank(known.values()), progress)
+
+
+def export(
+    supernet: Supernet,
+    config: SubnetConfig,
+    folder: str | Path,
+    backbone: Backbone,
+    check: Split,
+    classes: Sequence[str] = (),
+    facts: dict[str, Any] | None = None,
+) -> Export:
+    """Write a subnet as a plain checkpoint that timm or transformers loads, with adapter file, manifest and model card.
+
+    Args:
+        check: examples on which merged and unmerged outputs are compared.
+        classes: names in the order of the head's outputs; numbers if absent.
+        facts: anything else for the manifest, such as `metrics` or `budget`.
+
+    Raises:
+        ExportMismatch: the merge lost more than rounding allows; the message has the figure.
+    """
+    folder = Path(folder)
+    tokenizer = backbones.language.tokenizer(backbone.spec) if backbone.info.transform is None else None
+    names = tuple(classes) or _numbers(supernet.backbone)
+    written = export_checkpoint(folder, supernet, config, names, backbone.info.transform, check, tokenizer)
+    origin = {"name": backbone.spec.name, "weights_sha256": backbone.weights_sha256, "license": backbone.info.license}
+    transform = backbone.info.to_dict()["transform"]
+    known = {"backbone": origin, "transform": transform, "merge_error": written.merge_error} | (facts or {})
+    write_card(folder, write_manifest(folder, supernet, config, known), supernet.space, config)
+    write_adapter(folder / ADAPTER, supernet, config, names)
+    return written
+
+
+def _numbers(model: Any) -> tuple[str, ...]:
+    """Names for the outputs of a head that nobody named; none for a language model, which has no head."""
+    if backbones.classifier(model) is None:
+        return ()
+    count = model.config.num_labels if hasattr(model, "config") else model.num_classes
+    return tuple(str(number) for number in range(count))

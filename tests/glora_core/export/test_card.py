@@ -1,0 +1,50 @@
+"""The model card: says what was measured, leaves out what was not, and how to load what."""
+
+from glora_core.export import model_card
+from glora_core.methods import method_config
+from glora_core.presets import preset
+from glora_core.space import LayerShape
+
+SPACE = preset("paper", [LayerShape("blocks.0.fc1", 4, 8), LayerShape("blocks.0.fc2", 8, 4)])
+LORA = method_config(SPACE, "lora")
+BARE = {"library": "timm", "architecture": "vit_tiny", "classes": ["a", "b"], "weights": {"sha256": "f" * 64}}
+FULL = BARE | {
+    "backbone": {"name": "vit_tiny.augreg", "license": "apache-2.0", "weights_sha256": "a" * 64},
+    "data": {"fingerprint": "d" * 64, "splits": {"train": 800, "val": 200}},
+    "budget": 1000,
+    "seed": 7,
+    "merge_error": 1.5e-7,
+    "metrics": {"val_accuracy": 0.975, "val_loss": 0.1, "test_accuracy": None, "test_loss": None},
+    "versions": {"torch": "2"},
+}
+
+
+def test_card_tells_data_method_budget_metrics_and_licence():
+    card = model_card(FULL, SPACE, LORA)
+    for fact in ("97.50%", "0.1000 nats", "96 of a budget of 1,000", "apache-2.0", "train 800, val 200", "1.5e-07", "arXiv 2306.07967"):
+        assert fact in card
+
+
+def test_card_has_a_row_for_every_layer_with_its_share():
+    card = model_card(FULL, SPACE, LORA)
+    assert "| `blocks.0.fc1` | · | lora 4 | · | · | · | 48 | ████████ |" in card
+    assert "| `blocks.0.fc2` |" in card
+
+
+def test_what_was_not_measured_is_not_claimed():
+    card = model_card(BARE, SPACE, LORA)
+    assert "accuracy" not in card
+    assert "None" not in card
+    assert "accuracy on test" not in model_card(FULL, SPACE, LORA)
+
+
+def test_an_unknown_licence_is_said_to_be_unknown():
+    assert "not recorded" in model_card(BARE, SPACE, LORA)
+    assert "\nlicense:" not in model_card(BARE, SPACE, LORA)
+
+
+def test_loading_code_is_that_of_the_library():
+    assert 'timm.create_model("local-dir:FOLDER", pretrained=True)' in model_card(BARE, SPACE, LORA)
+    card = model_card(BARE | {"library": "transformers", "architecture": "BertForSequenceClassification"}, SPACE, LORA)
+    assert "BertForSequenceClassification.from_pretrained(FOLDER)" in card
+    assert "library_name: transformers" in card

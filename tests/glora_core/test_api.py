@@ -1,0 +1,111 @@
+"""The public API: the README's own example runs, and what the library needs is no more than it says."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from examples.digits import pretrain_backbone, write_target
+from glora_core.api import Supernet, export, images, load, preset, search, train
+from glora_core.errors import BudgetInfeasible, DataInvalid
+from glora_core.export import apply_adapter, read_adapter
+from glora_core.search import SearchSettings
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """The demo's backbone after one epoch of pretraining, and its images."""
+    root = tmp_path_factory.mktemp("digits")
+    return f"local-dir:{pretrain_backbone(root / 'backbone', epochs=1)}", write_target(root / "images")
+
+
+def example() -> str:
+    """The README's library example."""
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "glora_core.api" in b]
+    return block
+
+
+def test_the_readmes_example_runs_and_its_checkpoint_loads_in_plain_timm(digits, tmp_path, monkeypatch, capsys):
+    name, folder = digits
+    changes = {
+        '"vit_small_patch16_224.augreg_in21k", classes=10': f'"{name}", classes=5',
+        '"flowers"': repr(str(folder)),
+        "epochs=60": "epochs=1",
+        "budget=100_000": "budget=10_000, settings=small",
+    }
+    code = example()
+    for before, after in changes.items():
+        assert before in code
+        code = code.replace(before, after)
+    monkeypatch.chdir(tmp_path)
+
+    scope = {"small": SearchSettings(population=4, generations=2)}
+    exec(compile(code, "README.md", "exec"), scope)
+
+    assert "subnets of 0 to" in capsys.readouterr().out
+    model = timm.create_model("local-dir:adapted", pretrained=True).eval()
+    pixels, _ = scope["val_split"].take(torch.arange(4))
+    winner = scope["winner"].eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(model(pixels), winner(pixels), rtol=1e-4, atol=1e-4)  # the tight bound is the export's own
+    assert {p.name for p in Path("adapted").iterdir()} >= {"model.safetensors", "config.json", "manifest.json", "README.md"}
+
+
+def test_search_evaluates_no_subnet_twice_and_keeps_the_budget(digits):
+    name, folder = digits
+    backbone = load(name, classes=5, layers=["blocks.0.attn.*"])
+    (val,) = images(folder, backbone, ["val"])
+    supernet = Supernet(backbone.model, preset("paper", backbone.layers))
+
+    result = search(supernet, val, 500, SearchSettings(population=6, generations=3), seed=1)
+
+    assert len({e.config for e in result.ranked}) == len(result.ranked) <= 18
+    assert max(e.parameters for e in result.ranked) <= 500
+    assert [e.order for e in result.progress] == sorted((e.order for e in result.progress), reverse=True)
+    assert result.best == result.progress[-1]
+
+
+def test_an_infeasible_budget_names_the_achievable_range(digits):
+    name, folder = digits
+    backbone = load(name, classes=5)
+    (val,) = images(folder, backbone, ["val"])
+    supernet = Supernet(backbone.model, preset("lora-4", backbone.layers))
+
+    with pytest.raises(BudgetInfeasible, match=rf"from {supernet.space.minimum:,}"):
+        search(supernet, val, 10)
+
+
+def test_a_missing_split_is_named(digits):
+    name, folder = digits
+    with pytest.raises(DataInvalid, match="no split 'validation'; it has"):
+        images(folder, load(name, classes=5), ["validation"])
+
+
+def test_the_exported_adapter_rebuilds_the_checkpoint_bit_for_bit(digits, tmp_path):
+    name, folder = digits
+    backbone = load(name, classes=5)
+    train_split, val = images(folder, backbone)
+    supernet = Supernet(backbone.model, preset("paper-multirank", backbone.layers))
+    train(supernet, train_split, epochs=1)
+    config = supernet.space.extreme(largest=True)
+    export(supernet, config, tmp_path / "adapted", backbone, val)
+
+    adapter = read_adapter(tmp_path / "adapted" / "adapter.safetensors")
+    rebuilt = apply_adapter(adapter, load(name, classes=5).model).state_dict()
+
+    stored = timm.create_model(f"local-dir:{tmp_path / 'adapted'}", pretrained=True).state_dict()
+    assert set(stored) == set(rebuilt)
+    assert [key for key in stored if not torch.equal(stored[key], rebuilt[key])] == []
+
+
+def test_the_library_loads_neither_ray_nor_a_server():
+    banned = ("ray", "fastapi", "sqlalchemy", "uvicorn", "services")
+    code = f"import sys, glora_core.api; print([name for name in {banned} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
