@@ -3,4 +3,4 @@
 The torch-free vocabulary (`space`, `methods`, `sampling`, `search`, `data.folders`, `errors`) can be imported alone.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
