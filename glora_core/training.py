@@ -141,7 +141,7 @@ class Trainer:
         inputs, labels = self.split.take(rows[self._rank :: self._world].to(self.split.labels.device))
         share = self._share(labels, rows)
         self._optimizer.zero_grad(set_to_none=True)
-        loss = self._backward(step, inputs, labels, share) if len(labels) else 0.0
+        loss = self._backward(step, inputs, labels, share) if bool((labels >= 0).any()) else 0.0
         loss = self._reduce(loss)
         if not math.isfinite(loss):
             raise Diverged(f"training loss became {loss} in step {step}; {self._advice}")
@@ -154,7 +154,7 @@ class Trainer:
         """The part of this process in all answers that a global batch asks for."""
         if self._world == 1 or labels.dim() == 1:
             return len(labels) / len(rows)
-        return int((labels >= 0).sum()) / int((self.split.labels[rows.to(labels.device)] >= 0).sum())
+        return int((labels >= 0).sum()) / max(1, int((self.split.labels[rows.to(labels.device)] >= 0).sum()))
 
     def _backward(self, step: int, inputs: Inputs, labels: Tensor, share: float) -> float:
         """Gradients of this process's share of a batch, weighted so that they add up to the whole batch's mean."""

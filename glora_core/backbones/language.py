@@ -7,6 +7,7 @@ dependency (the extra `text`).
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 
 from glora_core.backbones.adaptable import adapted_layers
@@ -33,11 +34,18 @@ def create(spec: BackboneSpec, *, num_classes: int, pretrained: bool) -> nn.Modu
         config = transformers.AutoConfig.from_pretrained(name, **arguments)
         if getattr(config, "pad_token_id", None) is None:
             config.pad_token_id = _first(getattr(config, "eos_token_id", None))
-        resized = {"ignore_mismatched_sizes": spec.task == "classification"}  # a stored head of another number of classes
-        model: nn.Module = factory.from_pretrained(name, config=config, **resized) if pretrained else factory.from_config(config)
-    except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+        if not pretrained:
+            fresh: nn.Module = factory.from_config(config)
+            return fresh
+        resized = spec.task == "classification"  # a stored head of another number of classes
+        model, loading = factory.from_pretrained(name, config=config, ignore_mismatched_sizes=resized, output_loading_info=True)
+        found_none = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
+        lacking = sorted(key for key in found_none if key.startswith(f"{model.base_model_prefix}."))
+        if lacking:
+            raise ValueError(f"its weights lack {len(lacking)} tensors of this backbone, such as {lacking[0]!r}")
+    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
         raise BackboneUnknown(_explain(spec, name, error)) from error
-    return model
+    return model  # type: ignore[no-any-return]
 
 
 def info(spec: BackboneSpec, model: Any) -> BackboneInfo:

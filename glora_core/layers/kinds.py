@@ -97,6 +97,8 @@ class GLoRAConv2d(GLoRALayer):
 
 def kind_of(module: nn.Module) -> type[GLoRALinear] | type[GLoRAConv2d] | None:
     """The adapted form of a module; None if it is of no kind that can be adapted."""
+    if "weight" not in dict(module.named_parameters(recurse=False)):  # none, or one made from others, as by weight_norm
+        return None
     forward = type(module).forward
     if forward is nn.Linear.forward:
         return GLoRALinear

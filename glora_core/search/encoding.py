@@ -17,8 +17,9 @@ def encode_features(space: SearchSpace, configs: Sequence[SubnetConfig]) -> NDAr
     """Features (subnets, columns) for trees, which split a column at any value.
 
     The level of each support tensor in each layer; of each tensor and level in how many layers it is; the subnet's trainable parameters.
-    Against columns of zeros and ones, one for each choice, this ranked unseen candidates better (Spearman correlation 0.69
-    against 0.59 for extremely randomised trees, and 0.48 for a Bayesian ridge on those).
+    On three searches of the demo's digits, trees on these ranked the next hundred candidates as well as on a column of zeros
+    and ones for each choice (Spearman correlation 0.65 and 0.64 in the mean), of which there are three times as many; a
+    Bayesian ridge on the latter reached 0.48.
     """
     levels = np.array([[_levels(layer) for layer in config] for config in configs], dtype=np.float32)
     present = [(i, level) for i, tensor in enumerate(TENSORS) for level in _levels_of(space, tensor)]

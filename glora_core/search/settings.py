@@ -14,7 +14,7 @@ class SearchSettings:
     """How a search goes; a knob that its strategy does not use has no effect.
 
     Args:
-        strategy: one of `STRATEGY_NAMES`.
+        strategy: one of `STRATEGY_NAMES`; the default is as good as `evolution` after half the evaluations (docs/benchmarks.md).
         population: candidates per generation; every strategy.
         generations: how many generations; every strategy.
         parents: how many of the best subnets so far may have children; `evolution`, and the pool of `surrogate`.
@@ -31,7 +31,7 @@ class SearchSettings:
         ConfigInvalid: a value is not accepted; the message names the field and what is.
     """
 
-    strategy: str = "evolution"
+    strategy: str = "surrogate"
     population: int = 50
     generations: int = 20
     parents: int = 10

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import timm
 import torch
+import transformers
 from PIL import Image
 from torch import nn
 
-from glora_core.backbones import adapted_layers
+from glora_core.backbones import Inputs, adapted_layers
 from glora_core.data.images import ImageSplit
 from glora_core.space import SearchSpace
 from glora_core.supernet import Supernet
@@ -34,6 +35,82 @@ def make_vit() -> Callable[..., nn.Module]:
         for parameter in model.parameters():
             nn.init.normal_(parameter, mean=1.0 if parameter.dim() == 1 else 0.0, std=0.1)
         return model.eval()
+
+    return make
+
+
+TIMM: dict[str, tuple[str, dict[str, object], int]] = {
+    "vit": ("vit_tiny_patch16_224", VIT, 8),
+    "swin": (
+        "swin_tiny_patch4_window7_224",
+        {"img_size": 32, "embed_dim": 16, "depths": (1, 2), "num_heads": (2, 2), "window_size": 4},
+        32,
+    ),
+    "convnext": ("convnext_atto", {"depths": (1, 1, 1, 1), "dims": (8, 16, 16, 16)}, 32),
+    "mobilenetv2": ("mobilenetv2_035", {}, 32),
+    "efficientnet": ("test_efficientnet", {"pad_type": "same", "bn_eps": 1e-3}, 32),  # as timm makes its tf_efficientnet models
+    "resnet": ("test_resnet", {}, 32),
+}
+"""Small timm models: the name, what makes them small, and the side of their images."""
+_TEXT = {"vocab_size": 50, "max_position_embeddings": 32}
+_BERT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24, "initializer_range": 0.3}
+TRANSFORMERS: dict[str, Callable[[], transformers.PretrainedConfig]] = {
+    "bert": lambda: transformers.BertConfig(**_TEXT, **_BERT),
+    "distilbert": lambda: transformers.DistilBertConfig(**_TEXT, dim=16, n_layers=2, n_heads=2, hidden_dim=24, initializer_range=0.3),
+    "gpt2": lambda: transformers.GPT2Config(
+        vocab_size=50, n_positions=32, n_embd=16, n_layer=2, n_head=2, bos_token_id=1, eos_token_id=2, initializer_range=0.3
+    ),
+    "llama": lambda: transformers.LlamaConfig(**_TEXT, **_BERT, num_key_value_heads=1),
+}
+"""Configurations of small transformers models."""
+
+
+@pytest.fixture
+def transformers_config() -> Callable[[str], transformers.PretrainedConfig]:
+    """The configuration of a small transformers model by its kind: `bert`, `distilbert`, `gpt2`, `llama`."""
+    return lambda kind: TRANSFORMERS[kind]()
+
+
+@pytest.fixture
+def make_model(make_vit: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """A factory of small models in float64 and eval mode, of three classes, with reproducible weights and statistics of batch norms.
+
+    A name is a key of `TIMM`, or one of `TRANSFORMERS`, with ` LM` after it for a language model.
+    """
+
+    def make(name: str, seed: int = 0) -> nn.Module:
+        torch.manual_seed(seed)
+        if name in TIMM:
+            known, arguments, _ = TIMM[name]
+            model = timm.create_model(known, num_classes=3, **arguments)
+        else:
+            kind, _, task = name.partition(" ")
+            config = TRANSFORMERS[kind]()
+            config.num_labels, config.pad_token_id = 3, 0
+            factory = transformers.AutoModelForCausalLM if task else transformers.AutoModelForSequenceClassification
+            model = factory.from_config(config)
+        for norm in model.modules():
+            if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+                nn.init.normal_(norm.running_mean, std=0.5)
+                nn.init.uniform_(norm.running_var, 0.5, 2.0)
+                nn.init.uniform_(norm.weight, 0.5, 1.5)
+                nn.init.normal_(norm.bias, std=0.2)
+        return model.double().eval()
+
+    return make
+
+
+@pytest.fixture
+def make_inputs() -> Callable[[str], Inputs]:
+    """Inputs for a model of `make_model`: three images in float64, or three texts of which two are padded."""
+
+    def make(name: str) -> Inputs:
+        generator = torch.Generator().manual_seed(5)
+        if name in TIMM:
+            side = TIMM[name][2]
+            return torch.randn(3, 3, side, side, dtype=torch.float64, generator=generator)
+        mask = torch.tensor([[1] * 6, [1] * 4 + [0] * 2, [1] * 3 + [0] * 3])
+        return {"input_ids": torch.randint(3, 50, (3, 6), generator=generator) * mask, "attention_mask": mask}
 
     return make
 

@@ -12,8 +12,8 @@ from timm.models import save_for_hf
 from torch import nn
 
 from glora_core import backbones
-from glora_core.backbones import BackboneInfo, BackboneSpec, Transform, adapted_layers, describe, input_transform, load, skeleton
-from glora_core.errors import BackboneUnknown, BackboneUnsupported
+from glora_core.backbones import BackboneInfo, BackboneSpec, Transform, describe, input_transform, load, skeleton
+from glora_core.errors import BackboneUnknown, BackboneUnsupported, ConfigInvalid
 from glora_core.space import LayerShape
 
 
@@ -25,13 +25,6 @@ def write_weights(path: Path, model: nn.Module) -> dict[str, torch.Tensor]:
     else:
         save_file(state, path)
     return state
-
-
-LAYERS = tuple(
-    LayerShape(f"blocks.{block}.{name}", *size)
-    for block in range(2)
-    for name, size in {"attn.qkv": (32, 96), "attn.proj": (32, 32), "mlp.fc1": (32, 128), "mlp.fc2": (128, 32)}.items()
-)
 
 
 @pytest.fixture
@@ -64,7 +57,7 @@ def test_description_counts_the_parameters_of_the_bare_backbone(local_dir, make_
 def test_description_is_made_on_the_meta_device(monkeypatch):
     created = []
     create = timm.create_model
-    monkeypatch.setattr(backbones.timm, "create_model", lambda *a, **k: created.append(create(*a, **k)) or created[-1])
+    monkeypatch.setattr(backbones.vision.timm, "create_model", lambda *a, **k: created.append(create(*a, **k)) or created[-1])
     describe(BackboneSpec("vit_tiny_patch16_224"))
     assert {tensor.device.type for model in created for tensor in (*model.parameters(), *model.buffers())} == {"meta"}
 
@@ -177,25 +170,25 @@ def test_a_skeleton_needs_no_weights_and_takes_a_state_at_hand(local_dir, make_v
     assert torch.equal(model(images), make_vit(seed=3)(images))
 
 
-def test_all_linear_layers_but_the_classifier_adapt_in_forward_order(make_vit):
-    assert adapted_layers(make_vit()) == LAYERS
-
-
-@pytest.mark.parametrize("num_classes", [0, 3])
-def test_the_adapted_layers_do_not_depend_on_the_head(make_vit, num_classes):
-    assert adapted_layers(make_vit(num_classes=num_classes)) == LAYERS
-
-
-def test_a_backbone_whose_only_linear_layer_is_its_classifier_is_refused():
-    model = timm.create_model("resnet18", num_classes=3)
-    assert isinstance(model.get_classifier(), nn.Linear)
-    with pytest.raises(BackboneUnsupported, match="ResNet has no linear layer"):
-        adapted_layers(model)
-
-
 def test_describing_a_backbone_that_cannot_adapt_is_refused():
-    with pytest.raises(BackboneUnsupported):
-        describe(BackboneSpec("resnet18"))
+    with pytest.raises(BackboneUnsupported, match="has no linear layer or convolution to adapt"):
+        describe(BackboneSpec("resnetv2_50x1_bit.goog_in21k"))
+
+
+def test_description_has_the_layers_of_the_specs_patterns_only(local_dir):
+    layers = describe(BackboneSpec(f"local-dir:{local_dir}", layers=("blocks.1.mlp.*",))).layers
+    assert [layer.name for layer in layers] == ["blocks.1.mlp.fc1", "blocks.1.mlp.fc2"]
+
+
+def test_a_pattern_that_matches_no_layer_is_refused_when_described(local_dir):
+    with pytest.raises(ConfigInvalid, match=r"'blocks\.7\.\*' match no layer"):
+        describe(BackboneSpec(f"local-dir:{local_dir}", layers=("blocks.7.*",)))
+
+
+def test_description_of_a_convolutional_backbone_names_the_batch_norms_that_take_up_biases():
+    layers = describe(BackboneSpec("mobilenetv2_050")).layers
+    assert layers[0] == LayerShape("blocks.0.0.conv_dw", 9, 16, bias=False, absorber="blocks.0.0.bn1")
+    assert all(layer.absorber for layer in layers)
 
 
 @pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "levit_128", "efficientformer_l1"])

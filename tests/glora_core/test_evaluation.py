@@ -7,8 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from glora_core.backbones import adapted_layers
 from glora_core.configs import SubnetConfig, decode
 from glora_core.data.images import ImageSplit
+from glora_core.data.text import TextSplit
 from glora_core.evaluation import Score, SubnetScorer, give_biases, score
 from glora_core.sampling import FeasibleSampler, stream
 from glora_core.space import LayerShape, SearchSpace
@@ -30,7 +32,8 @@ class Stub(nn.Module):
 @pytest.fixture
 def biasless(make_vit: Callable[..., nn.Module], randomise: Callable[..., Supernet]) -> Supernet:
     """A trained supernet over a backbone whose qkv layers have no bias."""
-    space = SearchSpace((LayerShape("blocks.0.attn.qkv", 32, 96), LayerShape("blocks.1.attn.qkv", 32, 96)))
+    layers = [LayerShape(f"blocks.{block}.attn.qkv", 32, 96, bias=False) for block in (0, 1)]
+    space = SearchSpace.of(layers, new_biases=True)
     return randomise(Supernet(make_vit(qkv_bias=False), space)).eval()
 
 
@@ -91,7 +94,7 @@ def test_scoring_leaves_the_supernet_as_it_was(trained, make_vit, space, toy_spl
 
 
 def test_a_layer_that_gained_a_bias_loses_it_again(biasless, make_vit, toy_split):
-    without, gaining = decode("VNNNN-L4NNNN"), decode("VNVNV-L4NNSV")
+    without, gaining = decode("VNNNN-L4NNNN"), decode("VNVNV-L4NNNV")
     scorer = SubnetScorer(biasless, make_vit(qkv_bias=False))
     fresh = SubnetScorer(biasless, make_vit(qkv_bias=False)).score(without, toy_split, 10)
     gained = scorer.score(gaining, toy_split, 10)
@@ -99,7 +102,7 @@ def test_a_layer_that_gained_a_bias_loses_it_again(biasless, make_vit, toy_split
     assert scorer.score(without, toy_split, 10) == fresh
 
 
-@pytest.mark.parametrize("text", ["NNVNN-NNNNN", "NNNNS-VVL4SV", "NNNSN-NNNNV"])
+@pytest.mark.parametrize("text", ["NNVNN-NNNNN", "NNNNS-VVL4NV", "NNNNN-NNNNV"])
 def test_a_gained_bias_takes_part_in_the_score(biasless, make_vit, toy_split, text):
     scorer, plain = SubnetScorer(biasless, make_vit(qkv_bias=False)), make_vit(qkv_bias=False)
     state = biasless.merged_state(decode(text))
@@ -107,6 +110,41 @@ def test_a_gained_bias_takes_part_in_the_score(biasless, make_vit, toy_split, te
     missing, unexpected = plain.load_state_dict(state, strict=False)
     assert (missing, unexpected) == ([], [])
     assert scorer.score(decode(text), toy_split, 10).loss == pytest.approx(score(plain, toy_split, 10).loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["vit", "mobilenetv2", "efficientnet", "bert", "gpt2 LM"])
+def test_whatever_was_loaded_before_the_plain_network_holds_exactly_the_merged_state(make_model, randomise, name):
+    model = make_model(name)
+    supernet = randomise(Supernet(model, SearchSpace.of(adapted_layers(model), (1, 3)))).eval()
+    scorer = SubnetScorer(supernet)
+    for config in (*random_configs(supernet.space, 3), supernet.space.extreme(largest=False)):
+        state, expected = scorer.load(config).state_dict(), supernet.merged_state(config)
+        assert state.keys() == expected.keys()
+        assert [key for key in expected if not torch.equal(state[key], expected[key])] == []
+
+
+def test_a_scorer_makes_its_own_plain_network_where_none_is_given(trained, make_vit, space, toy_split):
+    (config,) = random_configs(space, 1)
+    assert SubnetScorer(trained).score(config, toy_split, 10) == SubnetScorer(trained, make_vit()).score(config, toy_split, 10)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2 LM"])
+def test_texts_are_scored_by_the_answers_that_are_asked_for(make_model, make_inputs, randomise, name):
+    model, inputs = make_model(name), make_inputs(name)
+    supernet = randomise(Supernet(model, SearchSpace.of(adapted_layers(model)))).eval()
+    labels = (
+        torch.tensor([0, 2, 1]) if name == "bert" else torch.tensor([[7, 8, 9, 7, 8, -100], [7, -100, 8, -100, -100, -100], [-100] * 6])
+    )
+    split = TextSplit(**inputs, labels=labels)
+    (config,) = random_configs(supernet.space, 1)
+    supernet.set_config(config)
+    with torch.no_grad():
+        logits = supernet(inputs).flatten(0, -2)
+    asked = labels.flatten() >= 0
+    actual = SubnetScorer(supernet).score(config, split, 2)
+    assert actual.examples == int(asked.sum())
+    assert actual.loss == pytest.approx(F.cross_entropy(logits[asked], labels.flatten()[asked]).item(), rel=1e-9)
+    assert actual.accuracy == pytest.approx(float((logits.argmax(-1) == labels.flatten())[asked].double().mean()))
 
 
 def test_biases_are_given_only_where_the_state_has_one_and_the_model_has_none():

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from glora_core.configs import encode
 from glora_core.errors import ConfigInvalid
-from glora_core.methods import METHODS, method_config, method_layer, methods_within
-from glora_core.space import LayerShape, SearchSpace
+from glora_core.methods import METHODS, method_config, method_layer, methods_within, seeds_within
+from glora_core.space import LayerShape, Override, SearchSpace
 
 SPACE = SearchSpace((LayerShape("a", 6, 4), LayerShape("b", 4, 8)), ranks=(2, 4))
 
@@ -42,3 +42,37 @@ def test_lora_takes_the_highest_rank_that_fits_up_to_the_spaces_own(budget, rank
 
 def test_a_method_that_no_rank_fits_is_left_out():
     assert "lora" not in methods_within(SPACE, 21)
+
+
+@pytest.mark.parametrize(
+    ("layer", "new_biases", "codes"),
+    [
+        (LayerShape("x", 6, 4, bias=False), False, ["NNNNN", "NNNNN", "VNNNN", "NL4NNN"]),
+        (LayerShape("x", 6, 4, bias=False, absorber="bn"), False, ["NNNNN", "NNNNV", "VNNNV", "NL4NNN"]),
+        (LayerShape("x", 6, 4, bias=False), True, ["NNNNN", "NNNNV", "VNNNV", "NL4NNN"]),
+    ],
+    ids=["no bias", "batch norm", "new biases"],
+)
+def test_a_tensor_that_a_layer_cannot_carry_is_none_in_every_method(layer, new_biases, codes):
+    space = SearchSpace.of([layer], new_biases=new_biases)
+    assert [encode(method_config(space, method)) for method in METHODS] == codes
+
+
+@given(st.integers(0, SPACE.maximum))
+def test_every_seed_within_a_budget_is_in_the_space_and_respects_it(budget):
+    assert all(SPACE.contains(config) and SPACE.parameters(config) <= budget for config in seeds_within(SPACE, budget))
+
+
+def test_seeds_have_lora_at_the_highest_of_the_spaces_own_ranks_that_fits():
+    assert method_config(SPACE, "lora", 2) in seeds_within(SPACE, 3 * 22)
+    assert methods_within(SPACE, 3 * 22)["lora"] not in seeds_within(SPACE, 3 * 22)
+
+
+def test_a_method_that_one_layer_does_not_allow_is_no_seed():
+    space = SearchSpace.of(SPACE.layers, overrides=[Override.of("b", kinds={"E": ["none"]})])
+    assert [encode(config) for config in seeds_within(space, space.maximum)] == ["NNNNN-NNNNN", "NL4NNN-NL4NNN"]
+
+
+def test_a_space_without_low_rank_choices_has_every_other_method():
+    space = SearchSpace.of(SPACE.layers, kinds={tensor: ["vector", "none"] for tensor in "ABC"})
+    assert set(methods_within(space, space.maximum)) == {"linear-probe", "bitfit", "ssf"}

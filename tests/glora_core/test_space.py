@@ -1,149 +1,96 @@
-"""The vocabulary of the search: canonical texts, hashes, refusals and parameter counts."""
+"""The search space: what each layer may have, how many subnets that makes, their sizes, and what is refused."""
 
 import itertools
 import json
+import math
 import pickle
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glora_core.configs import KINDS, NONE, SCALAR, TENSORS, VECTOR, Choice, LayerConfig, config_hash, decode, encode, lora, parse_layer
+from glora_core.configs import KINDS, TENSORS, decode, encode, parse_layer
 from glora_core.errors import BudgetInfeasible, ConfigInvalid
-from glora_core.space import LayerShape, SearchSpace
+from glora_core.space import LayerShape, Override, SearchSpace
 
 SHAPES = (LayerShape("first", 3, 5), LayerShape("second", 7, 2))
+BLOCKS = tuple(LayerShape(f"blocks.{block}.{name}", 4, 6) for block in (0, 1, 10) for name in ("attn.qkv", "mlp.fc1"))
+BIASLESS = LayerShape("plain", 3, 5, bias=False)
+NORMED = LayerShape("conv", 9, 4, bias=False, absorber="bn")
 
 
-def choices(tensor: str) -> st.SearchStrategy[Choice]:
-    plain = st.sampled_from([Choice(kind) for kind in KINDS[tensor] if kind != "lora"])
-    return plain | st.integers(1, 10**6).map(lora) if "lora" in KINDS[tensor] else plain
+def codes(space: SearchSpace, tensor: str) -> list[str]:
+    """The allowed choices of one tensor, layer after layer, each as one text."""
+    return [" ".join(choice.code for choice in choices[tensor]) for choices in space.choices]
 
 
-layer_configs = st.builds(LayerConfig, *(choices(tensor) for tensor in TENSORS))
-subnet_configs = st.lists(layer_configs, min_size=1, max_size=8).map(tuple)
-
-
-@given(subnet_configs)
-def test_canonical_text_reads_back_as_the_same_config(config):
-    assert decode(encode(config)) == config
-
-
-@given(subnet_configs, subnet_configs)
-def test_equal_texts_and_equal_hashes_mean_equal_configs(first, second):
-    assert (encode(first) == encode(second)) == (first == second)
-    assert (config_hash(first) == config_hash(second)) == (first == second)
-
-
-@given(st.text("LVSN0123456789-", max_size=20))
-def test_text_is_either_refused_or_canonical(text):
-    try:
-        config = decode(text)
-    except ConfigInvalid:
-        return
-    assert encode(config) == text
-
-
-def test_hash_of_a_known_config_never_changes():
-    config = (LayerConfig(A=lora(4), B=VECTOR, D=SCALAR), LayerConfig(), LayerConfig(VECTOR, lora(12), lora(2), VECTOR, VECTOR))
-    assert encode(config) == "L4VNSN-NNNNN-VL12L2VV"
-    assert config_hash(config) == "67890b612bb4ee9f113ae0c4003db514e00fddba9a56a2c663adf441812a4cbb"
-
-
-@pytest.mark.parametrize(
-    "code",
-    ["", "NNNN", "NNNNNN", "L0NNNN", "L04NNNN", "LNNNN", "L-1NNNN", "nnnnn", "NNNNX", "NNNNN ", " NNNNN", "N NNNN", "L4VNSN-", "NNSNN"],
-)
-def test_a_text_that_is_no_config_is_refused(code):
-    with pytest.raises(ConfigInvalid):
-        decode(code)
-
-
-@pytest.mark.parametrize(("code", "tensor"), [("NNSNN", "C"), ("NNNL1N", "D"), ("NNNNL1", "E")])
-def test_a_choice_that_its_tensor_cannot_take_is_refused_by_name(code, tensor):
-    with pytest.raises(ConfigInvalid, match=rf"^{tensor} cannot be .*accepted: "):
-        parse_layer(code)
-
-
-@pytest.mark.parametrize(("kind", "rank"), [("dense", 0), ("lora", 0), ("lora", -1), ("vector", 1), ("none", 3)])
-def test_a_choice_of_unknown_kind_or_with_a_rank_out_of_place_is_refused(kind, rank):
-    with pytest.raises(ConfigInvalid):
-        Choice(kind, rank)
-
-
-def test_a_negative_rank_is_refused_for_every_kind():
-    with pytest.raises(ConfigInvalid):
-        Choice("vector", -1)
-
-
-def test_a_rank_in_digits_of_another_script_is_refused():
-    with pytest.raises(ConfigInvalid):
-        parse_layer("L1\u0663VNNN")
-
-
-def test_an_absurdly_long_rank_is_refused_as_an_invalid_config():
-    with pytest.raises(ConfigInvalid):
-        parse_layer("L" + "9" * 5000 + "NNNN")
-
-
-IN, OUT = 3, 5
-TABLE = {
-    ("A", "lora"): 2 * (OUT + IN),
-    ("A", "vector"): OUT,
-    ("A", "scalar"): 1,
-    ("B", "lora"): 2 * (OUT + IN),
-    ("B", "vector"): OUT,
-    ("B", "scalar"): 1,
-    ("C", "lora"): 2 * (IN + 1),
-    ("C", "vector"): IN,
-    ("D", "vector"): OUT,
-    ("D", "scalar"): 1,
-    ("E", "vector"): OUT,
-    ("E", "scalar"): 1,
-}
-
-
-@pytest.mark.parametrize(("tensor", "kind"), TABLE)
-def test_each_choice_counts_the_parameters_of_the_table(tensor, kind):
-    config = LayerConfig(**{tensor: lora(2) if kind == "lora" else Choice(kind)})
-    assert config.parameters(IN, OUT) == TABLE[tensor, kind]
-
-
-@given(layer_configs, st.integers(1, 100), st.integers(1, 100))
-def test_a_layers_count_is_the_sum_over_its_tensors(config, fan_in, fan_out):
-    alone = sum(LayerConfig(**{tensor: config[tensor]}).parameters(fan_in, fan_out) for tensor in TENSORS)
-    assert config.parameters(fan_in, fan_out) == alone
+def enumerated(space: SearchSpace) -> list[int]:
+    """The parameters of every subnet of a small space."""
+    return [space.parameters(config) for config in itertools.product(*space.layer_configs)]
 
 
 def test_the_full_space_has_432_layer_configs_at_one_rank():
-    assert len(set(SearchSpace(SHAPES).layer_configs)) == 432
-    assert SearchSpace(SHAPES).size == 432**2
+    space = SearchSpace(SHAPES)
+    assert [len(set(configs)) for configs in space.layer_configs] == [432, 432]
+    assert space.size == 432**2
 
 
 def test_each_further_rank_adds_a_choice_to_A_B_and_C():
-    assert len(SearchSpace(SHAPES, ranks=(1, 4)).layer_configs) == 5 * 5 * 4 * 3 * 3
+    assert [len(configs) for configs in SearchSpace(SHAPES, ranks=(1, 4)).layer_configs] == [5 * 5 * 4 * 3 * 3] * 2
 
 
 def test_a_space_restricted_to_some_kinds_offers_only_those():
     space = SearchSpace.of(
         SHAPES, ranks=(8, 2), kinds={"A": ("none",), "B": ("none", "lora"), "C": ("none",), "D": ("none",), "E": ("none",)}
     )
-    assert [config.code for config in space.layer_configs] == ["NL8NNN", "NL2NNN", "NNNNN"]
+    assert [[config.code for config in configs] for configs in space.layer_configs] == [["NL8NNN", "NL2NNN", "NNNNN"]] * 2
 
 
-def test_extremes_and_range_equal_those_found_by_enumeration():
-    kinds = {"A": ("lora", "vector"), "B": ("scalar", "none"), "C": ("vector", "none"), "D": ("scalar",), "E": ("none",)}
-    space = SearchSpace.of(SHAPES, kinds=kinds)
-    counts = [space.parameters(config) for config in itertools.product(space.layer_configs, repeat=2)]
-    assert (space.minimum, space.maximum) == (min(counts), max(counts))
+def test_a_choice_can_be_allowed_by_its_code_whatever_the_ranks():
+    space = SearchSpace.of(SHAPES, ranks=(4,), kinds={"A": ("L16", "N"), "B": ("lora", "L8"), "E": ("S",)})
+    assert codes(space, "A") == ["L16 N"] * 2
+    assert codes(space, "B") == ["L8 L4"] * 2
+    assert codes(space, "E") == ["S"] * 2
+    assert space.ranks_used == (4, 8, 16)
+
+
+def test_a_choice_named_twice_counts_once():
+    assert codes(SearchSpace.of(SHAPES, ranks=(4,), kinds={"A": ("lora", "L4", "none", "N")}), "A") == ["L4 N"] * 2
+
+
+def test_choices_are_listed_largest_first_in_whatever_order_they_were_named():
+    assert codes(SearchSpace.of(SHAPES, kinds={"A": ("none", "L2", "scalar", "L8", "vector")}), "A") == ["L8 L2 V S N"] * 2
+
+
+@given(st.sets(st.integers(1, 9), min_size=1, max_size=3), st.sets(st.sampled_from(KINDS["B"]), min_size=1))
+def test_extremes_and_range_equal_those_found_by_enumeration(ranks, kinds_of_b):
+    kinds = {"A": ("lora", "vector"), "B": tuple(kinds_of_b), "C": ("vector", "none"), "D": ("scalar",), "E": ("none",)}
+    space = SearchSpace.of(SHAPES, sorted(ranks), kinds)
+    counts = enumerated(space)
+    assert (space.size, space.minimum, space.maximum) == (len(counts), min(counts), max(counts))
     assert space.parameters(space.extreme(largest=True)) == max(counts)
     assert space.parameters(space.extreme(largest=False)) == min(counts)
 
 
+def test_sizes_beyond_floats_are_exact():
+    space = SearchSpace(tuple(LayerShape(f"l{i}", 64, 64) for i in range(200)))
+    assert space.size == 432**200
+    assert math.log10(space.size) > 500
+    assert space.maximum == 200 * (2 * 4 * 128 + 4 * 65 + 2 * 64)
+
+
 def test_costs_are_listed_in_the_order_of_the_layer_configs():
-    space = SearchSpace(SHAPES)
-    expected = tuple(tuple(c.parameters(s.in_features, s.out_features) for c in space.layer_configs) for s in SHAPES)
+    space = SearchSpace(SHAPES, overrides=(Override.of("second", ranks=[1, 2]),))
+    expected = tuple(
+        tuple(c.parameters(s.in_features, s.out_features) for c in configs) for s, configs in zip(SHAPES, space.layer_configs, strict=True)
+    )
     assert space.costs == expected
+
+
+def test_layers_that_are_alike_share_their_list_of_costs():
+    space = SearchSpace((*SHAPES, LayerShape("third", 3, 5)))
+    assert space.costs[0] is space.costs[2]
+    assert space.costs[0] is not space.costs[1]
 
 
 def test_a_config_is_in_the_space_only_if_every_layer_is_allowed_and_none_is_missing():
@@ -159,6 +106,80 @@ def test_counting_a_config_of_another_length_is_refused():
         SearchSpace(SHAPES).parameters(decode("NNNNN"))
 
 
+def test_an_override_changes_the_layers_that_its_pattern_matches_and_no_others():
+    space = SearchSpace.of(BLOCKS, overrides=[Override.of("blocks.1.*", ranks=[2, 8], kinds={"E": ["none"]})])
+    assert codes(space, "B") == ["L4 V S N", "L4 V S N", "L8 L2 V S N", "L8 L2 V S N", "L4 V S N", "L4 V S N"]
+    assert codes(space, "E") == ["V S N", "V S N", "N", "N", "V S N", "V S N"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matched"),
+    [
+        ("*", [1, 1, 1, 1, 1, 1]),
+        ("*.qkv", [1, 0, 1, 0, 1, 0]),
+        ("blocks.[01].*", [1, 1, 1, 1, 0, 0]),
+        ("blocks.?.mlp.fc1", [0, 1, 0, 1, 0, 0]),
+        ("blocks.10.mlp.fc1", [0, 0, 0, 0, 0, 1]),
+    ],
+)
+def test_patterns_are_globs_over_whole_layer_names(pattern, matched):
+    space = SearchSpace.of(BLOCKS, overrides=[Override.of(pattern, kinds={"A": ["none"]})])
+    assert codes(space, "A") == ["N" if hit else "L4 V S N" for hit in matched]
+
+
+def test_of_several_overrides_the_last_that_names_a_thing_counts():
+    first, second = Override.of("*", ranks=[1], kinds={"A": ["none"], "B": ["lora"]}), Override.of("*.qkv", kinds={"A": ["lora"]})
+    space = SearchSpace.of(BLOCKS[:2], overrides=[first, second])
+    assert (codes(space, "A"), codes(space, "B")) == (["L1", "N"], ["L1", "L1"])
+    turned = SearchSpace.of(BLOCKS[:2], overrides=[second, first])
+    assert (codes(turned, "A"), codes(turned, "B")) == (["N", "N"], ["L1", "L1"])
+
+
+def test_a_frozen_layer_has_one_config_and_the_others_keep_theirs():
+    config = parse_layer("L16VNSN")
+    space = SearchSpace.of(SHAPES, overrides=[Override.freeze("second", config)])
+    assert space.layer_configs[1] == (config,)
+    assert space.size == 432
+    assert space.minimum == config.parameters(7, 2)
+
+
+@pytest.mark.parametrize("pattern", ["third", "blocks.0.*", "FIRST", "firs"])
+def test_a_pattern_that_matches_no_layer_is_refused_with_a_layer_that_there_is(pattern):
+    with pytest.raises(ConfigInvalid, match=r"override '.*' matches no layer; layers are named like 'first'") as refusal:
+        SearchSpace.of(SHAPES, overrides=[Override.of(pattern)])
+    assert pattern in str(refusal.value)
+
+
+@pytest.mark.parametrize("changes", [{"ranks": []}, {"ranks": [0]}, {"ranks": [2, 2]}, {"kinds": {"F": ["none"]}}, {"kinds": {"C": ["S"]}}])
+def test_an_override_that_makes_no_sense_is_refused_by_its_pattern(changes):
+    with pytest.raises(ConfigInvalid, match="override 'first': "):
+        SearchSpace.of(SHAPES, overrides=[Override.of("first", **changes)])
+
+
+@pytest.mark.parametrize(
+    ("layer", "new_biases", "tensors"),
+    [
+        (LayerShape("biased", 3, 5), False, "ABCDE"),
+        (BIASLESS, False, "AB"),
+        (NORMED, False, "ABCE"),
+        (BIASLESS, True, "ABCE"),
+        (NORMED, True, "ABCE"),
+    ],
+    ids=["bias", "no bias", "batch norm", "no bias, new ones", "batch norm, new ones"],
+)
+def test_a_layer_carries_only_what_its_architecture_has_a_place_for(layer, new_biases, tensors):
+    space = SearchSpace.of([layer], kinds={tensor: KINDS[tensor] for tensor in TENSORS}, new_biases=new_biases)
+    (allowed,) = space.choices
+    assert "".join(tensor for tensor in TENSORS if len(allowed[tensor]) > 1) == tensors
+    assert all([choice.code for choice in allowed[tensor]] == ["N"] for tensor in TENSORS if tensor not in tensors)
+    assert space.size == math.prod(len(KINDS[tensor]) for tensor in tensors)
+
+
+def test_no_override_gives_a_layer_what_it_cannot_carry():
+    space = SearchSpace.of([BIASLESS], overrides=[Override.of("*", kinds={tensor: ["vector"] for tensor in TENSORS})])
+    assert [config.code for config in space.layer_configs[0]] == ["VVNNN"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -170,6 +191,9 @@ def test_counting_a_config_of_another_length_is_refused():
         {"kinds": {"A": ()}},
         {"kinds": {"C": ("scalar",)}},
         {"kinds": {"D": ("lora",)}},
+        {"kinds": {"D": ("L4",)}},
+        {"kinds": {"A": ("L0",)}},
+        {"kinds": {"A": ("dense",)}},
     ],
     ids=str,
 )
@@ -200,11 +224,23 @@ def test_layers_are_named_in_the_spaces_order():
     assert list(SearchSpace(SHAPES).named(config)) == [("first", config[0]), ("second", config[1])]
 
 
-@pytest.mark.parametrize(("text", "ranks"), [("L3NNNN-NL8L3NN", (3, 8)), ("VNNNN-NNNNN", (1,))])
-def test_the_covering_space_of_a_config_contains_it_with_no_other_ranks(text, ranks):
+@pytest.mark.parametrize(("text", "ranks"), [("L3NNNN-NL8L3NN", (3, 8)), ("VNNNN-NNNNN", ())])
+def test_the_covering_space_of_a_config_holds_it_and_nothing_else(text, ranks):
     space = SearchSpace.of(SHAPES, ranks=(4,), kinds={"A": ("none",)}).covering(decode(text))
-    assert space.contains(decode(text))
-    assert space.ranks == ranks
+    assert list(itertools.product(*space.layer_configs)) == [decode(text)]
+    assert space.size == 1
+    assert space.ranks_used == ranks
+
+
+def test_names_with_the_characters_of_patterns_are_covered_literally():
+    layers = [LayerShape(name, 3, 5) for name in ("a[0]", "a0", "a*", "ab", "a?")]
+    config = decode("VNNNN-SNNNN-NVNNN-NSNNN-NNVNN")
+    assert list(itertools.product(*SearchSpace.of(layers).covering(config).layer_configs)) == [config]
+
+
+def test_a_covering_space_keeps_that_new_biases_are_allowed():
+    space = SearchSpace.of([BIASLESS], new_biases=True)
+    assert space.covering(decode("NNNNV")).contains(decode("NNNNV"))
 
 
 def test_a_space_from_a_request_does_not_depend_on_the_order_in_which_it_was_written():
@@ -213,5 +249,36 @@ def test_a_space_from_a_request_does_not_depend_on_the_order_in_which_it_was_wri
     assert first == second
 
 
-def test_the_default_layer_config_is_none_everywhere():
-    assert all(LayerConfig()[tensor] == NONE for tensor in TENSORS)
+@st.composite
+def spaces(draw: st.DrawFn) -> SearchSpace:
+    layers = draw(
+        st.lists(
+            st.builds(
+                LayerShape, st.sampled_from(["a", "b", "c.d", "c.e"]), st.integers(1, 9), st.integers(1, 9), st.booleans(), st.just("")
+            ),
+            min_size=1,
+            max_size=4,
+            unique_by=lambda layer: layer.name,
+        )
+    )
+    ranks = st.sets(st.integers(1, 9), min_size=1, max_size=3).map(sorted)
+    kinds = st.fixed_dictionaries(
+        {}, optional={t: st.lists(st.sampled_from([*KINDS[t], "N", "V"]), min_size=1, max_size=3) for t in TENSORS}
+    )
+    pattern = st.sampled_from(["*", *(layer.name for layer in layers)])
+    overrides = draw(st.lists(st.builds(Override.of, pattern, st.none() | ranks, kinds), max_size=3))
+    return SearchSpace.of(layers, draw(ranks), draw(kinds), overrides, draw(st.booleans()))
+
+
+@given(spaces())
+def test_a_space_reads_back_from_json_as_the_same_space(space):
+    again = SearchSpace.from_dict(json.loads(json.dumps(space.to_dict())))
+    assert again == space
+    assert again.layer_configs == space.layer_configs
+
+
+@given(spaces(), st.data())
+def test_each_config_drawn_from_the_layers_lists_is_contained_and_covered(space, data):
+    config = tuple(data.draw(st.sampled_from(configs)) for configs in space.layer_configs)
+    assert space.contains(config)
+    assert [encode(config)] == [encode(found) for found in itertools.product(*space.covering(config).layer_configs)]

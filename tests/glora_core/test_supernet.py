@@ -39,7 +39,7 @@ def images() -> torch.Tensor:
 def test_only_support_tensors_and_the_head_train(trained):
     names = [name for name, _ in trained.trainable()]
     assert all(".support." in name or name.startswith("backbone.head.") for name in names)
-    assert {"backbone.head.weight", "backbone.head.bias", "backbone.blocks.1.mlp.fc2.support.A_down"} <= set(names)
+    assert {"backbone.head.weight", "backbone.head.bias", "backbone.blocks.1.mlp.fc2.support.A_down_0"} <= set(names)
     assert [name for name, p in trained.named_parameters() if p.requires_grad] == names
 
 
@@ -140,7 +140,7 @@ def test_equal_seeds_give_equal_initial_values_and_others_do_not(make_vit, space
     first, again, other = (Supernet(make_vit(), space, seed=seed).trainable_state() for seed in (4, 4, 5))
     assert equal(first, again)
     assert not torch.equal(first["backbone.head.weight"], other["backbone.head.weight"])
-    name = "backbone.blocks.0.attn.qkv.support.A_up"
+    name = "backbone.blocks.0.attn.qkv.support.A_up_0"
     assert not torch.equal(first[name], other[name])
 
 
@@ -183,17 +183,17 @@ def test_merged_state_shares_no_memory_with_the_supernet(trained, space, images)
 
 
 def test_a_layer_without_a_bias_gains_one_only_where_C_D_or_E_asks_for_it(make_vit, randomise):
-    space = SearchSpace((LayerShape("blocks.0.attn.qkv", 32, 96), LayerShape("blocks.1.attn.qkv", 32, 96)))
-    supernet = randomise(Supernet(make_vit(qkv_bias=False), space))
+    layers = [LayerShape(f"blocks.{block}.attn.qkv", 32, 96, bias=False) for block in (0, 1)]
+    supernet = randomise(Supernet(make_vit(qkv_bias=False), SearchSpace.of(layers, new_biases=True)))
     merged = supernet.merged_state(decode("L4L4NNN-NNNNS"))
     assert "blocks.0.attn.qkv.bias" not in merged
     assert merged["blocks.1.attn.qkv.bias"].shape == (96,)
 
 
 def test_a_gained_bias_takes_part_in_the_plain_models_logits(make_vit, randomise, images):
-    space = SearchSpace((LayerShape("blocks.0.attn.qkv", 32, 96),))
+    space = SearchSpace.of([LayerShape("blocks.0.attn.qkv", 32, 96, bias=False)], new_biases=True)
     supernet, plain = randomise(Supernet(make_vit(qkv_bias=False), space)).eval(), make_vit(qkv_bias=False)
-    config = decode("NNVSV")
+    config = decode("NNVNV")
     give_biases(plain, supernet.merged_state(config))
     plain.load_state_dict(supernet.merged_state(config))
     supernet.set_config(config)

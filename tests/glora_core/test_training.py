@@ -16,7 +16,7 @@ from glora_core.configs import encode
 from glora_core.data.images import ImageSplit
 from glora_core.errors import ConfigInvalid, Diverged
 from glora_core.evaluation import score
-from glora_core.space import SearchSpace
+from glora_core.space import LayerShape, Override, SearchSpace
 from glora_core.supernet import Supernet
 from glora_core.training import Progress, Trainer, TrainingSettings
 
@@ -28,9 +28,9 @@ EPOCHS = 4
 def make_trainer(make_vit: Callable[..., nn.Module], space: SearchSpace, toy_split: ImageSplit) -> Callable[..., Trainer]:
     """A factory of trainers that all start from the same weights; 30 images in batches of 8 leave a ragged last batch."""
 
-    def make(policy: str = "random", **changes: object) -> Trainer:
+    def make(policy: str = "random", form: str = "normalised", **changes: object) -> Trainer:
         arguments = {"epochs": EPOCHS, "batch_size": 8, "policy": policy, "fixed": fixed_code(space) if policy == "fixed" else None}
-        return Trainer(Supernet(make_vit(), space), toy_split, TrainingSettings(**(arguments | changes)))
+        return Trainer(Supernet(make_vit(), space, form), toy_split, TrainingSettings(**(arguments | changes), entanglement=form))
 
     return make
 
@@ -51,10 +51,11 @@ def differing(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -
     return [name for name in first.keys() | second.keys() if not torch.equal(first[name], second[name])]
 
 
+@pytest.mark.parametrize("form", ["normalised", "paper"])
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("interrupted", [1, 3])
-def test_resumed_training_equals_uninterrupted_training_bit_for_bit(make_trainer, policy, interrupted, tmp_path):
-    whole, first, second = make_trainer(policy), make_trainer(policy), make_trainer(policy)
+def test_resumed_training_equals_uninterrupted_training_bit_for_bit(make_trainer, policy, form, interrupted, tmp_path):
+    whole, first, second = (make_trainer(policy, form, clip_norm=0.5) for _ in range(3))
     expected = fit(whole)
 
     def stop(progress: Progress) -> None:
@@ -104,6 +105,12 @@ def test_equal_settings_train_equal_weights_and_another_seed_others(make_trainer
 def test_loss_falls_on_a_learnable_data_set(make_trainer, policy):
     losses = [p.loss for p in fit(make_trainer(policy, epochs=15, learning_rate=1e-2))]
     assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_loss_falls_in_the_papers_form_too(make_trainer, policy):
+    losses = [p.loss for p in fit(make_trainer(policy, "paper", epochs=15, learning_rate=3e-3))]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_a_trained_supernet_tells_the_toy_classes_apart(make_trainer):
@@ -205,6 +212,54 @@ def test_settings_that_contradict_each_other_are_refused(arguments):
 def test_settings_read_back_from_their_plain_form():
     settings = TrainingSettings(policy="fixed", fixed="NNNNV", start="key", epochs=3)
     assert TrainingSettings(**settings.to_dict()) == settings
+
+
+def gradient_norm(trainer: Trainer) -> float:
+    """Of the last step, over all that it used."""
+    return float(torch.stack([p.grad.norm() for _, p in trainer.supernet.trainable() if p.grad is not None]).norm())
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_steps_gradient_is_clipped_to_the_norm_that_is_set(make_trainer, policy):
+    free, clipped = make_trainer(policy, epochs=1), make_trainer(policy, epochs=1, clip_norm=1e-3)
+    fit(free)
+    fit(clipped)
+    assert gradient_norm(free) > 2e-3
+    assert gradient_norm(clipped) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_norm_that_no_gradient_reaches_clips_nothing(make_trainer):
+    free, clipped = make_trainer(), make_trainer(clip_norm=1e9)
+    fit(free)
+    fit(clipped)
+    assert differing(free.supernet.trainable_state(), clipped.supernet.trainable_state()) == []
+
+
+UNEVEN = SearchSpace.of(
+    [LayerShape("blocks.0.attn.qkv", 32, 96), LayerShape("blocks.0.attn.proj", 32, 32), LayerShape("blocks.0.mlp.fc1", 32, 128)],
+    kinds={"A": ["none"], "B": ["none"], "C": ["none"], "D": ["none"]},
+    overrides=[
+        Override.of("*.proj", kinds={"E": ["vector"]}),
+        Override.of("*.fc1", ranks=[1, 2], kinds={"B": ["lora", "none"], "D": ["scalar", "none"]}),
+    ],
+)
+
+
+def test_a_random_policy_draws_each_layer_uniformly_from_its_own_configs(make_vit, toy_split):
+    trainer = Trainer(Supernet(make_vit(), UNEVEN), toy_split, TrainingSettings())
+    assert [len(configs) for configs in UNEVEN.layer_configs] == [3, 1, 18]
+    drawn = [trainer._random(step) for step in range(1800)]
+    for layer, configs in enumerate(UNEVEN.layer_configs):
+        counts = [sum(config[layer] == wanted for config in drawn) for wanted in configs]
+        mean = 1800 / len(configs)
+        assert sum(counts) == 1800
+        assert all(abs(count - mean) < 5 * mean**0.5 for count in counts)
+
+
+def test_a_random_policy_trains_a_space_whose_layers_differ(make_vit, toy_split):
+    trainer = Trainer(Supernet(make_vit(), UNEVEN), toy_split, TrainingSettings(epochs=3, batch_size=8, policy="random"))
+    losses = [progress.loss for progress in fit(trainer)]
+    assert losses[-1] < losses[0]
 
 
 def train_in_process(rank: int, world: int, folder: Path, policy: str) -> None:

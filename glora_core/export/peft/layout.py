@@ -24,19 +24,20 @@ PEFT_VERSION = "0.21.2"
 
 
 def glora_takes(module: nn.Module) -> bool:
-    """Whether peft's GLoRA can adapt a module: `nn.Linear` itself, no subclass."""
-    return type(module) is nn.Linear
+    """Whether peft's GLoRA can adapt a module, or what an adapted layer was: `nn.Linear` itself, no subclass."""
+    return type(module.geometry if isinstance(module, GLoRALayer) else module) is nn.Linear
 
 
 def lora_takes(module: nn.Module) -> bool:
-    """Whether peft's LoRA computes the same for a module merged and unmerged.
+    """Whether peft's LoRA computes the same for a module, or what an adapted layer was, merged and unmerged.
 
     For convolutions that are dilated, grouped or padded by other than zeros it does not: its inner convolution knows only the
     kernel's size, the stride and the amount of padding.
     """
-    if isinstance(module, nn.Conv2d):
-        return type(module) is nn.Conv2d and module.groups == 1 and set(module.dilation) == {1} and module.padding_mode == "zeros"
-    return kind_of(module) in (GLoRALinear, GLoRAConv1D)
+    kind, plain = (type(module), module.geometry) if isinstance(module, GLoRALayer) else (kind_of(module), module)
+    if isinstance(plain, nn.Conv2d):
+        return type(plain) is nn.Conv2d and plain.groups == 1 and set(plain.dilation) == {1} and plain.padding_mode == "zeros"
+    return kind in (GLoRALinear, GLoRAConv1D)
 
 
 def plain_modules(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -90,16 +90,13 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
 def check_options(fields: Fields) -> None:
     """Return if a subnet can express every option of an adapter. Raises ConfigInvalid with the name of one that it cannot."""
     kind = fields.get("peft_type")
-    if kind not in _KNOWN:
+    if kind not in tuple(_KNOWN):
         raise ConfigInvalid(f"peft_type {kind!r} cannot be read; accepted: LORA, GLORA")
     for name, value in fields.items():
         if value and name not in _KNOWN[kind]:
             raise ConfigInvalid(f"{name} = {value!r} of this {kind} adapter has no counterpart in a subnet; accepted: off")
-    if fields.get("bias", "none") != "none":
-        raise ConfigInvalid(f"bias = {fields['bias']!r} trains biases outside the adapter; accepted: 'none'")
-    if (rank := fields.get("r", _RANK)) is not None and not (isinstance(rank, int) and rank > 0):
-        raise ConfigInvalid(f"r = {rank!r} is no rank; accepted: an integer of at least 1")
-    if fields.get("init_lora_weights") not in _INITS:
+    _check_common(fields)
+    if kind == "LORA" and fields.get("init_lora_weights") not in _INITS:
         raise ConfigInvalid(
             f"init_lora_weights = {fields['init_lora_weights']!r} changes the backbone's own weights; accepted: the adapter converted to"
             " plain LoRA, by peft's save_pretrained(…, path_initial_model_for_weight_conversion=…)"
@@ -107,6 +104,16 @@ def check_options(fields: Fields) -> None:
     for name, accepted in _SETTINGS.items() if kind == "GLORA" else ():
         if fields.get(name, _DEFAULTS[name]) not in accepted:
             raise ConfigInvalid(f"{name} = {fields[name]!r} is unknown; accepted: {', '.join(accepted)}")
+
+
+def _check_common(fields: Fields) -> None:
+    rank, saved = fields.get("r", _RANK), fields.get("modules_to_save")
+    if fields.get("bias", "none") != "none":
+        raise ConfigInvalid(f"bias = {fields['bias']!r} trains biases outside the adapter; accepted: 'none'")
+    if not isinstance(rank, int) or rank < 1:
+        raise ConfigInvalid(f"r = {rank!r} is no rank; accepted: an integer of at least 1")
+    if saved is not None and not (isinstance(saved, list) and all(isinstance(name, str) for name in saved)):
+        raise ConfigInvalid(f"modules_to_save = {saved!r} cannot be read; accepted: a list of names")
 
 
 def layer_numbers(fields: Fields, name: str, module: nn.Module, parts: Parts) -> Numbers:

@@ -4,6 +4,7 @@ What peft can say and a subnet cannot is refused by the name of its option, befo
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -12,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from glora_core.backbones import adapted_layers
-from glora_core.configs import TENSORS, LayerConfig
-from glora_core.configs import SubnetConfig as SubnetConfig
+from glora_core.configs import TENSORS, LayerConfig, SubnetConfig
 from glora_core.errors import ConfigInvalid
 from glora_core.export.peft.layout import glora_takes, head_names, lora_takes, saved_by, targeted
 from glora_core.export.peft.numbers import Numbers, config_of, fill
@@ -56,7 +56,7 @@ def read_peft(folder: Path, backbone: nn.Module, layers: Sequence[LayerShape] | 
         folder: with `adapter_config.json` and `adapter_model.safetensors`.
         backbone: the model that the adapter belongs to, with its pretrained weights; taken over and changed in place, but only
             after everything has been checked.
-        layers: the adapted layers of the space; those that the adapter has, if not given.
+        layers: the adapted layers of the space; if not given, those that the adapter has, or all if it has none.
 
     Raises:
         ConfigInvalid: the folder is no such adapter, does not fit the backbone or the layers, or uses an option of peft that no
@@ -72,13 +72,12 @@ def read_peft(folder: Path, backbone: nn.Module, layers: Sequence[LayerShape] | 
     heads = head_names(backbone)
     own = {name: found for name, found in numbers.items() if not _within(name, heads) and kind_of(modules[name])}
     space, config = _subnet(backbone, modules, own, layers)
-    for name in (name for name in numbers if _within(name, heads)):
-        _merge(modules[name], numbers[name])
+    saved |= {name: _merged(modules[name], found) for name, found in numbers.items() if _within(name, heads)}
     for name, state in saved.items():
         modules[name].load_state_dict(state)
-    head = {name: {key: value.clone() for key, value in modules[name].state_dict().items()} for name in heads}
+    head = {name: deepcopy(modules[name].state_dict()) for name in heads}
     supernet = _supernet(backbone, space, config, own, head)
-    return Imported(space, config, supernet, tuple(name for name in saved if not _within(name, heads)))
+    return Imported(space, config, supernet, tuple(name for name, state in saved.items() if state and not _within(name, heads)))
 
 
 def _numbers(fields: Fields, name: str, modules: Modules, parts: Parts) -> Numbers:
@@ -99,7 +98,7 @@ def _numbers(fields: Fields, name: str, modules: Modules, parts: Parts) -> Numbe
 
 def _check_complete(fields: Fields, found: Mapping[str, Numbers], modules: Modules) -> None:
     """Raise ConfigInvalid if the adapter lacks a module that its targets name, or has none."""
-    lacking = [] if fields["target_modules"] == "all-linear" else [n for n in modules if n and targeted(fields, n) and n not in found]
+    lacking = [name for name in modules if name and targeted(fields, name) and name not in found]
     if lacking or not found:
         raise ConfigInvalid(f"the adapter has no tensors for {len(lacking)} of its target_modules in this backbone: {lacking[:3]}")
 
@@ -115,6 +114,8 @@ def _saved(fields: Fields, modules: Modules, others: Mapping[str, Tensor]) -> di
             if stored is None or stored.shape != value.shape:
                 shape = None if stored is None else tuple(stored.shape)
                 raise ConfigInvalid(f"{name}.{key} of the adapter is of shape {shape}; this backbone takes {tuple(value.shape)}")
+            if not bool(stored.isfinite().all()):
+                raise ConfigInvalid(f"{name}.{key} of the adapter holds numbers that are not finite")
     left = others.keys() - {f"{name}.{key}" for name, state in states.items() for key in state}
     if left:
         raise ConfigInvalid(f"{len(left)} tensors of the adapter belong to no layer or module that it names, such as {min(left)!r}")
@@ -142,16 +143,13 @@ def _subnet(
     return SearchSpace(shapes).covering(config), config
 
 
-@torch.no_grad()
-def _merge(module: nn.Module, numbers: Numbers) -> None:
-    """Merge an adapter into a module itself."""
+def _merged(module: nn.Module, numbers: Numbers) -> dict[str, Tensor]:
+    """The state of a module with an adapter merged into it."""
     config = config_of(numbers)
-    bare = {name: parameter.clone() for name, parameter in module.named_parameters()}
-    layer = adapt(module, {tensor: (config[tensor],) for tensor in TENSORS}, "paper", torch.Generator())
+    layer = adapt(deepcopy(module), {tensor: (config[tensor],) for tensor in TENSORS}, "paper", torch.Generator())
     fill(layer.support, numbers)
     weight, bias = layer.merged(config)
-    for name, value in (("weight", weight), ("bias", bias)):
-        module.register_parameter(name, None if value is None else nn.Parameter(value, bare[name].requires_grad))
+    return {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
 
 
 def _supernet(

@@ -1,13 +1,14 @@
-"""The ranking of evaluated subnets: best first, with no tie left."""
+"""The ranking and the aging of evaluated subnets: no tie left, and no trace of the order in which they were given."""
 
 import itertools
 
 from glora_core.configs import config_hash, decode
 from glora_core.search import Evaluated, rank
+from glora_core.search.generation import by_age
 
 
-def evaluated(code: str, accuracy: float = 0.5, loss: float = 1.0, parameters: int = 10) -> Evaluated:
-    return Evaluated(decode(code), accuracy, loss, parameters)
+def evaluated(code: str, accuracy: float = 0.5, loss: float = 1.0, parameters: int = 10, generation: int = 0) -> Evaluated:
+    return Evaluated(decode(code), accuracy, loss, parameters, generation)
 
 
 def test_ranking_is_by_accuracy_then_loss_then_parameters_then_hash():
@@ -22,3 +23,14 @@ def test_a_subnet_evaluated_twice_is_ranked_once():
 
 def test_an_empty_history_ranks_to_nothing():
     assert rank([]) == []
+
+
+def test_age_is_by_generation_then_hash_whatever_the_order_given():
+    young = sorted((evaluated("VNNNN", generation=2), evaluated("SNNNN", generation=2)), key=lambda e: config_hash(e.config))
+    expected = (evaluated("NNNNN", generation=0), evaluated("NVNNN", generation=1), *young)
+    assert all(by_age(order) == expected for order in itertools.permutations(expected))
+
+
+def test_a_subnet_proposed_again_is_as_old_as_when_it_was_proposed_first():
+    first, again = evaluated("NNNNN", generation=1), evaluated("NNNNN", generation=3)
+    assert by_age([again, first]) == by_age([first, again]) == (first,)
