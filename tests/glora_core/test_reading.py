@@ -69,17 +69,17 @@ def test_configs_of_another_number_of_layers_cannot_be_compared(before, after):
 @given(configs)
 def test_a_table_has_a_row_per_layer_whose_counts_add_up_to_the_configs_parameters(config):
     head, rule, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table(SPACE, config).splitlines()]
-    assert head == ["layer", "A", "B", "C", "D", "E", "parameters"]
+    assert head == ["layer", "A", "B", "C", "D", "E", "parameters", ""]
     assert len(rule) == len(head)
     assert [row[0] for row in rows] == ["`a`", "`b`", "`c`"]
-    assert sum(int(row[-1].replace(",", "")) for row in rows) == SPACE.parameters(config)
+    assert sum(int(row[-2].replace(",", "")) for row in rows) == SPACE.parameters(config)
 
 
 def test_a_tables_cells_are_the_choices_in_words_and_a_dot_for_none():
     assert table(SPACE, decode("L2VNSV-NNNNN-NNL8NS")).splitlines()[2:] == [
-        "| `a` | lora 2 | vector | · | scalar | vector | 281 |",
-        "| `b` | · | · | · | · | · | 0 |",
-        "| `c` | · | · | lora 8 | · | scalar | 81 |",
+        "| `a` | lora 2 | vector | · | scalar | vector | 281 | ████████ |",
+        "| `b` | · | · | · | · | · | 0 |  |",
+        "| `c` | · | · | lora 8 | · | scalar | 81 | ███ |",
     ]
 
 
