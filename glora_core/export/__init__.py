@@ -6,7 +6,7 @@ from glora_core.export.checkpoint import CONFIG, MANIFEST, WEIGHTS, Export, expo
 from glora_core.export.manifest import versions, write_manifest
 from glora_core.export.onnx_format import ONNX, Parity, write_onnx
 from glora_core.export.states import load_state, save_state
-from glora_core.export.verify import BOUND, merge_error
+from glora_core.export.verify import BOUND, Verification, merge_error, verify
 
 __all__ = [
     "ADAPTER",
@@ -19,6 +19,7 @@ __all__ = [
     "Adapter",
     "Export",
     "Parity",
+    "Verification",
     "apply_adapter",
     "export_checkpoint",
     "load_state",
@@ -27,6 +28,7 @@ __all__ = [
     "model_card",
     "read_adapter",
     "save_state",
+    "verify",
     "versions",
     "write_adapter",
     "write_card",
