@@ -25,7 +25,7 @@ STEPS = 4  # per epoch: 30 images in batches of 8
 HEAD = {"backbone.head.weight", "backbone.head.bias"}
 
 every_form = pytest.mark.parametrize("form", FORMS)
-shared_fixtures = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+shared_fixtures = settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def used(supernet: Supernet, config: SubnetConfig) -> set[str]:

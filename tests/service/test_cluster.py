@@ -96,4 +96,5 @@ def test_job_on_the_cluster_gives_a_checkpoint_from_the_object_store(cluster: Cl
     assert over["state"] == "succeeded", over["failure"]
     assert kinds.count("generation") == 5
     folder = cluster.download(job["id"], tmp_path / "checkpoint")
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "manifest.json", "model.safetensors"]
+    wanted = ["README.md", "adapter.safetensors", "config.json", "manifest.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == wanted
