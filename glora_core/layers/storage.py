@@ -122,19 +122,28 @@ class LayerStorage(nn.Module):
         return value[:, None] if choice.kind == "vector" and tensor in "AB" else value
 
     @torch.no_grad()
+    def write(self, tensor: str, choice: Choice, values: Tensor, up: Tensor | None = None) -> None:
+        """Set the numbers that a choice other than `none` reads, before scaling; this storage must allow it.
+
+        values: (rows, rank) of `lora`, with up: (rank, columns); (rows,) of `vector`; () of `scalar`.
+        """
+        if up is not None:
+            _spread(self._blocks(tensor, "down", choice.rank), values[:, self._apart :], 1)
+            _spread(self._blocks(tensor, "up", choice.rank), up, 0)
+        self._write_outside(tensor, choice.kind, values)
+
+    @abstractmethod
+    def _write_outside(self, tensor: str, kind: str, values: Tensor) -> None:
+        """Set the numbers outside the blocks of factors that a kind of choice reads."""
+
     def copy_slice(self, source: "LayerStorage", config: LayerConfig) -> None:
         """Take over from a storage of the same form the numbers that a config uses; both storages must allow that config."""
         for tensor in TENSORS:
-            kind, rank = config[tensor].kind, config[tensor].rank
-            if kind == "lora":
-                _spread(self._blocks(tensor, "down", rank), source.down(tensor, rank)[:, self._apart :], 1)
-                _spread(self._blocks(tensor, "up", rank), source.up(tensor, rank), 0)
-            if kind != "none":
-                self._copy_vector(source, tensor, kind)
-
-    @abstractmethod
-    def _copy_vector(self, source: "LayerStorage", tensor: str, kind: str) -> None:
-        """Take over the numbers outside the blocks of factors that a kind of choice uses."""
+            choice = config[tensor]
+            if choice.kind == "lora":
+                self.write(tensor, choice, source.down(tensor, choice.rank), source.up(tensor, choice.rank))
+            elif choice.kind != "none":
+                self.write(tensor, choice, source.column(tensor) if choice.kind == "vector" else source.element(tensor))
 
 
 class PaperStorage(LayerStorage):
@@ -167,10 +176,11 @@ class PaperStorage(LayerStorage):
         """Always 1: the numbers act as they are stored."""
         return 1.0
 
-    def _copy_vector(self, source: LayerStorage, tensor: str, kind: str) -> None:
-        self.get_parameter(f"{tensor}_first").copy_(source.get_parameter(f"{tensor}_first"))
+    def _write_outside(self, tensor: str, kind: str, values: Tensor) -> None:
+        column = values[:, 0] if kind == "lora" else values.reshape(-1)
+        self.get_parameter(f"{tensor}_first").copy_(column[:1])
         if kind != "scalar":
-            self.get_parameter(f"{tensor}_rest").copy_(source.get_parameter(f"{tensor}_rest"))
+            self.get_parameter(f"{tensor}_rest").copy_(column[1:])
 
 
 class NormalisedStorage(LayerStorage):
@@ -202,9 +212,9 @@ class NormalisedStorage(LayerStorage):
             return 0.25 / math.sqrt(self.in_features)
         return 1.0
 
-    def _copy_vector(self, source: LayerStorage, tensor: str, kind: str) -> None:
+    def _write_outside(self, tensor: str, kind: str, values: Tensor) -> None:
         if kind != "lora":
-            self.get_parameter(f"{tensor}_{kind}").copy_(source.get_parameter(f"{tensor}_{kind}"))
+            self.get_parameter(f"{tensor}_{kind}").copy_(values)
 
 
 STORAGES: Mapping[str, type[LayerStorage]] = {"paper": PaperStorage, "normalised": NormalisedStorage}

@@ -63,17 +63,7 @@ def config_of(numbers: Numbers) -> LayerConfig:
 
 
 def fill(storage: LayerStorage, numbers: Numbers) -> None:
-    """Write numbers into a storage of the `paper` form that allows their config and nothing else."""
-    state: dict[str, Tensor] = {}
+    """Write numbers into a storage of the `paper` form, whose numbers act as they are stored."""
     for tensor, part in numbers.items():
-        if part.choice.kind == "none":
-            continue
-        column = part.down[:, 0] if part.up is not None else part.down.reshape(-1)
-        state[f"{tensor}_first"] = column[:1]
-        if part.choice.kind != "scalar":
-            state[f"{tensor}_rest"] = column[1:]
-        if part.up is not None:
-            state[f"{tensor}_up_0"] = part.up
-            if part.choice.rank > 1:
-                state[f"{tensor}_down_0"] = part.down[:, 1:]
-    storage.load_state_dict(state)
+        if part.choice.kind != "none":
+            storage.write(tensor, part.choice, part.down, part.up)
