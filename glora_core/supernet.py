@@ -14,6 +14,7 @@ from glora_core.backbones import Inputs, classifier, run
 from glora_core.configs import SubnetConfig, config_hash
 from glora_core.errors import ConfigInvalid
 from glora_core.layers import GLoRALayer, adapt
+from glora_core.layers.adapted import rounded
 from glora_core.layers.kinds import kind_of, matrix_size
 from glora_core.space import LayerShape, SearchSpace
 
@@ -114,17 +115,17 @@ class Supernet(nn.Module):
         That is its weight, and its bias if it has or gains one. Where a batch norm takes up the gained bias b, its running mean
         minus b stands here instead: it subtracts that mean from what the layer, without the bias, puts out.
         """
-        shape = self.space.layers[index]
-        weight, bias = self._layers[index].merged(config[index], dtype)
-        merged = {f"{shape.name}.weight": weight}
-        if shape.absorber:
-            mean = self.backbone.get_submodule(shape.absorber).get_buffer("running_mean")
-            _, gained = self._layers[index].merged(config[index], torch.float64)
-            shifted = mean.double() if gained is None else mean.double() - gained
-            merged[f"{shape.absorber}.running_mean"] = shifted.to(dtype or mean.dtype, copy=True)
-        elif bias is not None:
-            merged[f"{shape.name}.bias"] = bias
-        return merged
+        shape, layer = self.space.layers[index], self._layers[index]
+        if not shape.absorber:
+            weight, bias = layer.merged(config[index], dtype)
+            return {f"{shape.name}.weight": weight} | ({} if bias is None else {f"{shape.name}.bias": bias})
+        mean = self.backbone.get_submodule(shape.absorber).get_buffer("running_mean")
+        weight, gained = layer.merged(config[index], torch.float64)
+        shifted = mean.double() if gained is None else mean.double() - gained
+        return {
+            f"{shape.name}.weight": rounded(weight, dtype or layer.weight.dtype),
+            f"{shape.absorber}.running_mean": rounded(shifted, dtype or mean.dtype),
+        }
 
     def merged_state(self, config: SubnetConfig, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """A plain state dict of the backbone's architecture with a config merged in and the trained head.

@@ -151,7 +151,7 @@ def _bounds(supernet: Supernet, plain: nn.Module, config: SubnetConfig, exact: M
             yield f"{shape.name}.bias", bias
         else:
             name = f"{shape.absorber}.running_mean"
-            yield name, _mean_bound(exact[name], plain.get_buffer(name).dtype) + bias
+            yield name, rounding_bound(exact[name], plain.get_buffer(name).dtype) + bias
 
 
 def _check_structure(supernet: Supernet, plain: nn.Module, inputs: Inputs, exact: Mapping[str, Tensor]) -> float:
@@ -178,16 +178,10 @@ def _watch(supernet: Supernet, plain: nn.Module, shape: LayerShape, layer: GLoRA
         if shape.absorber:  # what the batch norm subtracts less than before is the bias that the layer did not gain
             own, shifted = (net.get_submodule(shape.absorber).get_buffer("running_mean") for net in (supernet.backbone, plain))
             merged = merged + layer.per_channel(own.double() - shifted.double())
-            bound = bound + layer.per_channel(_mean_bound(shifted.double(), shifted.dtype))
+            bound = bound + layer.per_channel(rounding_bound(shifted.double(), shifted.dtype))
         findings.append(_worst(shape.name, (merged - output.double()).abs(), bound))
 
     return layer.register_forward_hook(compare)
-
-
-def _mean_bound(mean: Tensor, dtype: torch.dtype) -> Tensor:
-    """`rounding_bound`, and in a 16-bit type the unit of float32 on top, by way of which PyTorch rounds a running mean to it."""
-    way = torch.finfo(torch.float32).eps / 2 if dtype.itemsize == 2 else 0.0
-    return rounding_bound(mean, dtype) + way * mean.abs()
 
 
 def _worst(name: str, error: Tensor, bound: Tensor) -> Finding:

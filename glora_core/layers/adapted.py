@@ -131,18 +131,18 @@ class GLoRALayer(nn.Module):
         matrix, bias = self.matrix(self.weight).double(), None if self.bias is None else self.bias.double()
         merged_bias = dense_bias(matrix, bias, C, D, E)
         dtype = dtype or self.weight.dtype
-        weight = _rounded(self.layout(dense_weight(matrix, A, B)), dtype)
-        return weight, None if merged_bias is None else _rounded(merged_bias, dtype)
+        weight = rounded(self.layout(dense_weight(matrix, A, B)), dtype)
+        return weight, None if merged_bias is None else rounded(merged_bias, dtype)
 
 
-def _rounded(value: Tensor, dtype: torch.dtype) -> Tensor:
+def rounded(value: Tensor, dtype: torch.dtype) -> Tensor:
     """A copy of float64 values in another dtype, rounded once. Raises ExportMismatch where that loses a value altogether."""
     narrow = dtype in (torch.bfloat16, torch.float16)
-    rounded = (_to_odd(value) if narrow else value).to(dtype, copy=True).contiguous()
-    if not bool(rounded.isfinite().all()):
+    found = (_to_odd(value) if narrow else value).to(dtype, copy=True).contiguous()
+    if not bool(found.isfinite().all()):
         largest, limit = float(value.abs().max()), torch.finfo(dtype).max
         raise ExportMismatch(f"a merged value of magnitude {largest:.3g} is beyond {dtype}, whose largest number is {limit:.3g}")
-    return rounded
+    return found
 
 
 def _to_odd(value: Tensor) -> Tensor:
