@@ -39,23 +39,6 @@ console = Console(width=140)
 
 
 @dataclass(frozen=True)
-class Examples:
-    """A split whose inputs are at hand."""
-
-    inputs: Inputs
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, indices: Tensor) -> tuple[Inputs, Tensor]:
-        """The inputs and labels of the given rows."""
-        if isinstance(self.inputs, Tensor):
-            return self.inputs[indices], self.labels[indices]
-        return {name: value[indices] for name, value in self.inputs.items()}, self.labels[indices]
-
-
-@dataclass(frozen=True)
 class Loss:
     """Largest error of a merged number and of a layer's output over its bound, and of the logits over the largest logit."""
 
@@ -68,23 +51,23 @@ class Loss:
         return Loss(max(self.number, other.number), max(self.output, other.output), max(self.logits, other.logits))
 
 
-def image_model(name: str, size: int, **arguments: Any) -> Callable[[], tuple[nn.Module, Examples]]:
+def image_model(name: str, size: int, **arguments: Any) -> Callable[[], tuple[nn.Module, Inputs]]:
     """A timm model and images of noise."""
     images = torch.randn(EXAMPLES, 3, size, size, generator=torch.Generator().manual_seed(2))
-    return lambda: (timm.create_model(name, num_classes=10, **arguments), Examples(images, torch.zeros(EXAMPLES)))
+    return lambda: (timm.create_model(name, num_classes=10, **arguments), images)
 
 
-def text_model(kind: str, **arguments: Any) -> Callable[[], tuple[nn.Module, Examples]]:
+def text_model(kind: str, **arguments: Any) -> Callable[[], tuple[nn.Module, Inputs]]:
     """A transformers model and random tokens."""
     tokens = torch.randint(3, 1000, (EXAMPLES, 32), generator=torch.Generator().manual_seed(2))
 
-    def make() -> tuple[nn.Module, Examples]:
+    def make() -> tuple[nn.Module, Inputs]:
         import transformers
 
         config = transformers.AutoConfig.for_model(kind, vocab_size=1000, pad_token_id=0, **arguments)
         factory = transformers.AutoModelForSequenceClassification if kind == "bert" else transformers.AutoModelForCausalLM
         inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-        return factory.from_config(config), Examples(inputs, torch.zeros(EXAMPLES))
+        return factory.from_config(config), inputs
 
     return make
 
@@ -140,13 +123,13 @@ def _number_ratios(supernet: Supernet, plain: nn.Module, config: SubnetConfig) -
 
 
 @torch.no_grad()
-def measure(supernet: Supernet, config: SubnetConfig, dtype: torch.dtype, examples: Examples) -> tuple[Loss, Loss]:
+def measure(supernet: Supernet, config: SubnetConfig, dtype: torch.dtype, examples: Inputs) -> tuple[Loss, Loss]:
     """What is lost by merging in float64, which is verified too, and by merging in the precision of the result."""
     plain = supernet.bare()
     if not hasattr(plain, "base_model_prefix"):  # timm's masks go with the weights; transformers keeps rotary frequencies in float32
         plain.to(dtype)
     plain.load_state_dict(supernet.merged_state(config, dtype), assign=True)
-    found = verify(supernet, plain, config, examples, EXAMPLES)
+    found = verify(supernet, plain, config, examples)
     ours = Loss(number_ratio(supernet, plain, config), found.worst_ratio, found.merge_error)
     for (shape, layer), choice in zip(supernet.layers(), config, strict=True):
         weight, bias = in_the_precision_itself(layer, choice, dtype)
@@ -154,7 +137,7 @@ def measure(supernet: Supernet, config: SubnetConfig, dtype: torch.dtype, exampl
         module.get_parameter("weight").copy_(weight)
         if bias is not None and not shape.absorber:
             module.get_parameter("bias").copy_(bias)
-    _, worst = compare_layers(supernet, plain, examples.inputs)
+    _, worst = compare_layers(supernet, plain, examples)
     return ours, Loss(number_ratio(supernet, plain, config), worst.ratio, merge_error(supernet, plain, config, examples))
 
 

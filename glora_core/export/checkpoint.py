@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from timm.models import save_for_hf
 from torch import nn
 
@@ -20,6 +21,7 @@ from glora_core.export.verify import Verification, verify
 from glora_core.supernet import Supernet
 
 WEIGHTS, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"
+_EXAMPLES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ def export_checkpoint(
         config: the subnet to export.
         classes: class names, in the order of the head's outputs.
         transform: the input transform that the checkpoint expects; None for a transformers model.
-        check: examples on which the merged and the unmerged network are compared.
+        check: its first eight examples are those on which the merged and the unmerged network are compared.
         tokenizer: of a transformers model; its files go into the folder too.
 
     Raises:
@@ -60,7 +62,8 @@ def export_checkpoint(
             whose architecture has none.
     """
     plain = merged_network(supernet, config)
-    verification = verify(supernet, plain, config, check)
+    examples, _ = check.take(torch.arange(min(_EXAMPLES, len(check)), device=check.labels.device))
+    verification = verify(supernet, plain, config, examples)
     folder.mkdir(parents=True, exist_ok=True)
     _save(folder, plain, classes, transform)
     if tokenizer is not None:

@@ -22,7 +22,6 @@ from torch.utils.hooks import RemovableHandle
 
 from glora_core.backbones import Inputs, run
 from glora_core.configs import SubnetConfig
-from glora_core.data.split import Split
 from glora_core.errors import ExportMismatch
 from glora_core.layers import GLoRALayer
 from glora_core.layers.bounds import merged_bound, output_bound, rounding_bound
@@ -76,25 +75,24 @@ class Finding:
 
 
 @torch.no_grad()
-def verify(supernet: Supernet, plain: nn.Module, config: SubnetConfig, check: Split, examples: int = 8) -> Verification:
+def verify(supernet: Supernet, plain: nn.Module, config: SubnetConfig, inputs: Inputs) -> Verification:
     """Compare a merged network with the unmerged subnet.
 
     Args:
         supernet: switched to `config` and to eval mode.
         plain: a bare network that holds the merged weights, in the precision that is to be exported.
         config: the subnet.
-        check: the first `examples` of it are run, and the first quarter of these in float64.
+        inputs: examples to run; the first quarter of them also in float64.
 
     Raises:
         ExportMismatch: something lies beyond its bound; the message names the tensor or layer, the difference and the bound.
     """
     supernet.eval().set_config(config)
     plain.eval()
-    inputs, few = (_first(check, count) for count in (examples, max(1, examples // 4)))
     exact = supernet.merged_state(config, torch.float64)
     _check_numbers(supernet, plain, config, exact)
     with torch.backends.cudnn.flags(enabled=False):
-        structural_error = _check_structure(supernet, plain, few, exact)
+        structural_error = _check_structure(supernet, plain, _first_quarter(inputs), exact)
         logits, worst = compare_layers(supernet, plain, inputs)
         worst.require(f"in {_dtype(plain)}, layer")
         error = _difference(logits, run(plain, _cast(inputs, _dtype(plain))))
@@ -102,10 +100,9 @@ def verify(supernet: Supernet, plain: nn.Module, config: SubnetConfig, check: Sp
 
 
 @torch.no_grad()
-def merge_error(supernet: Supernet, plain: nn.Module, config: SubnetConfig, check: Split, examples: int = 8) -> float:
+def merge_error(supernet: Supernet, plain: nn.Module, config: SubnetConfig, inputs: Inputs) -> float:
     """Largest absolute difference of merged and unmerged logits over a few examples, relative to the largest logit."""
     supernet.eval().set_config(config)
-    inputs = _first(check, examples)
     unmerged = supernet(_cast(inputs, _dtype(supernet.backbone)))
     return _difference(unmerged, run(plain, _cast(inputs, _dtype(plain))))
 
@@ -196,8 +193,11 @@ def _difference(unmerged: Tensor, merged: Tensor) -> float:
     return float((unmerged - merged).abs().max() / unmerged.abs().max().clamp_min(1e-12))
 
 
-def _first(check: Split, examples: int) -> Inputs:
-    return check.take(torch.arange(min(examples, len(check)), device=check.labels.device))[0]
+def _first_quarter(inputs: Inputs) -> Inputs:
+    """The first quarter of the examples, at least one."""
+    if isinstance(inputs, Tensor):
+        return inputs[: max(1, len(inputs) // 4)]
+    return {name: value[: max(1, len(value) // 4)] for name, value in inputs.items()}
 
 
 def _cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:

@@ -4,7 +4,7 @@ Random subnets pass verification, whose bounds are derived, and merges that are 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from types import MappingProxyType
 from typing import Any
@@ -27,22 +27,6 @@ from glora_core.supernet import Supernet
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Merged = tuple[Tensor, Tensor | None]
 every_dtype = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES.keys())
-
-
-@dataclass(frozen=True)
-class Examples:
-    """A split whose inputs are at hand."""
-
-    inputs: Inputs
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, indices: Tensor) -> tuple[Inputs, Tensor]:
-        if isinstance(self.inputs, Tensor):
-            return self.inputs[indices], self.labels[indices]
-        return {name: value[indices] for name, value in self.inputs.items()}, self.labels[indices]
 
 
 def timm_model(name: str, **arguments: Any) -> nn.Module:
@@ -93,13 +77,13 @@ def supernet_of(kind: str, dtype: torch.dtype = torch.float32, new_biases: bool 
     return supernet.eval()
 
 
-def examples_of(kind: str) -> Examples:
+def examples_of(kind: str) -> Inputs:
     generator = torch.Generator().manual_seed(2)
     if kind in ("BERT", "GPT-2", "Llama"):
         tokens = torch.randint(3, 50, (8, 10), generator=generator)
         mask = (torch.arange(10) < torch.tensor([10, 9, 8, 10, 6, 5, 4, 10])[:, None]).long()
-        return Examples({"input_ids": tokens, "attention_mask": mask}, torch.zeros(8, dtype=torch.long))
-    return Examples(torch.randn(8, 3, 32, 32, generator=generator), torch.zeros(8, dtype=torch.long))
+        return {"input_ids": tokens, "attention_mask": mask}
+    return torch.randn(8, 3, 32, 32, generator=generator)
 
 
 def random_config(supernet: Supernet, seed: int) -> SubnetConfig:
