@@ -39,8 +39,9 @@ class Supernet(nn.Module):
         for parameter in backbone.parameters():
             parameter.requires_grad_(False)
         self._layers: list[GLoRALayer] = []
+        modules = dict(backbone.named_modules())
         for shape, allowed in zip(space.layers, space.choices, strict=True):
-            layer = adapt(_module(backbone, shape), allowed, entanglement, generator)
+            layer = adapt(layer_module(modules, shape), allowed, entanglement, generator)
             parent, _, attribute = shape.name.rpartition(".")
             setattr(backbone.get_submodule(parent), attribute, layer)
             self._layers.append(layer)
@@ -147,9 +148,11 @@ class Supernet(nn.Module):
         return state
 
 
-def _module(backbone: nn.Module, shape: LayerShape) -> nn.Module:
-    """The backbone's module of a layer. Raises ConfigInvalid if it is not what the space says."""
-    module: nn.Module | None = dict(backbone.named_modules()).get(shape.name)
+def layer_module(modules: Mapping[str, nn.Module], shape: LayerShape) -> nn.Module:
+    """The module of a layer, out of a backbone's. Raises ConfigInvalid if there is none that can be adapted and has the layer's size."""
+    module = modules.get(shape.name)
     if module is None or kind_of(module) is None or matrix_size(module) != (shape.out_features, shape.in_features):
-        raise ConfigInvalid(f"layer {shape.name!r} of the space is no adaptable layer of {shape.in_features}→{shape.out_features}")
+        raise ConfigInvalid(
+            f"layer {shape.name!r} of the layers given is no adaptable layer of this backbone of {shape.in_features}→{shape.out_features}"
+        )
     return module

@@ -19,9 +19,9 @@ from glora_core.export.peft.layout import glora_takes, head_names, lora_takes, s
 from glora_core.export.peft.numbers import Numbers, config_of, fill
 from glora_core.export.peft.parse import Fields, Parts, layer_numbers, load_adapter
 from glora_core.layers import GLoRALayer, adapt
-from glora_core.layers.kinds import kind_of, matrix_size
+from glora_core.layers.kinds import kind_of
 from glora_core.space import LayerShape, SearchSpace
-from glora_core.supernet import Supernet
+from glora_core.supernet import Supernet, layer_module
 
 Modules = Mapping[str, nn.Module]
 
@@ -132,9 +132,7 @@ def _subnet(
     """The space that holds only the adapter, and its config. Raises ConfigInvalid if it has other layers than those given."""
     shapes = tuple(adapted_layers(backbone, [escape(name) for name in numbers]) if layers is None else layers)
     for shape in shapes:
-        module = modules.get(shape.name)
-        if module is None or kind_of(module) is None or matrix_size(module) != (shape.out_features, shape.in_features):
-            raise ConfigInvalid(f"layer {shape.name!r} of the layers given is no adaptable layer of this backbone, or of another size")
+        layer_module(modules, shape)
     configs = {name: config_of(found) for name, found in numbers.items()}
     strange = configs.keys() - {shape.name for shape in shapes}
     if strange:
