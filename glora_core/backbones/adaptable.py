@@ -4,14 +4,16 @@ By default all linear layers and convolutions that the pass calls, but the head 
 the image); glob patterns choose others. Imports torch; knows timm and transformers models by their methods alone.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from timm.data.model_config import resolve_input_data_config
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from glora_core.errors import BackboneUnsupported, ConfigInvalid
 from glora_core.layers.adapted import bias_of
@@ -82,26 +84,40 @@ def adapted_layers(model: nn.Module, patterns: Sequence[str] = ()) -> tuple[Laye
     return tuple(_shape(name, module, trace, every) for module, name in chosen.items())
 
 
-@dataclass
-class _Trace:
-    """What one forward pass called: how often each module, the batch norm that read a module's output, and the stem."""
+class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """What one forward pass called: how often each module, the batch norm that read a layer's output, and the stem.
 
-    calls: dict[nn.Module, int] = field(default_factory=dict)
-    outputs: list[tuple[nn.Module, Any]] = field(default_factory=list)
-    norms: dict[nn.Module, nn.Module] = field(default_factory=dict)
-    stem: nn.Module | None = None
+    Seen are all operations on tensors, so that no reader of an output is missed, in whatever form a model writes it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: Counter[nn.Module] = Counter()
+        self.outputs: dict[int, tuple[nn.Module, Any]] = {}
+        self.reads: Counter[nn.Module] = Counter()
+        self.norms: dict[nn.Module, nn.Module] = {}
+        self.stem: nn.Module | None = None
 
     def before(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        self.calls[module] = self.calls.get(module, 0) + 1
+        self.calls[module] += 1
         if isinstance(module, nn.Conv2d) and self.stem is None and not any(isinstance(m, nn.Linear) for m in self.calls):
             self.stem = module
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            readers = [before for before, output in self.outputs if output is arguments[0]]
-            self.norms |= dict.fromkeys(readers, module)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and id(arguments[0]) in self.outputs:
+            self.norms[self.outputs[id(arguments[0])][0]] = module
 
     def after(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
         if kind_of(module) is not None:
-            self.outputs.append((module, output))  # held, so that no other tensor takes its identity
+            self.outputs[id(output)] = (module, output)  # held, so that no other tensor takes its identity
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.reads.update(self.outputs[id(leaf)][0] for leaf in tree_leaves((args, kwargs)) if id(leaf) in self.outputs)
+        return function(*args, **(kwargs or {}))
+
+    def absorber(self, module: nn.Module) -> nn.Module | None:
+        """The batch norm that alone reads a layer's output, unchanged and once, and so can take up a bias of the layer."""
+        norm = self.norms.get(module)
+        alone = norm is not None and self.calls[module] == self.calls[norm] == self.reads[module] == 1
+        return norm if alone and isinstance(getattr(norm, "running_mean", None), Tensor) else None
 
 
 @torch.no_grad()
@@ -110,7 +126,8 @@ def _trace(model: nn.Module) -> _Trace:
     hooks = [module.register_forward_pre_hook(trace.before) for module in model.modules()]
     hooks += [module.register_forward_hook(trace.after) for module in model.modules()]
     try:
-        run(model.eval(), _example(model))
+        with trace:
+            run(model.eval(), _example(model))
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         raise BackboneUnsupported(f"{type(model).__name__} cannot be run to find its layers: {error}") from error
     finally:
@@ -135,13 +152,9 @@ def _outside_base(model: nn.Module) -> set[nn.Module]:
 
 def _shape(name: str, module: nn.Module, trace: _Trace, names: Mapping[nn.Module, str]) -> LayerShape:
     rows, columns = matrix_size(module)
-    bias, norm = bias_of(module) is not None, trace.norms.get(module)
-    takes_up = not bias and norm is not None and trace.calls[module] == trace.calls[norm] == 1 and _keeps_mean(norm)
-    return LayerShape(name, columns, rows, bias, names[norm] if takes_up and norm is not None else "")
-
-
-def _keeps_mean(norm: nn.Module) -> bool:
-    return isinstance(getattr(norm, "running_mean", None), Tensor)
+    bias = bias_of(module) is not None
+    norm = None if bias else trace.absorber(module)
+    return LayerShape(name, columns, rows, bias, names[norm] if norm is not None else "")
 
 
 def _few(names: Any) -> str:
