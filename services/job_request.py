@@ -142,9 +142,9 @@ class SearchRequest(_Strict):
     """How configurations are searched."""
 
     strategy: Literal["evolution", "random", "nsga2", "regularized-evolution", "surrogate"] = Field(
-        "evolution",
-        description="`evolution`: the paper's; `random`; `nsga2`: accuracy against parameters; `regularized-evolution`: the oldest make "
-        "way; `surrogate`: a regression on what is known picks what to evaluate next.",
+        "surrogate",
+        description="`surrogate`: a regression on what is known picks what to evaluate next; `evolution`: the paper's; `random`; `nsga2`: "
+        "accuracy against parameters; `regularized-evolution`: the oldest make way.",
     )
     population: int = Field(50, ge=1, le=10_000, description="Candidates per generation.")
     generations: int = Field(20, ge=1, le=10_000, description="Generations.")
