@@ -129,9 +129,24 @@ class TrainingRequest(_Strict):
         None, gt=0, le=1e6, description="Largest norm of a step's gradient, over the numbers that its subnets use; unbounded if absent."
     )
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps spent warming up.")
-    policy: Literal["random", "sandwich"] = Field(
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of every label spread over all classes.")
+    ema: float = Field(0.0, ge=0, lt=1, description="Decay, by step, of the running average that is kept in the end; 0: none.")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Of forward and backward passes in training; `bfloat16` is automatic mixed precision."
+    )
+    tensor_rates: dict[Literal["A", "B", "C", "D", "E", "head"], Annotated[float, Field(ge=0, le=1000)]] = Field(
+        {}, description="Factors on the learning rate of single support tensors and of the head.", examples=[{"E": 3.0}]
+    )
+    policy: Literal["random", "sandwich", "full-sandwich"] = Field(
         "sandwich",
-        description="`random`: a random subnet per step (the paper). `sandwich`: the largest on the labels, a random one distilled.",
+        description="`random`: random subnets (the paper). `sandwich`: the largest on the labels, random ones distilled from it. "
+        "`full-sandwich`: also the smallest.",
+    )
+    subnets: int = Field(1, ge=1, le=64, description="Random subnets of a step.")
+    sampling: Literal["uniform", "fair", "progressive", "budget"] = Field(
+        "uniform",
+        description="How a step's random subnets are drawn: `uniform` over the space; `fair`, every choice equally often; `progressive`, "
+        "from the largest towards uniform; `budget`, uniform over the subnets within the job's budget.",
     )
     entanglement: Literal["normalised", "paper"] = Field("normalised", description="How the choices of one tensor share numbers.")
     workers: int = Field(1, ge=1, le=64, description="Ray Train workers.")

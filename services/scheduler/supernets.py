@@ -7,6 +7,7 @@ the very same way.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,7 +32,8 @@ class InputsChanged(RuntimeError):
 def supernet_settings(context: RunContext) -> TrainingSettings:
     """How the job's supernet is trained."""
     asked = context.request.training.model_dump(exclude={"workers", "use_gpu"})
-    return TrainingSettings(**asked, seed=context.request.seed)
+    budget = context.request.budget if asked["sampling"] == "budget" else None
+    return TrainingSettings(**asked, budget=budget, seed=context.request.seed)
 
 
 def alone_settings(context: RunContext, config: SubnetConfig, start: str | None) -> TrainingSettings:
@@ -39,19 +41,17 @@ def alone_settings(context: RunContext, config: SubnetConfig, start: str | None)
 
     `start` is the key of the supernet whose weights it is trained on from; None: from scratch.
     """
-    training, finals = context.request.training, context.request.finals
-    return TrainingSettings(
+    training, finals = supernet_settings(context), context.request.finals
+    return replace(
+        training,
         epochs=finals.epochs or training.epochs,
-        batch_size=training.batch_size,
         learning_rate=finals.learning_rate or training.learning_rate,
-        weight_decay=training.weight_decay,
-        clip_norm=training.clip_norm,
-        warmup=training.warmup,
         policy="fixed",
+        subnets=1,
+        sampling="uniform",
+        budget=None,
         fixed=encode(config),
         start=start,
-        entanglement=training.entanglement,
-        seed=context.request.seed,
     )
 
 

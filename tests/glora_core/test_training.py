@@ -20,7 +20,7 @@ from glora_core.space import LayerShape, Override, SearchSpace
 from glora_core.supernet import Supernet
 from glora_core.training import Progress, Trainer, TrainingSettings
 
-POLICIES = ("random", "sandwich", "fixed")
+POLICIES = ("random", "sandwich", "full-sandwich", "fixed")
 EPOCHS = 4
 
 
@@ -55,7 +55,7 @@ def differing(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("interrupted", [1, 3])
 def test_resumed_training_equals_uninterrupted_training_bit_for_bit(make_trainer, policy, form, interrupted, tmp_path):
-    whole, first, second = (make_trainer(policy, form, clip_norm=0.5) for _ in range(3))
+    whole, first, second = (make_trainer(policy, form, clip_norm=0.5, ema=0.9, tensor_rates={"B": 2.0}) for _ in range(3))
     expected = fit(whole)
 
     def stop(progress: Progress) -> None:
@@ -245,21 +245,73 @@ UNEVEN = SearchSpace.of(
 )
 
 
-def test_a_random_policy_draws_each_layer_uniformly_from_its_own_configs(make_vit, toy_split):
-    trainer = Trainer(Supernet(make_vit(), UNEVEN), toy_split, TrainingSettings())
-    assert [len(configs) for configs in UNEVEN.layer_configs] == [3, 1, 18]
-    drawn = [trainer._random(step) for step in range(1800)]
-    for layer, configs in enumerate(UNEVEN.layer_configs):
-        counts = [sum(config[layer] == wanted for config in drawn) for wanted in configs]
-        mean = 1800 / len(configs)
-        assert sum(counts) == 1800
-        assert all(abs(count - mean) < 5 * mean**0.5 for count in counts)
-
-
 def test_a_random_policy_trains_a_space_whose_layers_differ(make_vit, toy_split):
     trainer = Trainer(Supernet(make_vit(), UNEVEN), toy_split, TrainingSettings(epochs=3, batch_size=8, policy="random"))
     losses = [progress.loss for progress in fit(trainer)]
     assert losses[-1] < losses[0]
+
+
+def test_averages_take_the_place_of_the_trained_numbers_after_the_last_epoch_and_not_before(make_trainer):
+    plain, averaged = make_trainer("fixed"), make_trainer("fixed", ema=0.999)
+    states = {id(trainer): [] for trainer in (plain, averaged)}
+    for trainer in (plain, averaged):
+        trainer.fit(lambda progress, trainer=trainer: states[id(trainer)].append(trainer.supernet.trainable_state()))
+    equal = [differing(a, b) == [] for a, b in zip(states[id(plain)], states[id(averaged)], strict=True)]
+    assert equal == [True, True, True, False]
+
+
+def test_an_average_lies_between_the_numbers_it_is_an_average_of(make_trainer):
+    trainer, seen = make_trainer("fixed", ema=0.9), []
+    step = trainer._optimizer.step
+    trainer._optimizer.step = lambda: (step(), seen.append(trainer.supernet.trainable_state()))
+    fit(trainer)
+    for name, value in trainer.supernet.trainable_state().items():
+        path = torch.stack([state[name] for state in seen])
+        assert bool((value >= path.min(0).values - 1e-6).all() and (value <= path.max(0).values + 1e-6).all()), name
+
+
+def test_a_tensor_whose_rate_is_zero_is_not_trained(make_trainer):
+    trainer = make_trainer("fixed", tensor_rates={"B": 0.0, "head": 0.0}, weight_decay=0.0)
+    before = trainer.supernet.trainable_state()
+    fit(trainer)
+    changed = differing(before, trainer.supernet.trainable_state())
+    assert changed
+    assert not any("support.B" in name or "head" in name for name in changed)
+
+
+def test_label_smoothing_keeps_the_loss_above_the_entropy_of_its_labels(make_trainer):
+    smoothed = fit(make_trainer("fixed", epochs=15, learning_rate=1e-2, label_smoothing=0.3))[-1].loss
+    entropy = -(0.8 * torch.tensor(0.8).log() + 2 * 0.1 * torch.tensor(0.1).log()).item()
+    assert entropy < smoothed < 1.5 * entropy
+
+
+def test_mixed_precision_keeps_trained_numbers_in_float32_and_its_losses_near_those_of_float32(make_trainer):
+    exact, mixed = (make_trainer("fixed", epochs=3, precision=precision) for precision in ("float32", "bfloat16"))
+    losses = [[progress.loss for progress in fit(trainer)] for trainer in (exact, mixed)]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    assert all(value.dtype == torch.float32 for value in mixed.supernet.trainable_state().values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"policy": "greedy"}, "policy 'greedy' is unknown; accepted: random, sandwich, full-sandwich, fixed"),
+        ({"sampling": "odd"}, "sampling 'odd' is unknown"),
+        ({"precision": "float16"}, "precision 'float16' is unknown; accepted: float32, bfloat16"),
+        ({"sampling": "budget"}, "sampling 'budget' and a budget go together"),
+        ({"budget": 10}, "sampling 'budget' and a budget go together"),
+        ({"subnets": 0}, "subnets 0"),
+        ({"ema": 1.0}, "ema 1.0"),
+        ({"label_smoothing": -0.1}, "label_smoothing -0.1"),
+        ({"tensor_rates": {"F": 1.0}}, "A, B, C, D, E or head"),
+        ({"tensor_rates": {"A": -1.0}}, "at least 0"),
+    ],
+    ids=str,
+)
+def test_settings_out_of_range_are_refused_by_name(changes, message):
+    with pytest.raises(ConfigInvalid, match=message):
+        TrainingSettings(**changes)
 
 
 def train_in_process(rank: int, world: int, folder: Path, policy: str) -> None:

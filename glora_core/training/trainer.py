@@ -1,4 +1,4 @@
-"""Training a supernet: which subnets a step trains, the step, and the loop; one process or many, same code.
+"""The training step and the loop, from epoch to epoch; one process or many, same code.
 
 Every random draw is keyed by (seed, purpose, counter), so a run resumed from a checkpoint continues bit for bit.
 Imports torch; knows nothing of where it runs. Several processes only need an initialised `torch.distributed`.
@@ -8,76 +8,23 @@ import math
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glora_core.backbones import Inputs
 from glora_core.configs import SubnetConfig, decode
 from glora_core.data.split import Split, answers
-from glora_core.errors import ConfigInvalid, Diverged
+from glora_core.errors import Diverged
 from glora_core.sampling import stream
 from glora_core.supernet import Supernet
+from glora_core.training.policy import SubnetSampler
+from glora_core.training.settings import Progress, TrainingSettings
 
-Policy = Literal["random", "sandwich", "fixed"]
-_ORDER, _SUBNET = 0, 1
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingSettings:
-    """How a supernet, or one subnet alone, is trained.
-
-    Args:
-        epochs: passes over the training split.
-        batch_size: images of a step, over all processes together.
-        learning_rate: peak, of AdamW.
-        weight_decay: decoupled, on the numbers that the step's subnets use and on no others.
-        clip_norm: largest Euclidean norm of the step's gradient, over the numbers it uses; unbounded if None.
-        warmup: share of all steps over which the learning rate rises linearly; a half-cosine to zero follows.
-        policy: `random`, one random subnet per step (the paper); `sandwich`, the largest subnet on the labels and one
-            random subnet on half labels, half the largest's output; `fixed`, always the config of `fixed`.
-        fixed: canonical text of the subnet config that `fixed` trains.
-        start: key of the supernet from whose weights a fixed subnet is trained on; from scratch if absent.
-        entanglement: form of weight sharing, `normalised` or `paper`.
-        seed: of initial values, order of examples and subnets.
-    """
-
-    epochs: int = 60
-    batch_size: int = 50
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-4
-    clip_norm: float | None = None
-    warmup: float = 0.1
-    policy: Policy = "random"
-    fixed: str | None = None
-    start: str | None = None
-    entanglement: str = "normalised"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if (self.policy == "fixed") != (self.fixed is not None):
-            raise ConfigInvalid("policy 'fixed' and a fixed subnet config go together")
-        if self.start is not None and self.fixed is None:
-            raise ConfigInvalid("only a fixed subnet can start from another supernet")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """One finished epoch: mean training loss in nats, learning rate of its last step, seconds since the loop began."""
-
-    epoch: int
-    epochs: int
-    loss: float
-    learning_rate: float
-    seconds: float
+_ORDER = 0
 
 
 class Trainer:
@@ -95,10 +42,12 @@ class Trainer:
         self.steps_per_epoch = math.ceil(len(split) / settings.batch_size)
         self._rank, self._world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self._parameters = [p for _, p in supernet.trainable()]
-        self._optimizer = torch.optim.AdamW(self._parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        self._averages = [p.detach().clone() for p in self._parameters] if settings.ema else []
+        self._optimizer = torch.optim.AdamW(self._groups(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self._fixed = decode(settings.fixed) if settings.fixed else None
+        self._sampler = SubnetSampler(supernet.space, settings, settings.epochs * self.steps_per_epoch)
         self._advice = f"a lower learning rate than {settings.learning_rate} may help"
-        self._largest = supernet.space.extreme(largest=True)
+        self._largest, self._smallest = (supernet.space.extreme(largest=large) for large in (True, False))
 
     def fit(self, on_epoch: Callable[[Progress], None] = lambda progress: None) -> None:
         """Train up to the last epoch, calling `on_epoch` after each.
@@ -111,18 +60,42 @@ class Trainer:
         while self.epoch < self.settings.epochs:
             loss = self._train_epoch()
             self.epoch += 1
-            rate = float(self._optimizer.param_groups[0]["lr"])
+            if self.epoch == self.settings.epochs:
+                self._settle_averages()
+            rate = self.settings.learning_rate * self._schedule(self.epoch * self.steps_per_epoch - 1)
             on_epoch(Progress(self.epoch, self.settings.epochs, loss, rate, time.monotonic() - start))
 
     def state(self) -> dict[str, Any]:
         """What `load_state` needs to go on after the current epoch."""
-        return {"epoch": self.epoch, "trainable": self.supernet.trainable_state(), "optimizer": deepcopy(self._optimizer.state_dict())}
+        return {
+            "epoch": self.epoch,
+            "trainable": self.supernet.trainable_state(),
+            "optimizer": deepcopy(self._optimizer.state_dict()),
+            "averages": [average.cpu().clone() for average in self._averages],
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up training where `state` was taken."""
         self.epoch = state["epoch"]
         self.supernet.load_trainable_state(state["trainable"])
         self._optimizer.load_state_dict(deepcopy(state["optimizer"]))
+        for average, value in zip(self._averages, state["averages"], strict=True):
+            average.copy_(value)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """The trained numbers by the factor on their learning rate."""
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in self.supernet.trainable():
+            _, support, block = name.rpartition(".support.")
+            part = block[0] if support else "head"
+            groups.setdefault(self.settings.tensor_rates.get(part, 1.0), []).append(parameter)
+        return [{"params": members, "factor": factor} for factor, members in groups.items()]
+
+    @torch.no_grad()
+    def _settle_averages(self) -> None:
+        """Put the running averages in the place of what they are averages of."""
+        for average, parameter in zip(self._averages, self._parameters, strict=False):
+            parameter.copy_(average)
 
     def _train_epoch(self) -> float:
         order = torch.from_numpy(stream(self.settings.seed, _ORDER, self.epoch).permutation(len(self.split)))
@@ -130,7 +103,7 @@ class Trainer:
         for index, rows in enumerate(torch.split(order, self.settings.batch_size)):
             step = self.epoch * self.steps_per_epoch + index
             for group in self._optimizer.param_groups:
-                group["lr"] = self.settings.learning_rate * self._schedule(step)
+                group["lr"] = self.settings.learning_rate * self._schedule(step) * group["factor"]
             total += self._step(step, rows) * len(rows)
         if not all(bool(parameter.isfinite().all()) for parameter in self._parameters):
             raise Diverged(f"trained tensors are no longer finite after epoch {self.epoch + 1}; {self._advice}")
@@ -148,6 +121,9 @@ class Trainer:
         if self.settings.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm)
         self._optimizer.step()
+        if self._averages:
+            decay = min(self.settings.ema, (1 + step) / (10 + step))  # a short memory while the numbers still move fast
+            torch._foreach_lerp_(self._averages, [p.detach() for p in self._parameters], 1 - decay)
         return loss
 
     def _share(self, labels: Tensor, rows: Tensor) -> float:
@@ -158,22 +134,32 @@ class Trainer:
 
     def _backward(self, step: int, inputs: Inputs, labels: Tensor, share: float) -> float:
         """Gradients of this process's share of a batch, weighted so that they add up to the whole batch's mean."""
-        if self.settings.policy == "sandwich":
-            logits, targets = self._answers(self._largest, inputs, labels)
-            loss = F.cross_entropy(logits, targets)
-            torch.autograd.backward(loss * share)
-            mixed = 0.5 * F.one_hot(targets, logits.shape[-1]) + 0.5 * logits.detach().softmax(-1)
-            student, _ = self._answers(self._random(step), inputs, labels)
-            torch.autograd.backward(F.cross_entropy(student, mixed) * share)
-        else:
-            loss = F.cross_entropy(*self._answers(self._fixed or self._random(step), inputs, labels))
-            torch.autograd.backward(loss * share)
-        return float(loss.detach()) * share
+        drawn = [self._fixed] if self._fixed else self._sampler.draw(step)
+        if "sandwich" not in self.settings.policy:
+            losses = [self._learn(config, inputs, labels, None, share / len(drawn))[0] for config in drawn]
+            return sum(losses) / len(losses) * share
+        loss, taught = self._learn(self._largest, inputs, labels, None, share)
+        students = [*drawn, self._smallest] if self.settings.policy == "full-sandwich" else drawn
+        for config in students:
+            self._learn(config, inputs, labels, taught, share / len(students))
+        return loss * share
 
-    def _answers(self, config: SubnetConfig, inputs: Inputs, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and labels of every answer that is asked for, under a config."""
+    def _learn(self, config: SubnetConfig, inputs: Inputs, labels: Tensor, teacher: Tensor | None, weight: float) -> tuple[float, Tensor]:
+        """Add a subnet's weighted gradients; returns its loss in nats, and its output (m, classes) as probabilities.
+
+        Where a teacher's probabilities are given, they make up half of what is to be learned.
+        """
         self.supernet.set_config(config)
-        return answers(self.supernet(inputs), labels)
+        with torch.autocast(labels.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
+            output = self.supernet(inputs)
+        logits, targets = answers(output.float() if self.settings.precision == "bfloat16" else output, labels)
+        wanted: Tensor = targets
+        if teacher is not None:
+            smooth, classes = self.settings.label_smoothing, logits.shape[-1]
+            wanted = 0.5 * ((1 - smooth) * F.one_hot(targets, classes) + smooth / classes) + 0.5 * teacher
+        loss = F.cross_entropy(logits, wanted, label_smoothing=0.0 if teacher is not None else self.settings.label_smoothing)
+        torch.autograd.backward(loss * weight)
+        return float(loss.detach()), logits.detach().softmax(-1)
 
     def _reduce(self, loss: float) -> float:
         """Sum gradients and loss over all processes; tensors that took part in none keep no gradient, as in a single process."""
@@ -188,12 +174,6 @@ class Trainer:
         total = torch.tensor(loss, dtype=torch.float64, device=self._parameters[0].device)
         dist.all_reduce(total)
         return float(total)
-
-    def _random(self, step: int) -> SubnetConfig:
-        """The random subnet of a step: every layer's config uniform over the space, independent of any budget."""
-        configs = self.supernet.space.layer_configs
-        drawn = stream(self.settings.seed, _SUBNET, step).integers([len(allowed) for allowed in configs])
-        return tuple(allowed[int(i)] for allowed, i in zip(configs, drawn, strict=True))
 
     def _schedule(self, step: int) -> float:
         """Share of the peak learning rate: linear warm-up, then a half-cosine to zero."""

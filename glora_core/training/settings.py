@@ -1,0 +1,98 @@
+"""How a supernet, or one subnet alone, is trained; and what is known after each epoch. Plain Python, no torch."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+from glora_core.configs import TENSORS
+from glora_core.errors import ConfigInvalid
+
+Policy = Literal["random", "sandwich", "full-sandwich", "fixed"]
+Sampling = Literal["uniform", "fair", "progressive", "budget"]
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSettings:
+    """How a supernet, or one subnet alone, is trained.
+
+    Args:
+        epochs: passes over the training split.
+        batch_size: examples of a step, over all processes together.
+        learning_rate: peak, of AdamW.
+        tensor_rates: factors on the learning rate of single support tensors (`A` to `E`) and of the `head`; 1 where absent.
+        weight_decay: decoupled, on the numbers that the step's subnets use and on no others.
+        clip_norm: largest Euclidean norm of the step's gradient, over the numbers it uses; unbounded if None.
+        warmup: share of all steps over which the learning rate rises linearly; a half-cosine to zero follows.
+        label_smoothing: share of every label spread over all classes.
+        ema: decay, by step, of the running average of all trained numbers that takes their place after the last epoch; 0: none.
+        precision: of the forward and backward pass; `bfloat16` is automatic mixed precision, trained numbers stay float32.
+        policy: `random`, random subnets (the paper); `sandwich`, the largest subnet on the labels and random subnets on half
+            labels, half the largest's output; `full-sandwich`, also the smallest, taught as the random ones; `fixed`, always the
+            config of `fixed`.
+        subnets: random subnets of a step.
+        sampling: how these are drawn. `uniform`: every layer's config uniform over the space. `fair`: likewise, but in every run of
+            as many draws as a support tensor has choices each of them comes once. `progressive`: each layer is the largest with a
+            probability that falls from 1 to 0 over the first half of the steps, else uniform. `budget`: uniform over the subnets
+            within `budget`.
+        budget: upper bound on trainable parameters, head not counted, of subnets drawn by `budget`.
+        fixed: canonical text of the subnet config that `fixed` trains.
+        start: key of the supernet from whose weights a fixed subnet is trained on; from scratch if absent.
+        entanglement: form of weight sharing, `normalised` or `paper`.
+        seed: of initial values, order of examples and subnets.
+
+    Raises:
+        ConfigInvalid: a setting is out of range, or two contradict each other.
+    """
+
+    epochs: int = 60
+    batch_size: int = 50
+    learning_rate: float = 3e-3
+    tensor_rates: Mapping[str, float] = field(default_factory=dict)
+    weight_decay: float = 1e-4
+    clip_norm: float | None = None
+    warmup: float = 0.1
+    label_smoothing: float = 0.0
+    ema: float = 0.0
+    precision: Precision = "float32"
+    policy: Policy = "random"
+    subnets: int = 1
+    sampling: Sampling = "uniform"
+    budget: int | None = None
+    fixed: str | None = None
+    start: str | None = None
+    entanglement: str = "normalised"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, kind in (("policy", Policy), ("sampling", Sampling), ("precision", Precision)):
+            if getattr(self, name) not in get_args(kind):
+                raise ConfigInvalid(f"{name} {getattr(self, name)!r} is unknown; accepted: {', '.join(get_args(kind))}")
+        if (self.policy == "fixed") != (self.fixed is not None):
+            raise ConfigInvalid("policy 'fixed' and a fixed subnet config go together")
+        if self.start is not None and self.fixed is None:
+            raise ConfigInvalid("only a fixed subnet can start from another supernet")
+        if (self.sampling == "budget") != (self.budget is not None):
+            raise ConfigInvalid("sampling 'budget' and a budget go together")
+        if self.subnets < 1:
+            raise ConfigInvalid(f"subnets {self.subnets} is not accepted; at least 1 random subnet is trained in a step")
+        if not 0 <= self.ema < 1 or not 0 <= self.label_smoothing < 1:
+            raise ConfigInvalid(f"ema {self.ema} and label_smoothing {self.label_smoothing} must be at least 0 and below 1")
+        strange = sorted(set(self.tensor_rates) - {*TENSORS, "head"})
+        if strange or any(not rate >= 0 for rate in self.tensor_rates.values()):
+            raise ConfigInvalid(f"tensor_rates {dict(self.tensor_rates)} are not accepted: factors of at least 0 for A, B, C, D, E or head")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One finished epoch: mean training loss in nats, learning rate of its last step, seconds since the loop began."""
+
+    epoch: int
+    epochs: int
+    loss: float
+    learning_rate: float
+    seconds: float
