@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from glora_core.errors import ConfigInvalid
 from glora_core.presets import preset
 from glora_core.search import SearchSettings
 from glora_core.space import LayerShape, Override, SearchSpace
@@ -235,10 +236,12 @@ def space_of(request: JobRequest, layers: tuple[LayerShape, ...]) -> SearchSpace
     """The search space over a backbone's layers.
 
     Raises:
-        ConfigInvalid: a tensor cannot take a choice, a pattern matches no layer, or ranks are given for a single method.
+        ConfigInvalid: a tensor cannot take a choice, a pattern matches no layer, or ranks or choices are given for a single method.
     """
     asked = request.space
     start = preset(asked.preset, layers, asked.ranks)
+    if asked.choices and start.size == 1:
+        raise ConfigInvalid(f"space.choices: preset {asked.preset!r} is a single subnet and takes no choices; `paper` does")
     overrides = [Override.of(o.layers, o.ranks, {str(t): names for t, names in o.choices.items()}) for o in asked.overrides]
     chosen = SearchSpace.of(layers, start.ranks, {str(t): names for t, names in asked.choices.items()})
     return replace(start, kinds=chosen.kinds, overrides=(*start.overrides, *overrides))

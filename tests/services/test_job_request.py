@@ -151,7 +151,13 @@ def test_space_takes_ranks_and_choices_from_the_request() -> None:
 
 @pytest.mark.parametrize(
     "space",
-    [{"choices": {"C": ["scalar"]}}, {"choices": {"E": ["lora"]}}, {"choices": {"A": []}}, {"ranks": [4, 4]}],
+    [
+        {"choices": {"C": ["scalar"]}},
+        {"choices": {"E": ["lora"]}},
+        {"choices": {"A": []}},
+        {"ranks": [4, 4]},
+        {"preset": "lora-2", "choices": {"A": ["none"]}},
+    ],
 )
 def test_space_that_no_tensor_can_take_is_refused(space: dict[str, object]) -> None:
     with pytest.raises(ConfigInvalid):
