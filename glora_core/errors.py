@@ -44,6 +44,10 @@ class Diverged(GloraError, ArithmeticError):
     """Training produced a loss that is not finite."""
 
 
+class NotLearning(GloraError, ArithmeticError):
+    """A supernet is half trained and no better than guessing."""
+
+
 class ExportMismatch(GloraError, ArithmeticError):
     """A merged model does not compute what its unmerged subnet computes, within the derived bound."""
 

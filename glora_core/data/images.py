@@ -42,6 +42,10 @@ class ImageSplit:
         for start in range(0, len(self), size):
             yield self._normalise(self.pixels[start : start + size]), self.labels[start : start + size]
 
+    def part(self, indices: Tensor) -> "ImageSplit":
+        """The given rows as a split of their own."""
+        return ImageSplit(self.pixels[indices], self.labels[indices], self.mean, self.std)
+
     def to(self, device: torch.device) -> "ImageSplit":
         """The same split with its tensors on a device."""
         return ImageSplit(self.pixels.to(device), self.labels.to(device), self.mean, self.std)

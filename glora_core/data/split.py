@@ -28,6 +28,9 @@ class Split(Protocol):
     def batches(self, size: int) -> Iterator[tuple[Inputs, Tensor]]:
         """All examples in order, `size` at a time."""
 
+    def part(self, indices: Tensor) -> "Split":
+        """The given rows as a split of their own."""
+
     def to(self, device: torch.device) -> "Split":
         """The same split with its tensors on a device."""
 

@@ -35,6 +35,10 @@ class TextSplit:
         for rows in torch.split(torch.arange(len(self), device=self.labels.device), size):
             yield self.take(rows)
 
+    def part(self, indices: Tensor) -> "TextSplit":
+        """The given rows as a split of their own."""
+        return TextSplit(self.input_ids[indices], self.attention_mask[indices], self.labels[indices])
+
     def to(self, device: torch.device) -> "TextSplit":
         """The same split with its tensors on a device."""
         return TextSplit(self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device))

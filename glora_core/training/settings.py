@@ -89,10 +89,18 @@ class TrainingSettings:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One finished epoch: mean training loss in nats, learning rate of its last step, seconds since the loop began."""
+    """One finished epoch.
+
+    Attributes:
+        loss: mean training loss, in nats.
+        learning_rate: of its last step.
+        seconds: since the loop began.
+        probe: accuracy of probed subnets inside the supernet, 0–1, by name; empty where none were.
+    """
 
     epoch: int
     epochs: int
     loss: float
     learning_rate: float
     seconds: float
+    probe: Mapping[str, float] = field(default_factory=dict)

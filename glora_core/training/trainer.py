@@ -22,6 +22,7 @@ from glora_core.errors import Diverged
 from glora_core.sampling import stream
 from glora_core.supernet import Supernet
 from glora_core.training.policy import SubnetSampler
+from glora_core.training.probe import Probe, check_learning
 from glora_core.training.settings import Progress, TrainingSettings
 
 _ORDER = 0
@@ -34,10 +35,11 @@ class Trainer:
         supernet: changed in place.
         split: the training split, whole in every process; each trains its share of every batch.
         settings: see `TrainingSettings`.
+        probe: subnets to score along the way; nothing trained depends on it.
     """
 
-    def __init__(self, supernet: Supernet, split: Split, settings: TrainingSettings) -> None:
-        self.supernet, self.split, self.settings = supernet, split, settings
+    def __init__(self, supernet: Supernet, split: Split, settings: TrainingSettings, probe: Probe | None = None) -> None:
+        self.supernet, self.split, self.settings, self.probe = supernet, split, settings, probe
         self.epoch = 0
         self.steps_per_epoch = math.ceil(len(split) / settings.batch_size)
         self._rank, self._world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -54,6 +56,7 @@ class Trainer:
 
         Raises:
             Diverged: a loss is not finite.
+            NotLearning: with a probe: half trained, and no better than guessing.
         """
         start = time.monotonic()
         self.supernet.eval()
@@ -63,7 +66,8 @@ class Trainer:
             if self.epoch == self.settings.epochs:
                 self._settle_averages()
             rate = self.settings.learning_rate * self._schedule(self.epoch * self.steps_per_epoch - 1)
-            on_epoch(Progress(self.epoch, self.settings.epochs, loss, rate, time.monotonic() - start))
+            scores = self._probe(loss)
+            on_epoch(Progress(self.epoch, self.settings.epochs, loss, rate, time.monotonic() - start, scores))
 
     def state(self) -> dict[str, Any]:
         """What `load_state` needs to go on after the current epoch."""
@@ -81,6 +85,15 @@ class Trainer:
         self._optimizer.load_state_dict(deepcopy(state["optimizer"]))
         for average, value in zip(self._averages, state["averages"], strict=True):
             average.copy_(value)
+
+    def _probe(self, loss: float) -> dict[str, float]:
+        """Scores of the probed subnets, in the epochs whose turn it is."""
+        if self.probe is None or (self.epoch % self.probe.every and self.epoch < self.settings.epochs):
+            return {}
+        scores = self.probe.scores(self.supernet, self.settings.batch_size)
+        if 2 * self.epoch >= self.settings.epochs:
+            check_learning(loss, self.split.labels, self.probe, scores)
+        return scores
 
     def _groups(self) -> list[dict[str, Any]]:
         """The trained numbers by the factor on their learning rate."""

@@ -19,8 +19,8 @@ from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from glora_core.errors import Diverged
-from glora_core.training import Progress, Trainer, TrainingSettings
+from glora_core.errors import Diverged, NotLearning
+from glora_core.training import Probe, Progress, Trainer, TrainingSettings
 from services.cluster.workload import Workload, settle
 
 _STATE = "state.pt"
@@ -55,6 +55,7 @@ def train_supernet(
     run_name: str,
     filesystem: AbstractFileSystem,
     folder: str,
+    budget: int,
     on_epoch: Callable[[Progress], None],
 ) -> dict[str, Any]:
     """Train a supernet; returns the trainer's last state (`trainable`, `optimizer`, `epoch`).
@@ -64,16 +65,18 @@ def train_supernet(
     Args:
         workload: reference to the backbone, space and splits.
         filesystem, folder: where checkpoints go; must be reachable from every node.
+        budget: of the subnets that are probed along the way, in trainable parameters.
         on_epoch: called in this process for each finished epoch.
 
     Raises:
         Diverged: a loss was not finite.
+        NotLearning: half trained, and no better than guessing.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _CONTROLLER_POLL_SECONDS)
     log = ray.remote(num_cpus=0)(ProgressLog).remote()
     trainer = TorchTrainer(
         _train_worker,
-        train_loop_config={"workload": [workload], "settings": settings.to_dict(), "use_gpu": use_gpu, "log": log},
+        train_loop_config={"workload": [workload], "settings": settings.to_dict(), "use_gpu": use_gpu, "log": log, "budget": budget},
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker={"GPU": 1} if use_gpu else {"CPU": 1}),
         run_config=RunConfig(
             name=run_name,
@@ -86,20 +89,21 @@ def train_supernet(
     with _following(log, on_epoch):
         result = trainer.fit()
     if result.return_value is not None:
-        raise Diverged(result.return_value)
+        raise result.return_value
     assert result.checkpoint is not None
     with result.checkpoint.as_directory() as local:
         state: dict[str, Any] = torch.load(Path(local) / _STATE, map_location="cpu", weights_only=True)
     return state
 
 
-def _train_worker(config: dict[str, Any]) -> str | None:
-    """Runs in every worker; returns why training diverged, if it did."""
+def _train_worker(config: dict[str, Any]) -> Diverged | NotLearning | None:
+    """Runs in every worker; returns why training was given up, if it was."""
     device = settle(config["use_gpu"])
     workload: Workload = ray.get(config["workload"][0])
     settings = TrainingSettings(**config["settings"])
     supernet = workload.supernet(settings).to(device)
-    trainer = Trainer(supernet, workload.train.to(device), settings)
+    probe = Probe.of(supernet, workload.val.to(device), settings.epochs, settings.seed, config["budget"])
+    trainer = Trainer(supernet, workload.train.to(device), settings, probe)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
@@ -121,8 +125,8 @@ def _train_worker(config: dict[str, Any]) -> str | None:
 
     try:
         trainer.fit(report)
-    except Diverged as error:  # the same in every worker, and in every further attempt
-        return str(error)
+    except (Diverged, NotLearning) as error:  # the same in every worker, and in every further attempt
+        return error
     return None
 
 

@@ -19,6 +19,7 @@ _REASONS = {
     "backbone_unavailable": "The backbone's weights are out of reach",
     "budget_infeasible": "No subnet fits the budget",
     "diverged": "Training diverged",
+    "not_learning": "The supernet does not learn",
     "export_mismatch": "The merged checkpoint does not match the searched model",
     "artifact_unavailable": "A stored file is missing",
     "out_of_memory": "Out of memory",

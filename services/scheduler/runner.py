@@ -24,7 +24,16 @@ from ray.exceptions import RayActorError, RayError, WorkerCrashedError
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from glora_core.backbones import BackboneInfo
-from glora_core.errors import BackboneUnknown, BackboneUnsupported, BudgetInfeasible, ConfigInvalid, DataInvalid, Diverged, ExportMismatch
+from glora_core.errors import (
+    BackboneUnknown,
+    BackboneUnsupported,
+    BudgetInfeasible,
+    ConfigInvalid,
+    DataInvalid,
+    Diverged,
+    ExportMismatch,
+    NotLearning,
+)
 from services.cluster import resources
 from services.cluster.pool import EvaluatorPool, WorkerLost
 from services.cluster.resources import ResourcesUnavailable
@@ -53,6 +62,7 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str, bool], ...] = (
     ((InputsChanged, ConfigInvalid), "inputs_changed", False),
     ((BudgetInfeasible,), "budget_infeasible", False),
     ((Diverged,), "diverged", False),
+    ((NotLearning,), "not_learning", False),
     ((ResourcesUnavailable,), "resources_unavailable", False),
     ((ExportMismatch,), "export_mismatch", False),
     ((BlobMissing, StoreUnavailable), "artifact_unavailable", True),

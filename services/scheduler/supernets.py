@@ -7,7 +7,7 @@ the very same way.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -90,7 +90,7 @@ def train_or_find(context: RunContext, workload: "ray.ObjectRef[Workload]", weig
     """The key and trainable state of the job's supernet, trained by Ray Train if it is not stored yet.
 
     Raises:
-        Diverged: training produced a loss that is not finite.
+        Diverged, NotLearning: training was given up.
     """
     settings = supernet_settings(context)
     recipe = recipe_of(context, weights_hash, settings)
@@ -123,6 +123,7 @@ def _train(
         run_name=f"{context.lease.job_id}-{key[:12]}",
         filesystem=filesystem,
         folder=root,
+        budget=context.request.budget,
         on_epoch=history,
     )
     state: dict[str, Tensor] = result["trainable"]
@@ -167,4 +168,4 @@ class _History:
 
 def epoch_event(row: Progress) -> dict[str, Any]:
     """The payload of an epoch's event."""
-    return {"epoch": row.epoch, "epochs": row.epochs, "loss": row.loss, "learning_rate": row.learning_rate, "seconds": row.seconds}
+    return asdict(row)
