@@ -20,6 +20,8 @@ from glora_core.supernet import Supernet
 
 EXAMPLES = 100
 RANDOM = 2
+PATIENCE = 100
+"""Steps that any supernet is given."""
 _ROWS, _SUBNETS = 4, 5
 _NO_BETTER = 0.98
 """A mean training loss above this share of the labels' own entropy tells nothing about them."""

@@ -22,7 +22,7 @@ from glora_core.errors import Diverged
 from glora_core.sampling import stream
 from glora_core.supernet import Supernet
 from glora_core.training.policy import SubnetSampler
-from glora_core.training.probe import Probe, check_learning
+from glora_core.training.probe import PATIENCE, Probe, check_learning
 from glora_core.training.settings import Progress, TrainingSettings
 
 _ORDER = 0
@@ -56,7 +56,7 @@ class Trainer:
 
         Raises:
             Diverged: a loss is not finite.
-            NotLearning: with a probe: half trained, and no better than guessing.
+            NotLearning: with a probe: half trained, 100 steps at least, and no better than guessing.
         """
         start = time.monotonic()
         self.supernet.eval()
@@ -91,7 +91,7 @@ class Trainer:
         if self.probe is None or (self.epoch % self.probe.every and self.epoch < self.settings.epochs):
             return {}
         scores = self.probe.scores(self.supernet, self.settings.batch_size)
-        if 2 * self.epoch >= self.settings.epochs:
+        if 2 * self.epoch >= self.settings.epochs and self.epoch * self.steps_per_epoch >= PATIENCE:
             check_learning(loss, self.split.labels, self.probe, scores)
         return scores
 
