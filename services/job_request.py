@@ -130,6 +130,9 @@ class TrainingRequest(_Strict):
         None, gt=0, le=1e6, description="Largest norm of a step's gradient, over the numbers that its subnets use; unbounded if absent."
     )
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps spent warming up.")
+    augment: list[Literal["crop", "flip", "colour"]] = Field(
+        [], max_length=3, description="Random changes of training images: `crop` (a random part), `flip` (mirrored), `colour`."
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of every label spread over all classes.")
     ema: float = Field(0.0, ge=0, lt=1, description="Decay, by step, of the running average that is kept in the end; 0: none.")
     precision: Literal["float32", "bfloat16"] = Field(

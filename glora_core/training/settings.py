@@ -1,6 +1,6 @@
 """How a supernet, or one subnet alone, is trained; and what is known after each epoch. Plain Python, no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
@@ -10,6 +10,7 @@ from glora_core.errors import ConfigInvalid
 Policy = Literal["random", "sandwich", "full-sandwich", "fixed"]
 Sampling = Literal["uniform", "fair", "progressive", "budget"]
 Precision = Literal["float32", "bfloat16"]
+AUGMENTATIONS = ("crop", "flip", "colour")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class TrainingSettings:
         weight_decay: decoupled, on the numbers that the step's subnets use and on no others.
         clip_norm: largest Euclidean norm of the step's gradient, over the numbers it uses; unbounded if None.
         warmup: share of all steps over which the learning rate rises linearly; a half-cosine to zero follows.
+        augment: random changes of training images: any of `crop`, `flip` and `colour` (`glora_core.data.augment`).
         label_smoothing: share of every label spread over all classes.
         ema: decay, by step, of the running average of all trained numbers that takes their place after the last epoch; 0: none.
         precision: of the forward and backward pass; `bfloat16` is automatic mixed precision, trained numbers stay float32.
@@ -52,6 +54,7 @@ class TrainingSettings:
     weight_decay: float = 1e-4
     clip_norm: float | None = None
     warmup: float = 0.1
+    augment: Sequence[str] = ()
     label_smoothing: float = 0.0
     ema: float = 0.0
     precision: Precision = "float32"
@@ -78,6 +81,9 @@ class TrainingSettings:
             raise ConfigInvalid(f"subnets {self.subnets} is not accepted; at least 1 random subnet is trained in a step")
         if not 0 <= self.ema < 1 or not 0 <= self.label_smoothing < 1:
             raise ConfigInvalid(f"ema {self.ema} and label_smoothing {self.label_smoothing} must be at least 0 and below 1")
+        unknown = sorted(set(self.augment) - set(AUGMENTATIONS))
+        if unknown:
+            raise ConfigInvalid(f"augment {unknown[0]!r} is unknown; accepted: {', '.join(AUGMENTATIONS)}")
         strange = sorted(set(self.tensor_rates) - {*TENSORS, "head"})
         if strange or any(not rate >= 0 for rate in self.tensor_rates.values()):
             raise ConfigInvalid(f"tensor_rates {dict(self.tensor_rates)} are not accepted: factors of at least 0 for A, B, C, D, E or head")

@@ -17,15 +17,16 @@ from torch.nn import functional as F
 
 from glora_core.backbones import Inputs
 from glora_core.configs import SubnetConfig, decode
+from glora_core.data.augment import augment
 from glora_core.data.split import Split, answers
-from glora_core.errors import Diverged
+from glora_core.errors import ConfigInvalid, Diverged
 from glora_core.sampling import stream
 from glora_core.supernet import Supernet
 from glora_core.training.policy import SubnetSampler
 from glora_core.training.probe import PATIENCE, Probe, check_learning
 from glora_core.training.settings import Progress, TrainingSettings
 
-_ORDER = 0
+_ORDER, _AUGMENT = 0, 3
 
 
 class Trainer:
@@ -125,6 +126,8 @@ class Trainer:
     def _step(self, step: int, rows: Tensor) -> float:
         """One optimiser step on the rows of a global batch; returns the mean loss over the batch."""
         inputs, labels = self.split.take(rows[self._rank :: self._world].to(self.split.labels.device))
+        if self.settings.augment:
+            inputs = self._augmented(step, inputs, len(rows))
         share = self._share(labels, rows)
         self._optimizer.zero_grad(set_to_none=True)
         loss = self._backward(step, inputs, labels, share) if bool((labels >= 0).any()) else 0.0
@@ -138,6 +141,14 @@ class Trainer:
             decay = min(self.settings.ema, (1 + step) / (10 + step))  # a short memory while the numbers still move fast
             torch._foreach_lerp_(self._averages, [p.detach() for p in self._parameters], 1 - decay)
         return loss
+
+    def _augmented(self, step: int, inputs: Inputs, count: int) -> Tensor:
+        """The images of this process out of a global batch of `count`, each changed as in a single process."""
+        if not isinstance(inputs, Tensor):
+            raise ConfigInvalid(f"augment {', '.join(self.settings.augment)} changes images; texts are trained without")
+        return augment(
+            inputs, self.settings.augment, stream(self.settings.seed, _AUGMENT, step), slice(self._rank, None, self._world), count
+        )
 
     def _share(self, labels: Tensor, rows: Tensor) -> float:
         """The part of this process in all answers that a global batch asks for."""

@@ -279,6 +279,18 @@ def test_a_tensor_whose_rate_is_zero_is_not_trained(make_trainer):
     assert not any("support.B" in name or "head" in name for name in changed)
 
 
+def test_augmented_training_resumes_bit_for_bit_and_differs_from_plain_training(make_trainer):
+    plain, whole, first, second = make_trainer(), *(make_trainer(augment=("crop", "colour")) for _ in range(3))
+    fit(plain)
+    fit(whole)
+    state = {}
+    first.fit(lambda progress: state.update(copy.deepcopy(first.state())) if progress.epoch == 2 else None)
+    second.load_state(state)
+    fit(second)
+    assert differing(second.supernet.trainable_state(), whole.supernet.trainable_state()) == []
+    assert differing(plain.supernet.trainable_state(), whole.supernet.trainable_state())
+
+
 def test_label_smoothing_keeps_the_loss_above_the_entropy_of_its_labels(make_trainer):
     smoothed = fit(make_trainer("fixed", epochs=15, learning_rate=1e-2, label_smoothing=0.3))[-1].loss
     entropy = -(0.8 * torch.tensor(0.8).log() + 2 * 0.1 * torch.tensor(0.1).log()).item()
@@ -302,6 +314,7 @@ def test_mixed_precision_keeps_trained_numbers_in_float32_and_its_losses_near_th
         ({"sampling": "budget"}, "sampling 'budget' and a budget go together"),
         ({"budget": 10}, "sampling 'budget' and a budget go together"),
         ({"subnets": 0}, "subnets 0"),
+        ({"augment": ("blur",)}, "augment 'blur' is unknown; accepted: crop, flip, colour"),
         ({"ema": 1.0}, "ema 1.0"),
         ({"label_smoothing": -0.1}, "label_smoothing -0.1"),
         ({"tensor_rates": {"F": 1.0}}, "A, B, C, D, E or head"),

@@ -1,0 +1,47 @@
+"""Random changes of training images, on whole batches, drawn from a generator of the caller's.
+
+Imports torch.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+AREA = (0.5, 1.0)
+"""Smallest and largest share of an image's area that `crop` keeps."""
+ASPECT = 4 / 3
+JITTER = 0.2
+"""Largest relative change of contrast, and change of brightness in standard deviations, of `colour`."""
+
+
+def augment(images: Tensor, kinds: Sequence[str], rng: np.random.Generator, rows: slice = slice(None), count: int | None = None) -> Tensor:
+    """Images changed at random, each in its own way.
+
+    `crop`: a random part of random shape, scaled back to the whole size; `flip`: mirrored left to right in one of two cases;
+    `colour`: contrast and brightness.
+
+    Args:
+        images: (n, channels, height, width), normalised.
+        rows, count: which of the `count` rows of a larger batch these images are, so that each gets what it would get there.
+    """
+    count = len(images) if count is None else count
+    drawn = torch.from_numpy(rng.random((count, 7)).astype(np.float32))[rows].to(images.device)
+    area, aspect, left, top, mirrored, contrast, brightness = drawn.unbind(1)
+    if "crop" in kinds or "flip" in kinds:
+        side = (AREA[0] + (AREA[1] - AREA[0]) * area).sqrt() if "crop" in kinds else torch.ones_like(area)
+        shape = torch.exp((2 * aspect - 1) * math.log(ASPECT) / 2) if "crop" in kinds else torch.ones_like(area)
+        width, height = (side * shape).clamp(max=1), (side / shape).clamp(max=1)
+        sign = torch.where(mirrored < 0.5, -1.0, 1.0) if "flip" in kinds else torch.ones_like(mirrored)
+        zero = torch.zeros_like(width)
+        across = torch.stack([sign * width, zero, (2 * left - 1) * (1 - width)], 1)
+        down = torch.stack([zero, height, (2 * top - 1) * (1 - height)], 1)
+        grid = F.affine_grid(torch.stack([across, down], 1), list(images.shape), align_corners=False)
+        images = F.grid_sample(images, grid.to(images.dtype), padding_mode="reflection", align_corners=False)
+    if "colour" in kinds:
+        change, shift = (JITTER * (2 * value.view(-1, 1, 1, 1) - 1) for value in (contrast, brightness))
+        images = images * (1 + change) + shift
+    return images

@@ -1,0 +1,65 @@
+"""Random changes of training images: what each kind may do, and what it leaves alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from glora_core.data.augment import JITTER, augment
+
+
+@pytest.fixture
+def images():
+    return torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def changed(images, *kinds, seed=0, **rest):
+    return augment(images, kinds, np.random.default_rng(seed), **rest)
+
+
+def test_no_kind_changes_nothing(images):
+    assert torch.equal(changed(images), images)
+
+
+@pytest.mark.parametrize("kind", ["crop", "flip", "colour"])
+def test_equal_generators_change_alike_and_others_otherwise(images, kind):
+    assert torch.equal(changed(images, kind), changed(images, kind))
+    assert not torch.equal(changed(images, kind), changed(images, kind, seed=1))
+    assert changed(images, kind).shape == images.shape
+
+
+def test_a_flip_leaves_an_image_or_mirrors_it(images):
+    found = changed(images, "flip")
+    same = [torch.allclose(a, b, atol=1e-5) for a, b in zip(found, images, strict=True)]
+    mirrored = [torch.allclose(a, b.flip(-1), atol=1e-5) for a, b in zip(found, images, strict=True)]
+    assert all(a != b for a, b in zip(same, mirrored, strict=True))
+    assert any(same)
+    assert any(mirrored)
+
+
+def test_a_crop_shows_part_of_the_image_and_never_anything_outside():
+    ramp = torch.linspace(0, 1, 32).expand(64, 1, 32, 32).contiguous()
+    found = changed(ramp, "crop")
+    spans = (found.amax((1, 2, 3)) - found.amin((1, 2, 3))).tolist()
+    assert found.min() >= 0
+    assert found.max() <= 1 + 1e-6
+    assert bool((found[:, :, :, 1:] >= found[:, :, :, :-1] - 1e-6).all())
+    assert min(spans) > 0.5
+    assert max(spans) > 0.9
+    assert len({round(span, 3) for span in spans}) > 30
+
+
+def test_colour_changes_contrast_and_brightness_within_its_bounds(images):
+    found = changed(images, "colour")
+    for before, after in zip(images.flatten(1), found.flatten(1), strict=True):
+        scale = ((after[0] - after[1]) / (before[0] - before[1])).item()
+        shift = (after - before * scale).mean().item()
+        assert abs(scale - 1) <= JITTER + 1e-4
+        assert abs(shift) <= JITTER + 1e-4
+        assert torch.allclose(after, before * scale + shift, atol=1e-3)
+
+
+def test_rows_of_a_larger_batch_are_changed_as_they_are_there(images):
+    whole = changed(images, "crop", "flip", "colour")
+    for rank in range(2):
+        part = changed(images[rank::2], "crop", "flip", "colour", rows=slice(rank, None, 2), count=6)
+        assert torch.allclose(part, whole[rank::2], atol=1e-6)
