@@ -1,0 +1,114 @@
+"""The last round: which subnets are trained alone, how, and who goes on. Pure functions, no torch.
+
+A trial is one subnet with one learning rate, trained from the supernet's slice or from scratch. Trials are halved synchronously
+(Jamieson and Talwalkar, arXiv 1502.07943): all of a rung are trained before any is dropped, so that a decision depends on what
+they reached and never on which came in first; a resumed or a differently parallel run ends with the same winner.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from glora_core.configs import TENSORS, SubnetConfig
+from glora_core.errors import ConfigInvalid
+from glora_core.search.history import Evaluated
+
+MODES = ("off", "winner", "thorough")
+DISTINCT = 0.05
+"""Share of all choices in which two candidates must differ to both be finalists, as long as there are others."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinalsSettings:
+    """How the finals go.
+
+    Args:
+        mode: `off`, the search's winner is taken as it is in the supernet; `winner`, it is trained alone; `thorough`, the best distinct
+            candidates and the known methods within the budget are.
+        candidates: best distinct candidates of `thorough`.
+        learning_rates: peak rates that each trial is tried at.
+        epochs: of each rung in turn; after each but the last, the better half of the trials goes on from where it is.
+
+    Raises:
+        ConfigInvalid: a value is not accepted.
+    """
+
+    mode: str = "thorough"
+    candidates: int = 3
+    learning_rates: tuple[float, ...] = (1e-3, 3e-3)
+    epochs: tuple[int, ...] = (10, 20)
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ConfigInvalid(f"finals mode {self.mode!r} is unknown; accepted: {', '.join(MODES)}")
+        if self.candidates < 0:
+            raise ConfigInvalid(f"candidates is {self.candidates}; accepted are integers of at least 0")
+        if not self.learning_rates or min(self.learning_rates) <= 0:
+            raise ConfigInvalid(f"learning_rates are {self.learning_rates}; accepted are one or more numbers above 0")
+        if not self.epochs or min(self.epochs) < 1:
+            raise ConfigInvalid(f"epochs are {self.epochs}; accepted are one or more integers of at least 1, for one rung each")
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One subnet trained alone in one way.
+
+    Attributes:
+        source: where the subnet comes from: `search #1`, …, or the name of a known method.
+        config: the subnet.
+        learning_rate: peak, in every rung.
+        sliced: whether it starts from its slice of the supernet; else from scratch.
+    """
+
+    source: str
+    config: SubnetConfig
+    learning_rate: float
+    sliced: bool
+
+    @property
+    def name(self) -> str:
+        """What tells it from the other trials, such as `lora @ 0.003`."""
+        return f"{self.source} @ {self.learning_rate:g}"
+
+
+def first_rung(ranked: Sequence[Evaluated], known: Mapping[str, SubnetConfig], settings: FinalsSettings) -> list[Trial]:
+    """Every trial of the first rung.
+
+    Args:
+        ranked: the search's evaluated subnets, best first.
+        known: known methods within the budget, by name.
+    """
+    if settings.mode == "off":
+        return []
+    count = 1 if settings.mode == "winner" else settings.candidates
+    entrants = [(f"search #{place}", config, True) for place, config in enumerate(distinct(ranked, count), 1)]
+    if settings.mode == "thorough":
+        entrants += [(method, config, False) for method, config in known.items()]
+    return [Trial(source, config, rate, sliced) for (source, config, sliced), rate in product(entrants, settings.learning_rates)]
+
+
+def survivors(trials: Sequence[Trial], fitness: Mapping[str, Evaluated]) -> list[Trial]:
+    """The better half of a rung, rounded up, in their former order; a trial without fitness (it diverged) is out.
+
+    Args:
+        fitness: what each trial reached on val, by its name.
+    """
+    alive = [trial for trial in trials if trial.name in fitness]
+    best = sorted(alive, key=lambda trial: (fitness[trial.name].order, trial.name))[: (len(alive) + 1) // 2]
+    return [trial for trial in alive if trial in best]
+
+
+def distinct(ranked: Sequence[Evaluated], count: int) -> list[SubnetConfig]:
+    """The best subnets of which any two differ in at least 5 % of all choices; filled up with the best others if they are too few."""
+    chosen: list[SubnetConfig] = []
+    for candidate in ranked:
+        if len(chosen) < count and all(_difference(candidate.config, other) >= DISTINCT for other in chosen):
+            chosen.append(candidate.config)
+    others = [candidate.config for candidate in ranked if candidate.config not in chosen]
+    return chosen + others[: count - len(chosen)]
+
+
+def _difference(first: SubnetConfig, second: SubnetConfig) -> float:
+    """Share of all choices in which two subnets differ."""
+    differing = sum(a[tensor] != b[tensor] for a, b in zip(first, second, strict=True) for tensor in TENSORS)
+    return differing / (len(first) * len(TENSORS))
