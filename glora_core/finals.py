@@ -23,11 +23,12 @@ class FinalsSettings:
     """How the finals go.
 
     Args:
-        mode: `off`, the search's winner is taken as it is in the supernet; `winner`, it is trained alone; `thorough`, the best distinct
-            candidates and the known methods within the budget are.
+        mode: `off`, the search's winner is taken as it is in the supernet; `winner`, it is trained on alone; `thorough`, the best distinct
+            candidates and the known methods are, and the known methods are also trained from scratch.
         candidates: best distinct candidates of `thorough`.
-        learning_rates: peak rates that each trial is tried at.
+        learning_rates: peak rates that each of them is tried at.
         epochs: of each rung in turn; after each but the last, the better half of the trials goes on from where it is.
+        scratch_epochs: of known methods trained from scratch, in one go.
 
     Raises:
         ConfigInvalid: a value is not accepted.
@@ -37,6 +38,7 @@ class FinalsSettings:
     candidates: int = 3
     learning_rates: tuple[float, ...] = (1e-3, 3e-3)
     epochs: tuple[int, ...] = (10, 20)
+    scratch_epochs: int = 60
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -45,8 +47,10 @@ class FinalsSettings:
             raise ConfigInvalid(f"candidates is {self.candidates}; accepted are integers of at least 0")
         if not self.learning_rates or min(self.learning_rates) <= 0:
             raise ConfigInvalid(f"learning_rates are {self.learning_rates}; accepted are one or more numbers above 0")
-        if not self.epochs or min(self.epochs) < 1:
-            raise ConfigInvalid(f"epochs are {self.epochs}; accepted are one or more integers of at least 1, for one rung each")
+        if not self.epochs or min(*self.epochs, self.scratch_epochs) < 1:
+            raise ConfigInvalid(
+                f"epochs are {self.epochs} and scratch_epochs {self.scratch_epochs}; accepted are integers from 1, for epochs one or more"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +71,33 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """What tells it from the other trials, such as `lora @ 0.003`."""
-        return f"{self.source} @ {self.learning_rate:g}"
+        """What tells it from the other trials, such as `lora from scratch @ 0.003`."""
+        return f"{self.source}{'' if self.sliced else ' from scratch'} @ {self.learning_rate:g}"
 
 
 def first_rung(ranked: Sequence[Evaluated], known: Mapping[str, SubnetConfig], settings: FinalsSettings) -> list[Trial]:
-    """Every trial of the first rung.
+    """Every trial of the first rung: subnets that start from their slice of the supernet.
 
     Args:
         ranked: the search's evaluated subnets, best first.
-        known: known methods within the budget, by name.
+        known: known methods that are in the space and within the budget, by name.
     """
     if settings.mode == "off":
         return []
     count = 1 if settings.mode == "winner" else settings.candidates
-    entrants = [(f"search #{place}", config, True) for place, config in enumerate(distinct(ranked, count), 1)]
+    entrants = {f"search #{place}": config for place, config in enumerate(distinct(ranked, count), 1)}
     if settings.mode == "thorough":
-        entrants += [(method, config, False) for method, config in known.items()]
-    return [Trial(source, config, rate, sliced) for (source, config, sliced), rate in product(entrants, settings.learning_rates)]
+        entrants |= known
+    return _trials(entrants, settings, sliced=True)
+
+
+def from_scratch(known: Mapping[str, SubnetConfig], settings: FinalsSettings) -> list[Trial]:
+    """The trials that owe the supernet nothing: known methods within the budget, in the space or not, by name."""
+    return _trials(known, settings, sliced=False) if settings.mode == "thorough" else []
+
+
+def _trials(entrants: Mapping[str, SubnetConfig], settings: FinalsSettings, *, sliced: bool) -> list[Trial]:
+    return [Trial(source, config, rate, sliced) for (source, config), rate in product(entrants.items(), settings.learning_rates)]
 
 
 def survivors(trials: Sequence[Trial], fitness: Mapping[str, Evaluated]) -> list[Trial]:

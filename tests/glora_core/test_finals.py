@@ -6,7 +6,7 @@ import pytest
 
 from glora_core.configs import LayerConfig, lora
 from glora_core.errors import ConfigInvalid
-from glora_core.finals import FinalsSettings, Trial, distinct, first_rung, survivors
+from glora_core.finals import FinalsSettings, Trial, distinct, first_rung, from_scratch, survivors
 from glora_core.search import Evaluated, rank
 
 LAYERS = 4
@@ -37,15 +37,23 @@ def test_winner_trains_the_best_candidate_alone_at_every_rate():
     ]
 
 
-def test_thorough_trains_candidates_from_their_slice_and_known_methods_from_scratch():
-    trials = first_rung(RANKED, KNOWN, FinalsSettings(candidates=2, learning_rates=(1e-3,)))
-    assert [(trial.source, trial.sliced) for trial in trials] == [
-        ("search #1", True),
-        ("search #2", True),
-        ("bitfit", False),
-        ("lora", False),
+def test_thorough_trains_candidates_from_their_slice_and_known_methods_also_from_scratch():
+    settings = FinalsSettings(candidates=2, learning_rates=(1e-3, 3e-3))
+    trials, scratch = first_rung(RANKED, KNOWN, settings), from_scratch(KNOWN, settings)
+    assert list(dict.fromkeys(trial.source for trial in trials)) == ["search #1", "search #2", "bitfit", "lora"]
+    assert all(trial.sliced for trial in trials)
+    assert [(trial.source, trial.learning_rate, trial.sliced) for trial in scratch] == [
+        ("bitfit", 1e-3, False),
+        ("bitfit", 3e-3, False),
+        ("lora", 1e-3, False),
+        ("lora", 3e-3, False),
     ]
-    assert len({trial.name for trial in trials}) == len(trials)
+    assert len({trial.name for trial in trials + scratch}) == len(trials) + len(scratch)
+
+
+@pytest.mark.parametrize("mode", ["off", "winner"])
+def test_only_thorough_finals_train_from_scratch(mode):
+    assert from_scratch(KNOWN, FinalsSettings(mode)) == []
 
 
 def test_distinct_candidates_differ_in_a_twentieth_of_all_choices():
@@ -97,7 +105,8 @@ def test_a_trial_that_diverged_is_out():
         ({"learning_rates": ()}, "learning_rates are"),
         ({"learning_rates": (0.0,)}, "above 0"),
         ({"epochs": ()}, "epochs are"),
-        ({"epochs": (10, 0)}, "at least 1"),
+        ({"epochs": (10, 0)}, "integers from 1"),
+        ({"scratch_epochs": 0}, "scratch_epochs 0"),
     ],
     ids=str,
 )
