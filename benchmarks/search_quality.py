@@ -48,7 +48,7 @@ BATCH = 256
 PATCH = 4
 CHECKPOINTS = (50, 100, 200, 400, 1000)
 BASELINE = "evolution"
-CODE = ("layers", "supernet.py", "training.py", "evaluation.py", "space.py")
+CODE = ("layers", "supernet.py", "training", "evaluation.py", "space.py")
 """What of the core decides an evaluation; when it changes, the cache is left behind."""
 
 Fitness = tuple[float, float]
