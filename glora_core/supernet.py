@@ -16,6 +16,7 @@ from glora_core.errors import ConfigInvalid
 from glora_core.layers import GLoRALayer, adapt
 from glora_core.layers.adapted import rounded
 from glora_core.layers.kinds import kind_of, matrix_size
+from glora_core.layers.storage import NormalisedStorage
 from glora_core.space import LayerShape, SearchSpace
 
 
@@ -78,17 +79,29 @@ class Supernet(nn.Module):
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """Copies of the support tensors and the head on the CPU: all that training changed."""
-        return {name: parameter.detach().cpu().clone() for name, parameter in self.trainable()}
+        """Copies of the support tensors, the scales they act at, and the head, on the CPU: all that training changed."""
+        return {name: parameter.detach().cpu().clone() for name, parameter in self.trainable()} | {
+            f"{name}.scales": module.scales for name, module in self._scaled()
+        }
 
     @torch.no_grad()
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a state made by `trainable_state`. Raises ConfigInvalid if names or shapes differ."""
-        own = dict(self.trainable())
-        if set(own) != set(state) or any(own[name].shape != state[name].shape for name in own):
+        """Take over a state made by `trainable_state`; scales keep what they are where it has none.
+
+        Raises ConfigInvalid if names or shapes differ.
+        """
+        own, scaled = dict(self.trainable()), {f"{name}.scales": module for name, module in self._scaled()}
+        numbers = {name: value for name, value in state.items() if name not in scaled}
+        if set(own) != set(numbers) or any(own[name].shape != numbers[name].shape for name in own):
             raise ConfigInvalid("this state belongs to another supernet: names or shapes of its tensors differ")
         for name, parameter in own.items():
-            parameter.copy_(state[name])
+            parameter.copy_(numbers[name])
+        for name in scaled.keys() & state.keys():
+            scaled[name].scales = state[name]
+
+    def _scaled(self) -> Iterator[tuple[str, NormalisedStorage]]:
+        """Names and storages of the layers whose numbers act at scales of their own."""
+        return ((name, module) for name, module in self.named_modules() if isinstance(module, NormalisedStorage))
 
     def bare(self) -> nn.Module:
         """A copy of the backbone as it was before it was adapted, in eval mode, with this supernet's head."""

@@ -20,6 +20,7 @@ from glora_core.errors import ConfigInvalid
 
 Allowed = Mapping[str, tuple[Choice, ...]]
 """Choices per support tensor, as `SearchSpace.choices` has them for each layer."""
+KINDS = ("lora", "vector", "scalar")
 
 
 class LayerStorage(nn.Module):
@@ -52,6 +53,10 @@ class LayerStorage(nn.Module):
         """Length of the tensor's vector, which is also the height of its `down` factor."""
         return self.in_features if tensor == "C" else self.out_features
 
+    def rank(self, tensor: str) -> int:
+        """The highest rank that the tensor may have here; 0 if it is never `lora`."""
+        return self._steps.get(tensor, [0])[-1]
+
     def columns(self, tensor: str) -> int:
         """Width of the tensor's `up` factor."""
         return 1 if tensor == "C" else self.in_features
@@ -62,7 +67,7 @@ class LayerStorage(nn.Module):
 
     def _add_factors(self, tensor: str, steps: Sequence[int], generator: torch.Generator) -> None:
         """Register the blocks of a tensor's factors, one for the columns between each rank and the next."""
-        whole = _xavier(steps[-1], self.columns(tensor), generator)
+        whole = xavier(steps[-1], self.columns(tensor), generator)
         self._steps[tensor] = list(steps)
         for low, high in pairwise(steps):
             if high > self._apart:
@@ -136,6 +141,11 @@ class LayerStorage(nn.Module):
     def _write_outside(self, tensor: str, kind: str, values: Tensor) -> None:
         """Set the numbers outside the blocks of factors that a kind of choice reads."""
 
+    @property
+    def untrained(self) -> bool:
+        """Whether every subnet is still the backbone: all that starts at zero is zero."""
+        return not any(bool(parameter.any()) for name, parameter in self.named_parameters() if "_up_" not in name)
+
     def copy_slice(self, source: "LayerStorage", config: LayerConfig) -> None:
         """Take over from a storage of the same form the numbers that a config uses; both storages must allow that config."""
         for tensor in TENSORS:
@@ -186,9 +196,30 @@ class PaperStorage(LayerStorage):
 class NormalisedStorage(LayerStorage):
     """Each kind of choice has numbers of its own, scaled so that one optimiser step moves the layer's output alike whichever is active.
 
-    An adaptive optimiser moves every stored number by about the learning rate. A vector in B adds its entry times the
-    sum of all inputs, hence 1/in; C adds W0 c, whose entries all move together, hence 1/(4·√in); the rest act at 1.
+    An adaptive optimiser moves every stored number by about the learning rate, whatever that does to the output. The scales make up
+    for it; `glora_core.calibration` measures them on training examples. Until then, a vector or scalar of B, which adds its entry times the
+    sum of all inputs, has 1/in, C, which adds W0 c, has 1/(4·√in), and the rest 1.
     """
+
+    def __init__(self, in_features: int, out_features: int, allowed: Allowed, generator: torch.Generator) -> None:
+        super().__init__(in_features, out_features, allowed, generator)
+        known = {"B": {"vector": 1.0 / in_features, "scalar": 1.0 / in_features}, "C": dict.fromkeys(KINDS, 0.25 / math.sqrt(in_features))}
+        self._scales = {(tensor, kind): known.get(tensor, {}).get(kind, 1.0) for tensor in TENSORS for kind in KINDS}
+
+    def copy_slice(self, source: LayerStorage, config: LayerConfig) -> None:
+        """As in `LayerStorage`; the scales are taken over too."""
+        super().copy_slice(source, config)
+        if isinstance(source, NormalisedStorage):
+            self.scales = source.scales
+
+    @property
+    def scales(self) -> Tensor:
+        """All scales, (5 tensors, 3 kinds), float64, in the order of `TENSORS` and `KINDS`."""
+        return torch.tensor(list(self._scales.values()), dtype=torch.float64).view(len(TENSORS), len(KINDS))
+
+    @scales.setter
+    def scales(self, values: Tensor) -> None:
+        self._scales = dict(zip(self._scales, values.flatten().tolist(), strict=True))
 
     def _add_vectors(self, tensor: str, kinds: set[str]) -> None:
         if "vector" in kinds:
@@ -205,12 +236,8 @@ class NormalisedStorage(LayerStorage):
         return self.get_parameter(f"{tensor}_scalar")
 
     def scale(self, tensor: str, kind: str) -> float:
-        """1/in for a vector or scalar of B, 1/(4·√in) for C, else 1."""
-        if tensor == "B" and kind in ("vector", "scalar"):
-            return 1.0 / self.in_features
-        if tensor == "C":
-            return 0.25 / math.sqrt(self.in_features)
-        return 1.0
+        """As calibrated, or as above."""
+        return self._scales[tensor, kind]
 
     def _write_outside(self, tensor: str, kind: str, values: Tensor) -> None:
         if kind != "lora":
@@ -231,7 +258,8 @@ def make_storage(form: str, in_features: int, out_features: int, allowed: Allowe
     return STORAGES[form](in_features, out_features, allowed, generator)
 
 
-def _xavier(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+def xavier(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    """Uniform values (rows, columns) of variance 2 / (rows + columns) (Glorot and Bengio, AISTATS 2010)."""
     bound = math.sqrt(6.0 / (rows + columns))
     return torch.empty(rows, columns).uniform_(-bound, bound, generator=generator)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glora_core.backbones import Inputs
+from glora_core.calibration import calibrate
 from glora_core.configs import SubnetConfig, decode
 from glora_core.data.augment import augment
 from glora_core.data.split import Split, answers
@@ -27,6 +28,8 @@ from glora_core.training.probe import PATIENCE, Probe, check_learning
 from glora_core.training.settings import Progress, TrainingSettings
 
 _ORDER, _AUGMENT = 0, 3
+_CALIBRATED = 32
+"""Training examples that scales are measured on."""
 
 
 class Trainer:
@@ -50,6 +53,8 @@ class Trainer:
         self._fixed = decode(settings.fixed) if settings.fixed else None
         self._sampler = SubnetSampler(supernet.space, settings, settings.epochs * self.steps_per_epoch)
         self._advice = f"a lower learning rate than {settings.learning_rate} may help"
+        if all(layer.support.untrained for _, layer in supernet.layers()):
+            calibrate(supernet, split.take(torch.arange(min(_CALIBRATED, len(split)), device=split.labels.device))[0], settings.seed)
         self._largest, self._smallest = (supernet.space.extreme(largest=large) for large in (True, False))
 
     def fit(self, on_epoch: Callable[[Progress], None] = lambda progress: None) -> None:

@@ -302,7 +302,7 @@ def test_mixed_precision_keeps_trained_numbers_in_float32_and_its_losses_near_th
     losses = [[progress.loss for progress in fit(trainer)] for trainer in (exact, mixed)]
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
-    assert all(value.dtype == torch.float32 for value in mixed.supernet.trainable_state().values())
+    assert all(parameter.dtype == torch.float32 for _, parameter in mixed.supernet.trainable())
 
 
 @pytest.mark.parametrize(

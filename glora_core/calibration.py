@@ -1,0 +1,102 @@
+"""Scales of the normalised entanglement, measured: one optimiser step moves a layer's output alike whichever choice is active.
+
+An adaptive optimiser moves every number by about the learning rate, in a direction of its own. So each choice's numbers are
+moved by ±1, signs at random, from where a training starts, and the change of the layer's output is measured (root mean square over
+examples, positions and channels, on real inputs of the layer). Scales are set so that all choices of a layer change it as much as its
+low-rank B does, whose scale is 1: the learning rate is then LoRA's own, and means the same for all.
+
+Scales are powers of two. That is as exact as the argument is, it makes multiplying by them exact, so that merges lose nothing
+(`glora_core.layers.bounds`), and the noise of another machine's sums does not change them. Imports torch.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from glora_core.backbones import Inputs
+from glora_core.configs import TENSORS
+from glora_core.layers import GLoRALayer
+from glora_core.layers.storage import KINDS, NormalisedStorage, xavier
+from glora_core.supernet import Supernet
+
+RANK = 4
+"""Of the low-rank B that all is compared with, where the space has none."""
+LARGEST = 8.0
+"""No number acts at more than this: a choice that hardly moves the output, such as D over biases near zero, is left a weak one."""
+
+
+@torch.no_grad()
+def calibrate(supernet: Supernet, inputs: Inputs, seed: int = 0) -> None:
+    """Measure and set the scales of every adapted layer; nothing is done to the `paper` form, whose choices share numbers.
+
+    Args:
+        supernet: untrained, so that what it computes does not change; its config is set to the smallest subnet.
+        inputs: some training examples.
+        seed: of the signs.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    supernet.set_config(supernet.space.extreme(largest=False))
+    seen: dict[nn.Module, Tensor] = {}
+
+    def keep(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        seen.setdefault(layer, arguments[0])
+
+    layers = [layer for _, layer in supernet.layers() if isinstance(layer.support, NormalisedStorage)]
+    hooks = [layer.register_forward_pre_hook(keep) for layer in layers]
+    try:
+        supernet(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for layer in layers:
+        if layer in seen:
+            layer.support.scales = _scales(_effects(layer, seen.pop(layer), generator))
+
+
+def _scales(effects: dict[tuple[str, str], float]) -> Tensor:
+    """Scales, as `NormalisedStorage.scales` has them, that give every choice the effect of a low-rank B; 1 where it has none."""
+    found = torch.ones(len(TENSORS), len(KINDS), dtype=torch.float64)
+    aim = effects["B", "lora"]
+    for (tensor, kind), effect in effects.items():
+        if aim > 0 and math.isfinite(aim):
+            scale = LARGEST if effect * LARGEST <= aim else 2.0 ** round(math.log2(aim / effect))
+            found[TENSORS.index(tensor), KINDS.index(kind)] = scale
+    return found
+
+
+def _effects(layer: GLoRALayer, x: Tensor, generator: torch.Generator) -> dict[tuple[str, str], float]:
+    """Root mean square of what a layer's output changes by when all numbers of a choice move by ±1, by tensor and kind."""
+    weight = layer.matrix(layer.weight)
+    rows, columns = weight.shape
+    rank = max((layer.support.rank("B"), layer.support.rank("A"))) or RANK
+
+    def signs(*shape: int) -> Tensor:
+        return (torch.randint(0, 2, shape, generator=generator) * 2.0 - 1).to(weight)
+
+    def low_rank(height: int, width: int) -> Tensor:
+        return signs(height, rank) @ xavier(rank, width, generator).to(weight)
+
+    def through(matrix: Tensor) -> float:
+        return _rms(layer.apply_matrix(x, matrix.expand(rows, columns), None))
+
+    product, row = low_rank(rows, columns), signs(rows, 1)
+    bias = 0.0 if layer.bias is None else _rms(layer.bias)
+    return {
+        ("A", "lora"): through(weight * product),
+        ("A", "vector"): through(weight * row),
+        ("A", "scalar"): through(weight),
+        ("B", "lora"): through(product),
+        ("B", "vector"): through(row),
+        ("B", "scalar"): through(torch.ones_like(row)),
+        ("C", "lora"): _rms(weight @ low_rank(columns, 1)),
+        ("C", "vector"): _rms(weight @ signs(columns, 1)),
+        ("D", "vector"): bias,
+        ("D", "scalar"): bias,
+        ("E", "vector"): 1.0,
+        ("E", "scalar"): 1.0,
+    }
+
+
+def _rms(values: Tensor) -> float:
+    return float(values.double().pow(2).mean().sqrt())
