@@ -12,9 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
+from glora_core.data.decoding import check
 from glora_core.errors import DataInvalid
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
@@ -68,24 +66,6 @@ def scan(root: str | os.PathLike[str]) -> ImageFolder:
         raise DataInvalid(f"data folder {str(root)!r} has neither train/ nor {LISTS['train']}; {ACCEPTED}")
     _check_splits(folder, classes, splits)
     return ImageFolder(folder, classes, splits, _fingerprint(folder, classes, splits))
-
-
-def decode(path: Path) -> Image.Image:
-    """A fully decoded RGB image. Raises DataInvalid, naming the file, if it cannot be decoded."""
-    try:
-        with Image.open(path) as image:
-            if image.mode in ("I", "F"):
-                raise DataInvalid(f"image {str(path)!r} has 32-bit pixels; accepted are images of 8 or 16 bits per channel")
-            return _eight_bits(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataInvalid(f"image {str(path)!r} cannot be decoded: {error}") from error
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """A 16-bit grayscale image scaled to 8 bits, which Pillow's own conversion would clip; any other image as it is."""
-    if not image.mode.startswith("I;16"):
-        return image
-    return Image.fromarray((np.asarray(image).astype(np.uint16) // 257).astype(np.uint8))
 
 
 def _read_class_folders(folder: Path) -> tuple[tuple[str, ...], dict[str, tuple[Example, ...]]]:
@@ -171,5 +151,5 @@ def _fingerprint(folder: Path, classes: tuple[str, ...], splits: dict[str, tuple
 
 
 def _checked_hash(path: Path) -> str:
-    decode(path)
+    check(path)
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -12,7 +12,8 @@ from timm.data import create_transform
 from torch import Tensor
 
 from glora_core.backbones import Transform
-from glora_core.data.folders import ImageFolder, decode
+from glora_core.data.decoding import decode
+from glora_core.data.folders import ImageFolder
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,13 @@
 """Folders of images: both layouts, every refusal by name, and the fingerprint."""
 
-import io
 import os
 import random
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
 
-from glora_core.data.folders import Example, decode, scan
+from glora_core.data.folders import Example, scan
 from glora_core.errors import DataInvalid
 
 
@@ -259,44 +254,3 @@ def test_a_fingerprint_changes_with_any_change_of_the_data(image_folder, change)
 )
 def test_a_fingerprint_changes_with_any_change_of_the_lists(list_folder, lists):
     assert scan(list_folder("changed", **lists)).fingerprint != scan(list_folder("original")).fingerprint
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "LA", "I;16"])
-def test_images_of_any_mode_decode_to_rgb(tmp_path, mode):
-    Image.new("L" if mode == "I;16" else "RGB", (5, 4), 7).convert("I;16" if mode == "I;16" else mode).save(tmp_path / "image.png")
-    image = decode(tmp_path / "image.png")
-    assert (image.mode, image.size) == ("RGB", (5, 4))
-
-
-@pytest.fixture(scope="module")
-def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("damaged") / "image"
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "PPM"])
-@settings(max_examples=40)
-@given(damage=st.dictionaries(st.integers(0, 120), st.integers(0, 255), max_size=3), kept=st.floats(0.1, 1))
-def test_a_damaged_image_is_decoded_or_refused_but_never_crashes(scratch, kind, damage, kept):
-    buffer = io.BytesIO()
-    Image.radial_gradient("L").resize((12, 10)).convert("P" if kind == "GIF" else "RGB").save(buffer, kind)
-    content = bytearray(buffer.getvalue()[: int(kept * len(buffer.getvalue()))])
-    for position, value in damage.items():
-        if position < len(content):
-            content[position] = value
-    scratch.write_bytes(content)
-    try:
-        assert decode(scratch).mode == "RGB"
-    except DataInvalid as refusal:
-        assert str(scratch) in str(refusal)
-
-
-def test_a_sixteen_bit_image_is_scaled_and_not_clipped(tmp_path):
-    eight = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
-    Image.fromarray(eight.astype(np.uint16) * 257).save(tmp_path / "deep.png")
-    assert np.array_equal(np.asarray(decode(tmp_path / "deep.png"))[..., 0], eight)
-
-
-def test_an_image_of_floats_is_refused_by_its_name(tmp_path):
-    Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(tmp_path / "float.tiff")
-    with pytest.raises(DataInvalid, match=r"float\.tiff"):
-        decode(tmp_path / "float.tiff")
