@@ -94,14 +94,15 @@ def images(folder: str | Path, backbone: Backbone, splits: Sequence[str] = ("tra
 
     Args:
         folder: `train/`, `val/` and perhaps `test/` with one folder per class, or VTAB-1K's list files.
+        splits: of `train`, `val`, `test`, and `train+val` for both together.
 
     Raises:
         DataInvalid: a split is missing or cannot be read.
     """
     data = scan(str(folder))
-    missing = [name for name in splits if name not in data.splits]
+    missing = [name for name in splits if name not in data.names]
     if missing:
-        raise DataInvalid(f"{folder} has no split {missing[0]!r}; it has {', '.join(data.splits)}")
+        raise DataInvalid(f"{folder} has no split {missing[0]!r}; it has {', '.join(data.names)}")
     return tuple(load_split(data, name, backbone.info.images) for name in splits)
 
 

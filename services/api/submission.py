@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from glora_core.data.folders import ImageFolder, scan
+from glora_core.data.folders import scan
+from glora_core.data.labelled import ImageFolder
 from glora_core.errors import BudgetInfeasible, ConfigInvalid, DataInvalid
 from glora_core.names import LOCAL, local_folder
 from glora_core.space import LayerShape
@@ -32,15 +33,12 @@ def submit(database: Database, settings: Settings, request: JobRequest) -> Job:
     request = request.model_copy(update={"backbone": _check_backbone_files(settings, request)})
     backbone = _describe(database, settings, request)
     _check_space(request, backbone)
-    facts = {
-        "fingerprint": data.fingerprint,
-        "classes": list(data.classes),
-        "splits": {split: len(examples) for split, examples in data.splits.items()},
-    }
     stored = request.model_dump(mode="json")
     stored["data"]["path"] = str(data.root)
     with database.write() as session:
-        return jobs.create(session, name=(request.name or data.root.name)[:120], request=stored, backbone_key=backbone.key, data=facts)
+        return jobs.create(
+            session, name=(request.name or data.root.name)[:120], request=stored, backbone_key=backbone.key, data=data.facts()
+        )
 
 
 def _check_data(settings: Settings, request: JobRequest) -> ImageFolder:

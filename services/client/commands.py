@@ -73,6 +73,8 @@ def submit(
     client = connect(url, token)
     job = client.submit(request)
     console.print(f"Job {job['id']} queued. Dashboard: {client.url}/jobs/{job['id']}", soft_wrap=True)
+    for warning in job["data"].get("warnings", []):
+        console.print(Text("Warning:", "yellow"), Text(warning), soft_wrap=True)
     if watch_it:
         watch_job(client, job["id"])
 

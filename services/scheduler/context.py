@@ -11,8 +11,9 @@ import ray
 from sqlalchemy.orm import Session
 
 from glora_core.backbones import BackboneInfo, BackboneSpec
-from glora_core.data.folders import ImageFolder, scan
+from glora_core.data.folders import scan
 from glora_core.data.images import ImageSplit, load_split
+from glora_core.data.labelled import ImageFolder
 from glora_core.errors import DataInvalid
 from glora_core.space import SearchSpace
 from services.job_request import JobRequest, space_of

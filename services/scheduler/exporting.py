@@ -88,7 +88,7 @@ def _facts(context: RunContext, prepared: Prepared, result: dict[str, Any]) -> d
         "job": context.lease.job_id,
         "backbone": request.backbone.model_dump() | {"weights_sha256": prepared.weights_hash, "license": context.info.license},
         "transform": transform,
-        "data": {"fingerprint": context.data_facts["fingerprint"], "splits": context.data_facts["splits"]},
+        "data": {name: fact for name, fact in context.data_facts.items() if name != "classes"},
         "budget": request.budget,
         "seed": request.seed,
         "metrics": {k: v for k, v in result["winner"].items() if k.startswith(("val_", "test_"))} | {"protocol": PROTOCOL},

@@ -9,8 +9,9 @@ from PIL import Image
 from timm.data import create_transform
 
 from glora_core.backbones import Transform
-from glora_core.data.folders import ImageFolder, scan
+from glora_core.data.folders import scan
 from glora_core.data.images import ImageSplit, load_split
+from glora_core.data.labelled import ImageFolder
 from glora_core.errors import DataInvalid
 
 SIZES = ((12, 10), (10, 31), (8, 8), (64, 48))

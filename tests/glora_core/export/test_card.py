@@ -10,7 +10,12 @@ LORA = method_config(SPACE, "lora")
 BARE = {"library": "timm", "architecture": "vit_tiny", "classes": ["a", "b"], "weights": {"sha256": "f" * 64}}
 FULL = BARE | {
     "backbone": {"name": "vit_tiny.augreg", "license": "apache-2.0", "weights_sha256": "a" * 64},
-    "data": {"fingerprint": "d" * 64, "splits": {"train": 800, "val": 200}},
+    "data": {
+        "fingerprint": "d" * 64,
+        "splits": {"train": 800, "val": 200},
+        "counts": {"train": [500, 300], "val": [100, 100]},
+        "warnings": ["one val image is in train too"],
+    },
     "budget": 1000,
     "seed": 7,
     "merge_error": 1.5e-7,
@@ -21,7 +26,17 @@ FULL = BARE | {
 
 def test_card_tells_data_method_budget_metrics_and_licence():
     card = model_card(FULL, SPACE, LORA)
-    for fact in ("97.50%", "0.1000 nats", "96 of a budget of 1,000", "apache-2.0", "train 800, val 200", "1.5e-07", "arXiv 2306.07967"):
+    for fact in (
+        "97.50%",
+        "0.1000 nats",
+        "96 of a budget of 1,000",
+        "apache-2.0",
+        "train 800, val 200",
+        "train 300 to 500, val 100",
+        "- one val image is in train too",
+        "1.5e-07",
+        "arXiv 2306.07967",
+    ):
         assert fact in card
 
 

@@ -151,6 +151,17 @@ def test_submitted_job_is_named_with_its_page(submit: Glora, server: Listening, 
     assert job.name == "roses"
 
 
+def test_what_the_data_set_is_warned_of_is_told_at_once(submit: Glora, server: Listening, data: Path) -> None:
+    (data / "val" / "daisy" / "0.png").write_bytes((data / "train" / "daisy" / "1.png").read_bytes())
+    for image in (data / "val" / "tulip").iterdir():
+        image.unlink()
+
+    ended = submit()
+
+    assert "Warning: 2 val images are in train too, byte for byte, such as 'val/daisy/0.png'" in ended.out
+    assert "Warning: val has no images of 1 of 2 classes: tulip" in ended.out
+
+
 def test_every_option_reaches_the_request(submit: Glora, database: Database, tmp_path: Path) -> None:
     options = {
         "--budget": "1.5M",
