@@ -22,6 +22,7 @@ from glora_core import backbones
 from glora_core.backbones import BackboneInfo, BackboneSpec
 from glora_core.backbones.fingerprint import weights_hash
 from glora_core.configs import SubnetConfig
+from glora_core.data.few_shot import few_shot
 from glora_core.data.folders import scan
 from glora_core.data.images import ImageSplit, load_split
 from glora_core.data.split import Split
@@ -89,17 +90,22 @@ def load(
     return Backbone(model, spec, backbones.describe(spec), weights_hash(model))
 
 
-def images(folder: str | Path, backbone: Backbone, splits: Sequence[str] = ("train", "val")) -> tuple[ImageSplit, ...]:
+def images(
+    folder: str | Path, backbone: Backbone, splits: Sequence[str] = ("train", "val"), *, shots: int | None = None, seed: int = 0
+) -> tuple[ImageSplit, ...]:
     """Splits of a folder of images, by the backbone's own transform.
 
     Args:
         folder: `train/`, `val/` and perhaps `test/` with one folder per class, or VTAB-1K's list files.
         splits: of `train`, `val`, `test`, and `train+val` for both together.
+        shots: so many training images per class, drawn by `seed`; all if absent.
 
     Raises:
         DataInvalid: a split is missing or cannot be read.
     """
     data = scan(str(folder))
+    if shots is not None:
+        data = few_shot(data, shots, seed)
     missing = [name for name in splits if name not in data.names]
     if missing:
         raise DataInvalid(f"{folder} has no split {missing[0]!r}; it has {', '.join(data.names)}")

@@ -85,6 +85,14 @@ class DataRequest(_Strict):
         description="Folder that the service can read: `train/`, `val/` and optionally `test/` with class folders, or VTAB-1K list files.",
         examples=["/data/flowers"],
     )
+    shots: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="Few-shot: so many training images of each class, drawn by the job's seed; a class that has fewer keeps them all. "
+        "All images if absent.",
+        examples=[16],
+    )
 
 
 Ranks = Annotated[list[Annotated[int, Field(ge=1, le=256)]], Field(min_length=1, max_length=8)]

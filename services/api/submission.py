@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from glora_core.data.folders import scan
 from glora_core.data.labelled import ImageFolder
 from glora_core.errors import BudgetInfeasible, ConfigInvalid, DataInvalid
 from glora_core.names import LOCAL, local_folder
 from glora_core.space import LayerShape
 from services.api.problems import Problem
+from services.job_data import read_data
 from services.job_request import BackboneRequest, JobRequest, space_of
 from services.settings import Settings
 from services.store import backbones, jobs
@@ -44,7 +44,7 @@ def submit(database: Database, settings: Settings, request: JobRequest) -> Job:
 def _check_data(settings: Settings, request: JobRequest) -> ImageFolder:
     path = _inside_roots(settings, request.data.path, "data.path")
     try:
-        data = scan(path)
+        data = read_data(request.model_copy(update={"data": request.data.model_copy(update={"path": str(path)})}))
     except DataInvalid as error:
         raise Problem(422, "data-invalid", str(error), field="data.path") from error
     if settings.data_roots:

@@ -16,7 +16,7 @@ from services.client.client import Client, ServiceError
 from services.client.progress import follow
 
 console = Console()
-_PARTS = ("backbone", "space", "training", "search", "finals")
+_PARTS = ("data", "backbone", "space", "training", "search", "finals")
 
 Url = Annotated[str | None, typer.Option(help="Where the service listens; found by itself for a server started here.", envvar="GLORA_URL")]
 Token = Annotated[
@@ -54,6 +54,7 @@ def submit(
     generations: Annotated[int | None, typer.Option(help="Generations. Default 20.")] = None,
     finalists: Annotated[int | None, typer.Option(help="Best candidates to train alone. Default 3; 0 for no finals.")] = None,
     baselines: Annotated[bool, typer.Option(help="Also train linear probe, BitFit and LoRA alone.")] = False,
+    shots: Annotated[int | None, typer.Option(help="Few-shot: so many training images per class, drawn by the seed. Default all.")] = None,
     workers: Annotated[int | None, typer.Option(help="Ray Train workers. Default 1.")] = None,
     gpu: Annotated[bool, typer.Option(help="Train and evaluate on GPUs.")] = False,
     seed: Annotated[int | None, typer.Option(help="Of everything random. Default 0.")] = None,
@@ -64,7 +65,8 @@ def submit(
 ) -> None:
     """Submit a job: adapt BACKBONE to DATA within BUDGET trainable parameters."""
     request = _read_settings(settings)
-    request |= {"data": {"path": _absolute(data)}, "budget": budget} | _given(seed=seed, name=name or None, baselines=baselines or None)
+    request |= {"budget": budget} | _given(seed=seed, name=name or None, baselines=baselines or None)
+    _merge(request, "data", _given(path=_absolute(data), shots=shots))
     _merge(request, "backbone", _given(name=_absolute_backbone(backbone), weights=weights and _absolute(weights), image_size=image_size))
     _merge(request, "space", _given(preset=preset, ranks=rank or None))
     _merge(request, "training", _given(epochs=epochs, learning_rate=learning_rate, policy=policy, workers=workers, use_gpu=gpu or None))

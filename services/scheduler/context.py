@@ -11,11 +11,11 @@ import ray
 from sqlalchemy.orm import Session
 
 from glora_core.backbones import BackboneInfo, BackboneSpec
-from glora_core.data.folders import scan
 from glora_core.data.images import ImageSplit, load_split
 from glora_core.data.labelled import ImageFolder
 from glora_core.errors import DataInvalid
 from glora_core.space import SearchSpace
+from services.job_data import read_data
 from services.job_request import JobRequest, space_of
 from services.settings import Settings
 from services.store import events, jobs
@@ -50,7 +50,7 @@ class RunContext:
     @cached_property
     def data(self) -> ImageFolder:
         """The data set, scanned again. Raises DataInvalid if it is not what was submitted."""
-        found = scan(self.request.data.path)
+        found = read_data(self.request)
         if found.fingerprint != self.data_facts["fingerprint"]:
             raise DataInvalid(f"data folder {self.request.data.path!r} has changed since the job was submitted; submit it again")
         return found

@@ -87,6 +87,13 @@ def test_a_missing_split_is_named(digits):
         images(folder, load(name, classes=5), ["validation"])
 
 
+def test_few_shots_leave_so_many_training_images_per_class(digits):
+    name, folder = digits
+    train_split, val = images(folder, load(name, classes=5), shots=2, seed=1)
+    assert train_split.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert len(val) > 10
+
+
 def test_the_exported_adapter_rebuilds_the_checkpoint_bit_for_bit(digits, tmp_path):
     name, folder = digits
     backbone = load(name, classes=5)

@@ -69,6 +69,18 @@ def test_first_seen_backbone_is_waited_for_until_a_scheduler_describes_it(http: 
     assert response.status_code == 201
 
 
+def test_few_shots_are_drawn_by_the_jobs_seed_and_are_a_data_set_of_their_own(http: TestClient, data: Path, backbone: str) -> None:
+    def found(**changes: Any) -> dict[str, Any]:
+        return http.post("/v1/jobs", json=stock.body(data) | changes).json()["data"]  # type: ignore[no-any-return]
+
+    few = [found(data={"path": str(data), "shots": 1}, seed=seed) for seed in (0, 0, *range(1, 6))]
+
+    assert {str(facts["counts"]) for facts in few} == {"{'train': [1, 1], 'val': [2, 2]}"}
+    assert few[0]["fingerprint"] == few[1]["fingerprint"]
+    assert found()["fingerprint"] not in {facts["fingerprint"] for facts in few}
+    assert len({facts["fingerprint"] for facts in few}) > 1
+
+
 CHANGED: list[tuple[str, dict[str, Any], str]] = [
     ("unknown top-level field", {"colour": "blue"}, "colour"),
     ("unknown nested field", {"search": {"populations": 5}}, "search.populations"),
@@ -85,6 +97,7 @@ CHANGED: list[tuple[str, dict[str, Any], str]] = [
     ("empty choices", {"space": {"choices": {"A": []}}}, "space"),
     ("repeated rank", {"space": {"ranks": [4, 4]}}, "space"),
     ("backbone that is no object", {"backbone": "vit"}, "backbone"),
+    ("no shots at all", {"data": {"path": "/no/such/folder", "shots": 0}}, "data.shots"),
     ("missing data folder", {"data": {"path": "/no/such/folder"}}, "data.path"),
     ("lone surrogate in a name", {"name": "\ud800"}, "name"),
 ]

@@ -173,6 +173,7 @@ def test_every_option_reaches_the_request(submit: Glora, database: Database, tmp
         "--generations": "8",
         "--finalists": "0",
         "--workers": "2",
+        "--shots": "1",
         "--seed": "5",
     }
 
@@ -184,7 +185,7 @@ def test_every_option_reaches_the_request(submit: Glora, database: Database, tmp
     training = {name: request["training"][name] for name in ("epochs", "learning_rate", "policy", "workers", "use_gpu")}
     assert training == {"epochs": 7, "learning_rate": 0.01, "policy": "random", "workers": 2, "use_gpu": True}
     assert (request["search"]["population"], request["search"]["generations"]) == (9, 8)
-    assert request["finals"]["candidates"] == 0
+    assert (request["finals"]["candidates"], request["data"]["shots"]) == (0, 1)
 
 
 def test_option_that_is_not_given_leaves_the_services_default(submit: Glora, database: Database) -> None:
