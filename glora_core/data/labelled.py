@@ -126,6 +126,11 @@ def several(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
 
 
+def in_both(images: int, of: str, other: str) -> str:
+    """That so many images of one split, or test set, are in another one too."""
+    return f"{images:,} {of} {'image is' if images == 1 else 'images are'} in {other} too, byte for byte"
+
+
 def _lacking(classes: Sequence[str], counts: Sequence[int]) -> str:
     absent = [name for name, count in zip(classes, counts, strict=True) if not count]
     return f"{len(absent):,} of {len(classes):,} classes: {several(absent)}"
@@ -133,5 +138,4 @@ def _lacking(classes: Sequence[str], counts: Sequence[int]) -> str:
 
 def _told(found: Duplicates) -> str:
     (first, second), (one, other) = found.splits, found.examples[0]
-    verb = "image is" if found.images == 1 else "images are"
-    return f"{found.images:,} {second} {verb} in {first} too, byte for byte, such as {other!r} ({one!r} in {first})"
+    return f"{in_both(found.images, second, first)}, such as {other!r} ({one!r} in {first})"

@@ -62,6 +62,10 @@ def _metrics(manifest: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         accuracy, loss = metrics.get(f"{split}_accuracy"), metrics.get(f"{split}_loss")
         if accuracy is not None:
             yield f"accuracy on {split}", f"{accuracy:.2%}" + ("" if loss is None else f" (cross-entropy {loss:.4f} nats)")
+    sets = manifest.get("data", {}).get("also_test", {})
+    for name, found in metrics.get("also_test", {}).items():
+        classes = f", among {sets[name]['classes']:,} classes" if name in sets else ""
+        yield f"accuracy on {name}", f"{found['accuracy']:.2%} ({found['examples']:,} images{classes})"
     if metrics.get("val_accuracy") is not None:
         yield "note", "the subnet was chosen by its accuracy on val, which therefore flatters it; test played no part in the choice"
 

@@ -46,6 +46,13 @@ def test_card_has_a_row_for_every_layer_with_its_share():
     assert "| `blocks.0.fc2` |" in card
 
 
+def test_card_tells_accuracy_on_further_test_sets_and_among_how_many_classes():
+    metrics = FULL["metrics"] | {"also_test": {"sketch": {"accuracy": 0.5, "loss": 1.0, "examples": 1200}}}
+    data = FULL["data"] | {"also_test": {"sketch": {"classes": 1}}}
+    card = model_card(FULL | {"metrics": metrics, "data": data}, SPACE, LORA)
+    assert "| accuracy on sketch | 50.00% (1,200 images, among 1 classes) |" in card
+
+
 def test_what_was_not_measured_is_not_claimed():
     card = model_card(BARE, SPACE, LORA)
     assert "accuracy" not in card

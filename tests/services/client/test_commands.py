@@ -188,6 +188,25 @@ def test_every_option_reaches_the_request(submit: Glora, database: Database, tmp
     assert (request["finals"]["candidates"], request["data"]["shots"]) == (0, 1)
 
 
+def test_further_test_sets_reach_the_request_as_the_folders_they_are_here(
+    submit: Glora, data: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data)
+
+    ended = submit("--also-test", "sketch=val", "--also-test", f"again={data / 'train'}")
+
+    assert ended.status == 0, ended.err
+    assert stored_request(database)["data"]["also_test"] == {"sketch": str(data / "val"), "again": str(data / "train")}
+
+
+@pytest.mark.parametrize("written", [["sketch"], ["=val"], ["sketch="], ["sketch=val", "sketch=train"]])
+def test_further_test_set_that_is_not_named_is_a_usage_error(written: list[str], submit: Glora) -> None:
+    ended = submit(*(word for name in written for word in ("--also-test", name)))
+
+    assert ended.status == 2
+    assert "is not NAME=DIR" in ended.err
+
+
 def test_option_that_is_not_given_leaves_the_services_default(submit: Glora, database: Database) -> None:
     submit()
 
@@ -265,6 +284,7 @@ def test_watching_a_finished_job_shows_what_came_out(
 
     assert ended.status == 0, ended.err
     assert "87.5%" in ended.out and "81.2%" in ended.out and "640" in ended.out
+    assert "sketch" in ended.out and ended.out.count("43.8%") == 2
     assert f"glora download {job_id}" in ended.out
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from services.store.blobs import BlobStore
 from services.store.database import Database
 from tests.services.api import stock
 
@@ -33,3 +34,13 @@ def test_page_counts_the_images_of_each_class_by_split(http: TestClient, submitt
 
 def test_page_of_a_job_whose_data_was_not_counted_goes_without(http: TestClient, database: Database) -> None:
     assert "Images per class" not in http.get(f"/jobs/{stock.add_job(database)}").text
+
+
+def test_page_shows_the_winner_and_its_baselines_on_further_test_sets(
+    http: TestClient, database: Database, blobs: BlobStore, tmp_path: Path
+) -> None:
+    page = http.get(f"/jobs/{stock.add_finished(database, blobs, tmp_path / 'made')}").text
+
+    assert "<div><b>43.8%</b><span>on sketch, 16 images</span></div>" in page
+    assert page.count('<th scope="col" class="number">On sketch</th>') == 1
+    assert page.count('<td class="number">43.8%</td>') == 1
