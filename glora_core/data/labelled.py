@@ -103,7 +103,7 @@ class ImageFolder:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a careful person would ask about before training, a sentence each: duplicates, classes without images, notes."""
-        missing = (f"{split} has no images of {_lacking(self.classes, counts)}" for split, counts in self.counts.items() if 0 in counts)
+        missing = (f"{split} has no images of {lacking(self.classes, counts)}" for split, counts in self.counts.items() if 0 in counts)
         return (*(_told(found) for found in self.duplicates), *missing, *self.notes)
 
     def facts(self) -> dict[str, Any]:
@@ -126,12 +126,13 @@ def several(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
 
 
-def in_both(images: int, of: str, other: str) -> str:
-    """That so many images of one split, or test set, are in another one too."""
-    return f"{images:,} {of} {'image is' if images == 1 else 'images are'} in {other} too, byte for byte"
+def in_both(count: int, of: str, other: str, what: str = "image") -> str:
+    """That so many images (or texts) of one split, or test set, are in another one too."""
+    return f"{count:,} {of} {what + ' is' if count == 1 else what + 's are'} in {other} too, byte for byte"
 
 
-def _lacking(classes: Sequence[str], counts: Sequence[int]) -> str:
+def lacking(classes: Sequence[str], counts: Sequence[int]) -> str:
+    """How many classes have a count of zero, and the first few of them."""
     absent = [name for name, count in zip(classes, counts, strict=True) if not count]
     return f"{len(absent):,} of {len(classes):,} classes: {several(absent)}"
 
