@@ -6,13 +6,14 @@ Two layouts are read: `train/ val/ [test/]` with one folder per class, and the l
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from glora_core.data.decoding import check
 from glora_core.data.labelled import Example, ImageFolder, Splits
-from glora_core.data.lists import LISTS, read_lists
+from glora_core.data.lists import LISTS, UNION, read_lists
 from glora_core.data.vtab import hint
 from glora_core.errors import DataInvalid
 
@@ -41,7 +42,7 @@ def scan(root: str | os.PathLike[str]) -> ImageFolder:
         raise DataInvalid(f"data folder {str(root)!r} has neither train/ nor {LISTS['train']}; {ACCEPTED}{hint(folder)}")
     _check_splits(folder, classes, splits)
     hashes = hash_images(folder, (e.path for examples in (*splits.values(), union) for e in examples))
-    return ImageFolder(folder, classes, splits, hashes, union)
+    return ImageFolder(folder, classes, splits, hashes, union, _notes(splits, union, hashes))
 
 
 def hash_images(folder: Path, paths: Iterable[str]) -> dict[str, str]:
@@ -88,6 +89,15 @@ def _check_splits(folder: Path, classes: tuple[str, ...], splits: Splits) -> Non
     if len(seen) < 2:
         only = ", ".join(classes[label] for label in seen)
         raise DataInvalid(f"data folder {str(folder)!r} has one class only ({only}); at least two are needed")
+
+
+def _notes(splits: Splits, union: tuple[Example, ...], hashes: Mapping[str, str]) -> tuple[str, ...]:
+    """Whether the list of train and val together holds other images or labels than theirs, under whichever paths."""
+    both, listed = (Counter((hashes[e.path], e.label) for e in examples) for examples in (splits["train"] + splits["val"], union))
+    differing = ((both - listed) + (listed - both)).total()
+    if not union or not differing:
+        return ()
+    return (f"{UNION} is not {LISTS['train']} and {LISTS['val']} together: they differ in {differing:,} images or labels",)
 
 
 def _checked_hash(path: Path) -> str:

@@ -58,7 +58,14 @@ def task(name: str) -> Task:
 
 def tasks_under(root: str | os.PathLike[str]) -> tuple[Task, ...]:
     """The tasks whose folders, with their lists, lie directly below a folder; in the order of `TASKS`."""
-    return tuple(task for task in TASKS.values() if (Path(root) / task.name / TRAIN).is_file())
+    return tuple(task for task in TASKS.values() if _is_task(Path(root) / task.name))
+
+
+def _is_task(folder: Path) -> bool:
+    try:
+        return (folder / TRAIN).is_file()
+    except OSError:  # a folder that may not be looked into, or no path at all
+        return False
 
 
 def hint(folder: Path) -> str:

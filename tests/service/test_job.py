@@ -34,11 +34,11 @@ def sketch(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(service: Service, data: Path, sketch: Path, backbone: str) -> dict[str, Any]:
-    """A finished job with baselines and a further test set, shared by the tests of this file."""
+    """A finished few-shot job with baselines and a further test set, shared by the tests of this file."""
     job = service.client.submit(
         {
             "backbone": {"name": backbone},
-            "data": {"path": str(data), "also_test": {"sketch": str(sketch)}},
+            "data": {"path": str(data), "shots": 16, "also_test": {"sketch": str(sketch)}},
             "budget": 700,
             "training": {"epochs": 4, "learning_rate": 0.01},
             "search": {"population": 12, "generations": 3},
@@ -52,6 +52,7 @@ def finished(service: Service, data: Path, sketch: Path, backbone: str) -> dict[
 def test_job_succeeds_within_its_budget(finished: dict[str, Any]) -> None:
     assert finished["state"] == "succeeded", finished["failure"]
     assert finished["result"]["winner"]["parameters"] <= 700
+    assert finished["data"]["counts"]["train"] == [16, 16, 16]
     assert [entry["source"] for entry in finished["result"]["baselines"]] == ["linear-probe", "bitfit", "lora"]
     assert all(entry["parameters"] <= 700 for entry in finished["result"]["baselines"])
 

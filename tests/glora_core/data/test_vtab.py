@@ -42,7 +42,7 @@ def test_a_name_like_none_is_refused_with_all_of_them():
 
 def test_the_tasks_under_a_root_are_those_with_lists(vtab):
     assert [found.name for found in tasks_under(vtab)] == ["diabetic_retinopathy", "clevr_count"]
-    assert tasks_under(vtab / "nowhere") == ()
+    assert tasks_under(vtab / "nowhere") == tasks_under("x" * 5000) == ()
 
 
 def test_a_task_has_all_of_its_classes_whichever_its_lists_show(vtab):
@@ -66,6 +66,13 @@ def test_training_and_validation_together_are_read_from_their_own_list(vtab):
         ("images/0.png", 0),
         ("images/2.png", 0),
     ]
+
+
+def test_a_list_of_both_that_is_not_their_union_is_warned_of(vtab):
+    assert not any("together" in warning for warning in scan(vtab / "clevr_count").warnings)
+    (vtab / "clevr_count" / "train800val200.txt").write_text("images/0.png 0\nimages/1.png 2\nimages/2.png 0\n")
+    told = "train800val200.txt is not train800.txt and val200.txt together: they differ in 3 images or labels"
+    assert told in scan(vtab / "clevr_count").warnings
 
 
 def test_training_and_validation_together_are_their_union_without_a_list(vtab):
