@@ -10,7 +10,7 @@ from pathlib import Path
 
 import timm
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors import safe_open
 from timm.data import create_transform, resolve_data_config
 
@@ -34,9 +34,19 @@ def accuracy(folder: Path, images: Path) -> float:
     right = 0
     for start in range(0, len(rows), 50):
         batch = rows[start : start + 50]
-        pixels = torch.stack([transform(Image.open(path).convert("RGB")) for path, _ in batch])
+        pixels = torch.stack([transform(upright(path)) for path, _ in batch])
         right += int((model(pixels).argmax(-1) == torch.tensor([label for _, label in batch])).sum())
     return right / len(rows)
+
+
+def upright(path: Path) -> Image.Image:
+    """An image as the job saw it: turned by its EXIF orientation, transparency over white."""
+    image = ImageOps.exif_transpose(Image.open(path))
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    white = Image.new("RGBA", image.size, "white")
+    white.alpha_composite(image.convert("RGBA"))
+    return white.convert("RGB")
 
 
 def main() -> int:

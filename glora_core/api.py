@@ -22,10 +22,13 @@ from glora_core import backbones
 from glora_core.backbones import BackboneInfo, BackboneSpec
 from glora_core.backbones.fingerprint import weights_hash
 from glora_core.configs import SubnetConfig
+from glora_core.data.few_shot import few_shot
 from glora_core.data.folders import scan
 from glora_core.data.images import ImageSplit, load_split
 from glora_core.data.split import Split
-from glora_core.errors import DataInvalid
+from glora_core.data.tables import read_table
+from glora_core.data.text import TextSplit, classify
+from glora_core.errors import BackboneUnsupported, DataInvalid
 from glora_core.evaluation import SubnetScorer
 from glora_core.export import ADAPTER, Export, export_checkpoint, write_adapter, write_card, write_manifest
 from glora_core.presets import preset
@@ -35,7 +38,7 @@ from glora_core.space import LayerShape
 from glora_core.supernet import Supernet
 from glora_core.training import Progress, Trainer, TrainingSettings
 
-__all__ = ["Backbone", "SearchResult", "Supernet", "export", "images", "load", "preset", "search", "train"]
+__all__ = ["Backbone", "SearchResult", "Supernet", "export", "images", "load", "preset", "search", "texts", "train"]
 
 
 @dataclass(frozen=True)
@@ -89,20 +92,57 @@ def load(
     return Backbone(model, spec, backbones.describe(spec), weights_hash(model))
 
 
-def images(folder: str | Path, backbone: Backbone, splits: Sequence[str] = ("train", "val")) -> tuple[ImageSplit, ...]:
+def images(
+    folder: str | Path, backbone: Backbone, splits: Sequence[str] = ("train", "val"), *, shots: int | None = None, seed: int = 0
+) -> tuple[ImageSplit, ...]:
     """Splits of a folder of images, by the backbone's own transform.
 
     Args:
         folder: `train/`, `val/` and perhaps `test/` with one folder per class, or VTAB-1K's list files.
+        splits: of `train`, `val`, `test`, and `train+val` for both together.
+        shots: so many training images per class, drawn by `seed`; all if absent.
 
     Raises:
         DataInvalid: a split is missing or cannot be read.
     """
     data = scan(str(folder))
-    missing = [name for name in splits if name not in data.splits]
+    if shots is not None:
+        data = few_shot(data, shots, seed)
+    missing = [name for name in splits if name not in data.names]
     if missing:
-        raise DataInvalid(f"{folder} has no split {missing[0]!r}; it has {', '.join(data.splits)}")
+        raise DataInvalid(f"{folder} has no split {missing[0]!r}; it has {', '.join(data.names)}")
     return tuple(load_split(data, name, backbone.info.images) for name in splits)
+
+
+def texts(
+    path: str | Path, backbone: Backbone, splits: Sequence[str] = ("train", "val"), *, max_length: int = 128
+) -> tuple[TextSplit, ...]:
+    """Splits of a table of labelled texts, by the backbone's own tokenizer.
+
+    Args:
+        path: a `.csv` or `.jsonl` file with columns `text`, `label` and `split`, a folder with such a file for each split,
+            or a folder that `datasets` saved.
+        max_length: longer texts are cut to so many tokens.
+
+    Raises:
+        DataInvalid: a split is missing or cannot be read, or the table has other classes than the backbone's head.
+        BackboneUnsupported: the backbone is no text classifier.
+        LibraryMissing: see `read_table`.
+    """
+    if backbone.info.transform is not None or backbone.spec.task != "classification":
+        raise BackboneUnsupported(f"backbone {backbone.spec.name!r} does not classify texts; accepted is transformers:FOLDER")
+    table = read_table(path)
+    head = backbone.model.config.num_labels  # type: ignore[union-attr]
+    if len(table.classes) != head:
+        raise DataInvalid(
+            f"{path} has {len(table.classes)} classes and the backbone's head {head}; load it with classes={len(table.classes)}"
+        )
+    missing = [name for name in splits if name not in table.splits]
+    if missing:
+        raise DataInvalid(f"{path} has no split {missing[0]!r}; it has {', '.join(table.splits)}")
+    reader = backbones.language.tokenizer(backbone.spec)
+    chosen = [table.splits[name] for name in splits]
+    return tuple(classify([e.text for e in rows], [e.label for e in rows], reader, max_length) for rows in chosen)
 
 
 def train(

@@ -6,7 +6,7 @@ Deterministic: batch size and number of threads are fixed by the caller and belo
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,11 +31,18 @@ class Score:
 
 
 @torch.inference_mode()
-def score(model: nn.Module, split: Split, batch_size: int) -> Score:
-    """Accuracy and mean cross-entropy of a model in eval mode on a split; sums are kept in float64."""
+def score(model: nn.Module, split: Split, batch_size: int, among: Sequence[int] = ()) -> Score:
+    """Accuracy and mean cross-entropy of a model in eval mode on a split; sums are kept in float64.
+
+    Args:
+        among: ascending labels that answers are chosen from, which the split's must be of: the other logits are left out. All if empty.
+    """
     right, examples, loss = 0, 0, torch.zeros((), dtype=torch.float64)
     for inputs, wanted in split.batches(batch_size):
         logits, labels = answers(run(model, inputs), wanted)
+        if among:
+            columns = torch.tensor(among, device=logits.device)
+            logits, labels = logits[:, columns], torch.searchsorted(columns, labels)
         right, examples = right + int((logits.argmax(-1) == labels).sum()), examples + len(labels)
         loss += F.cross_entropy(logits.double(), labels, reduction="sum").cpu()
     mean = float(loss) / examples
@@ -78,9 +85,9 @@ class SubnetScorer:
                     self._loaded[index] = layer
         return self.plain
 
-    def score(self, config: SubnetConfig, split: Split, batch_size: int) -> Score:
-        """The score of a config on a split."""
-        return score(self.load(config), split, batch_size)
+    def score(self, config: SubnetConfig, split: Split, batch_size: int, among: Sequence[int] = ()) -> Score:
+        """The score of a config on a split, among some labels or all."""
+        return score(self.load(config), split, batch_size, among)
 
 
 def give_biases(model: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -51,6 +51,16 @@ Line = Annotated[str, AfterValidator(_printable)]
 """Text without control characters, which neither a database nor a terminal should be given."""
 
 
+def _not_a_split(name: str) -> str:
+    if name in ("train", "val", "test"):
+        raise ValueError(f"{name!r} is the name of one of the data's own splits; give the test set another")
+    return name
+
+
+TestName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$"), AfterValidator(_not_a_split)]
+"""Name of a further test set: letters, digits, dots, dashes and underscores."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -85,6 +95,21 @@ class DataRequest(_Strict):
         min_length=1,
         description="Folder that the service can read: `train/`, `val/` and optionally `test/` with class folders, or VTAB-1K list files.",
         examples=["/data/flowers"],
+    )
+    shots: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="Few-shot: so many training images of each class, drawn by the job's seed; a class that has fewer keeps them all. "
+        "All images if absent.",
+        examples=[16],
+    )
+    also_test: dict[TestName, Line] = Field(
+        {},
+        max_length=20,
+        description="Further test sets, for domain shift: a folder with one folder of images per class by name. Classes are the data's or "
+        "some of them, among which it is then scored. Scored once, for the exported model and baselines.",
+        examples=[{"sketch": "/data/flowers-sketch"}],
     )
 
 

@@ -12,7 +12,8 @@ from timm.data import create_transform
 from torch import Tensor
 
 from glora_core.backbones import Transform
-from glora_core.data.folders import ImageFolder, decode
+from glora_core.data.decoding import decode
+from glora_core.data.labelled import ImageFolder
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class ImageSplit:
 
 
 def load_split(data: ImageFolder, split: str, transform: Transform) -> ImageSplit:
-    """A split of a data set, by timm's evaluation transform without its normalisation.
+    """A split of a data set, or its `train+val`, by timm's evaluation transform without its normalisation.
 
     Raises:
         DataInvalid: an image can no longer be decoded.
@@ -71,7 +72,7 @@ def load_split(data: ImageFolder, split: str, transform: Transform) -> ImageSpli
         mean=transform.mean,
         normalize=False,
     )
-    examples = data.splits[split]
+    examples = data.examples(split)
     channels, height, width = transform.input_size
     pixels = torch.empty(len(examples), channels, height, width, dtype=torch.uint8)
     for row, example in enumerate(examples):

@@ -4,7 +4,7 @@ Written from the facts of its manifest, so that it says nothing that was not mea
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ def model_card(manifest: Mapping[str, Any], space: SearchSpace, config: SubnetCo
         f"# {manifest['architecture']}, adapted by GLoRA",
         "A plain checkpoint of the same architecture: the adapter is merged into its weights, so it costs nothing at inference.",
         _section("Results", _rows(_metrics(manifest))),
+        _section("Checks of the data", "\n".join(f"- {warning}" for warning in manifest.get("data", {}).get("warnings", []))),
         _section("Where it comes from", _rows(_origin(manifest, space, config))),
         _section("How to load it", _loading(manifest)),
         _section("What was adapted", f"{summary(space, config)}\n\n{table(space, config)}"),
@@ -61,6 +62,10 @@ def _metrics(manifest: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         accuracy, loss = metrics.get(f"{split}_accuracy"), metrics.get(f"{split}_loss")
         if accuracy is not None:
             yield f"accuracy on {split}", f"{accuracy:.2%}" + ("" if loss is None else f" (cross-entropy {loss:.4f} nats)")
+    sets = manifest.get("data", {}).get("also_test", {})
+    for name, found in metrics.get("also_test", {}).items():
+        classes = f", among {sets[name]['classes']:,} classes" if name in sets else ""
+        yield f"accuracy on {name}", f"{found['accuracy']:.2%} ({found['examples']:,} images{classes})"
     if metrics.get("val_accuracy") is not None:
         yield "note", "the subnet was chosen by its accuracy on val, which therefore flatters it; test played no part in the choice"
 
@@ -72,6 +77,7 @@ def _origin(manifest: Mapping[str, Any], space: SearchSpace, config: SubnetConfi
     yield "backbone licence", str(backbone.get("license") or "not recorded: ask whoever published the weights")
     yield "data fingerprint", f"`{data['fingerprint']}`" if data.get("fingerprint") else ""
     yield "examples", ", ".join(f"{split} {count:,}" for split, count in data.get("splits", {}).items() if isinstance(count, int))
+    yield "images per class", ", ".join(f"{split} {_range(counts)}" for split, counts in data.get("counts", {}).items())
     yield "classes", f"{len(manifest['classes']):,}"
     yield "method", "per-layer GLoRA configuration ([arXiv 2306.07967](https://arxiv.org/abs/2306.07967)), found by search in a supernet"
     budget = f" of a budget of {manifest['budget']:,}" if manifest.get("budget") is not None else ""
@@ -79,6 +85,11 @@ def _origin(manifest: Mapping[str, Any], space: SearchSpace, config: SubnetConfi
     yield "seed", str(manifest.get("seed", ""))
     yield "difference of merged and unmerged logits", f"{manifest['merge_error']:.1e} of the largest" if "merge_error" in manifest else ""
     yield "weights, sha256", f"`{manifest['weights']['sha256']}`"
+
+
+def _range(counts: Sequence[int]) -> str:
+    """The smallest and the largest of some counts; one number where they are the same."""
+    return f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
 
 
 def _loading(manifest: Mapping[str, Any]) -> str:

@@ -39,7 +39,9 @@ class JobView(BaseModel):
     state: State
     phase: str | None = Field(description="prepare, train, search, finals or export, once it runs.")
     request: JobRequest
-    data: dict[str, Any] = Field(description="Fingerprint, classes and sizes of the splits, as found at submission.")
+    data: dict[str, Any] = Field(
+        description="As found at submission: fingerprint, classes, sizes of the splits, images per class, duplicates, warnings."
+    )
     supernet: str | None = Field(description="Key of the trained supernet, once there is one.")
     generations_done: int = Field(description="Finished generations.")
     best: BestSoFar | None

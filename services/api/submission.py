@@ -5,15 +5,19 @@ All refusals that can be known without training happen here, each as a problem d
 
 import hashlib
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from glora_core.data.folders import ImageFolder, scan
+from glora_core.data.labelled import ImageFolder
+from glora_core.data.shifted import scan_test
 from glora_core.errors import BudgetInfeasible, ConfigInvalid, DataInvalid
 from glora_core.names import LOCAL, local_folder
 from glora_core.space import LayerShape
 from services.api.problems import Problem
-from services.job_request import BackboneRequest, JobRequest, space_of
+from services.job_data import facts_of, read_data
+from services.job_request import BackboneRequest, DataRequest, JobRequest, space_of
 from services.settings import Settings
 from services.store import backbones, jobs
 from services.store.database import Database
@@ -28,30 +32,34 @@ def submit(database: Database, settings: Settings, request: JobRequest) -> Job:
     Raises:
         Problem: the data, backbone, space or budget cannot be used; nothing was stored of the job.
     """
-    data = _check_data(settings, request)
+    request = request.model_copy(update={"data": _check_data_paths(settings, request.data)})
+    data = _read(settings, "data.path", lambda: read_data(request))
+    also = {
+        name: _read(settings, f"data.also_test.{name}", partial(scan_test, path, data)) for name, path in request.data.also_test.items()
+    }
     request = request.model_copy(update={"backbone": _check_backbone_files(settings, request)})
     backbone = _describe(database, settings, request)
     _check_space(request, backbone)
-    facts = {
-        "fingerprint": data.fingerprint,
-        "classes": list(data.classes),
-        "splits": {split: len(examples) for split, examples in data.splits.items()},
-    }
-    stored = request.model_dump(mode="json")
-    stored["data"]["path"] = str(data.root)
+    name, stored = (request.name or data.root.name)[:120], request.model_dump(mode="json")
     with database.write() as session:
-        return jobs.create(session, name=(request.name or data.root.name)[:120], request=stored, backbone_key=backbone.key, data=facts)
+        return jobs.create(session, name=name, request=stored, backbone_key=backbone.key, data=facts_of(data, also))
 
 
-def _check_data(settings: Settings, request: JobRequest) -> ImageFolder:
-    path = _inside_roots(settings, request.data.path, "data.path")
+def _check_data_paths(settings: Settings, asked: DataRequest) -> DataRequest:
+    """The data's folders with their paths resolved, all bound to the data roots."""
+    also = {name: str(_inside_roots(settings, path, f"data.also_test.{name}")) for name, path in asked.also_test.items()}
+    return asked.model_copy(update={"path": str(_inside_roots(settings, asked.path, "data.path")), "also_test": also})
+
+
+def _read(settings: Settings, field: str, read: Callable[[], ImageFolder]) -> ImageFolder:
+    """A folder as read, whose files lie in the data roots wherever links lead."""
     try:
-        data = scan(path)
+        data = read()
     except DataInvalid as error:
-        raise Problem(422, "data-invalid", str(error), field="data.path") from error
+        raise Problem(422, "data-invalid", str(error), field=field) from error
     if settings.data_roots:
-        for example in (example for examples in data.splits.values() for example in examples):
-            _inside_roots(settings, str(path / example.path), "data.path")
+        for path in data.hashes:
+            _inside_roots(settings, str(data.root / path), field)
     return data
 
 

@@ -16,7 +16,7 @@ from services.client.client import Client, ServiceError
 from services.client.progress import follow
 
 console = Console()
-_PARTS = ("backbone", "space", "training", "search", "finals")
+_PARTS = ("data", "backbone", "space", "training", "search", "finals")
 
 Url = Annotated[str | None, typer.Option(help="Where the service listens; found by itself for a server started here.", envvar="GLORA_URL")]
 Token = Annotated[
@@ -54,6 +54,10 @@ def submit(
     generations: Annotated[int | None, typer.Option(help="Generations. Default 20.")] = None,
     finalists: Annotated[int | None, typer.Option(help="Best candidates to train alone. Default 3; 0 for no finals.")] = None,
     baselines: Annotated[bool, typer.Option(help="Also train linear probe, BitFit and LoRA alone.")] = False,
+    shots: Annotated[int | None, typer.Option(help="Few-shot: so many training images per class, drawn by the seed. Default all.")] = None,
+    also_test: Annotated[
+        list[str] | None, typer.Option(help="NAME=DIR: a further test set of the same classes, perhaps several times.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Ray Train workers. Default 1.")] = None,
     gpu: Annotated[bool, typer.Option(help="Train and evaluate on GPUs.")] = False,
     seed: Annotated[int | None, typer.Option(help="Of everything random. Default 0.")] = None,
@@ -64,7 +68,8 @@ def submit(
 ) -> None:
     """Submit a job: adapt BACKBONE to DATA within BUDGET trainable parameters."""
     request = _read_settings(settings)
-    request |= {"data": {"path": _absolute(data)}, "budget": budget} | _given(seed=seed, name=name or None, baselines=baselines or None)
+    request |= {"budget": budget} | _given(seed=seed, name=name or None, baselines=baselines or None)
+    _merge(request, "data", _given(path=_absolute(data), shots=shots, also_test=_named_folders(also_test) or None))
     _merge(request, "backbone", _given(name=_absolute_backbone(backbone), weights=weights and _absolute(weights), image_size=image_size))
     _merge(request, "space", _given(preset=preset, ranks=rank or None))
     _merge(request, "training", _given(epochs=epochs, learning_rate=learning_rate, policy=policy, workers=workers, use_gpu=gpu or None))
@@ -73,6 +78,8 @@ def submit(
     client = connect(url, token)
     job = client.submit(request)
     console.print(f"Job {job['id']} queued. Dashboard: {client.url}/jobs/{job['id']}", soft_wrap=True)
+    for warning in job["data"].get("warnings", []):
+        console.print(Text("Warning:", "yellow"), Text(warning), soft_wrap=True)
     if watch_it:
         watch_job(client, job["id"])
 
@@ -144,12 +151,15 @@ def download(
 def result_table(job: dict[str, Any]) -> Table:
     """Accuracy and parameters of the baselines, if any, and of the job's winner."""
     title = f"{escape(job['name'])}, within {job['request']['budget']:,} trainable parameters"
-    table = Table("method", "parameters", "val", "test", title=title, min_width=56, caption=f"The searched checkpoint is {_origin(job)}.")
     result = job["result"]
+    also = list(result["winner"].get("also_test", {}))
+    caption = f"The searched checkpoint is {_origin(job)}."
+    table = Table("method", "parameters", "val", "test", *also, title=title, min_width=56, caption=caption)
     rows = [(entry["source"], entry) for entry in result["baselines"]] + [("searched GLoRA", result["winner"])]
     for label, entry in rows:
         test = "" if entry["test_accuracy"] is None else f"{entry['test_accuracy']:.1%}"
-        table.add_row(label, f"{entry['parameters']:,}", f"{entry['val_accuracy']:.1%}", test)
+        shifted = [f"{entry['also_test'][name]['accuracy']:.1%}" for name in also]
+        table.add_row(label, f"{entry['parameters']:,}", f"{entry['val_accuracy']:.1%}", test, *shifted)
     return table
 
 
@@ -175,6 +185,17 @@ def run(app: typer.Typer) -> None:
 def _absolute(path: str) -> str:
     """A path as the service can read it, whose working folder is another."""
     return str(Path(path).expanduser().resolve())
+
+
+def _named_folders(written: list[str] | None) -> dict[str, str]:
+    """Folders by name from words of the form NAME=DIR."""
+    found = {}
+    for word in written or []:
+        name, separator, folder = word.partition("=")
+        if not (name and separator and folder) or name in found:
+            raise typer.BadParameter(f"{word!r} is not NAME=DIR with a name of its own", param_hint="--also-test")
+        found[name] = _absolute(folder)
+    return found
 
 
 def _absolute_backbone(name: str) -> str:

@@ -1,6 +1,6 @@
 """Single subnets trained alone, as Ray tasks: finalists and known methods. And one subnet scored on one split."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,9 +48,10 @@ def score_split(
     config: SubnetConfig,
     split: "ray.ObjectRef[ImageSplit]",
     use_gpu: bool,
+    among: Sequence[int] = (),
 ) -> Score:
-    """The score of one subnet on one split, such as the exported model on test."""
-    found: Score = ray.get(_task(_score, use_gpu).remote(workload, settings, state, config, split, use_gpu))
+    """The score of one subnet on one split, such as the exported model on test, among some labels or all."""
+    found: Score = ray.get(_task(_score, use_gpu).remote(workload, settings, state, config, split, use_gpu, among))
     return found
 
 
@@ -74,8 +75,14 @@ def _train(workload: Workload, settings: dict[str, Any], start: dict[str, Tensor
 
 
 def _score(
-    workload: Workload, settings: TrainingSettings, state: dict[str, Tensor], config: SubnetConfig, split: ImageSplit, use_gpu: bool
+    workload: Workload,
+    settings: TrainingSettings,
+    state: dict[str, Tensor],
+    config: SubnetConfig,
+    split: ImageSplit,
+    use_gpu: bool,
+    among: Sequence[int],
 ) -> Score:
     device = settle(use_gpu)
     supernet = workload.supernet(settings, state).to(device)
-    return SubnetScorer(supernet, workload.plain.to(device)).score(config, split.to(device), BATCH_SIZE)
+    return SubnetScorer(supernet, workload.plain.to(device)).score(config, split.to(device), BATCH_SIZE, among)

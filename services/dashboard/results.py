@@ -15,6 +15,15 @@ from services.store.models import Artifact, JobEvent
 
 
 @dataclass(frozen=True, slots=True)
+class AlsoTest:
+    """A score on a further test set."""
+
+    name: str
+    accuracy: float
+    examples: int
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A row of a table of compared subnets; `gain` is the winner's accuracy on val less this one's."""
 
@@ -25,6 +34,7 @@ class Entry:
     test_accuracy: float | None
     is_winner: bool
     gain: float | None
+    also_tests: tuple[AlsoTest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,7 @@ class Winner:
     val_accuracy: float
     test_accuracy: float | None
     test_examples: int | None
+    also_tests: tuple[AlsoTest, ...]
     parameters: int
     merge_error: float | None
 
@@ -80,6 +91,7 @@ def winner(result: Mapping[str, Any]) -> Winner:
         val_accuracy=row["val_accuracy"],
         test_accuracy=row.get("test_accuracy"),
         test_examples=row.get("test_examples"),
+        also_tests=_also_tests(row),
         parameters=row["parameters"],
         merge_error=result.get("merge_error"),
     )
@@ -133,6 +145,10 @@ def folder_name(name: str, job_id: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or job_id
 
 
+def _also_tests(row: Mapping[str, Any]) -> tuple[AlsoTest, ...]:
+    return tuple(AlsoTest(name, found["accuracy"], found["examples"]) for name, found in row.get("also_test", {}).items())
+
+
 def _entry(row: Mapping[str, Any], best: Mapping[str, Any]) -> Entry:
     is_winner = row["hash"] == best["hash"] and row["supernet"] == best["supernet"]
     return Entry(
@@ -143,4 +159,5 @@ def _entry(row: Mapping[str, Any], best: Mapping[str, Any]) -> Entry:
         test_accuracy=row.get("test_accuracy"),
         is_winner=is_winner,
         gain=None if is_winner else best["val_accuracy"] - row["val_accuracy"],
+        also_tests=_also_tests(row),
     )

@@ -93,6 +93,24 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassRow:
+    """A class and its number of images in each split."""
+
+    name: str
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What the job's data set holds: names of its splits, their sizes in words, images per class, warnings."""
+
+    splits: tuple[str, ...]
+    sizes: str
+    classes: tuple[ClassRow, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class JobPage:
     """A job's whole page. `sequence` is the last event that all of it is at least as new as."""
 
@@ -101,7 +119,7 @@ class JobPage:
     name: str
     request: JobRequest
     architecture: str
-    splits: str
+    data: Data
     failure: Failure | None
     winner: Winner | None
     baselines: tuple[Entry, ...]
@@ -142,7 +160,7 @@ def job_page(session: Session, job_id: str) -> JobPage:
         name=job.name,
         request=request,
         architecture=info.get("architecture", request.backbone.name),
-        splits=_splits(job.data),
+        data=_data(job.data),
         failure=_failure(job) if job.state == "failed" else None,
         winner=results.winner(result) if result else None,
         baselines=results.baselines(result) if result else (),
@@ -219,6 +237,14 @@ def _seconds(job: Job) -> float | None:
     if job.started_at is None:
         return None
     return ((job.finished_at or datetime.now(UTC)) - job.started_at).total_seconds()
+
+
+def _data(data: dict[str, Any]) -> Data:
+    """A job's data set from its stored facts; jobs of before have fewer of them."""
+    counts = data.get("counts", {})
+    rows = zip(data.get("classes", []), zip(*counts.values(), strict=True), strict=True) if counts else ()
+    classes = tuple(ClassRow(name, per_split) for name, per_split in rows)
+    return Data(tuple(counts), _splits(data), classes, tuple(data.get("warnings", [])))
 
 
 def _splits(data: dict[str, Any]) -> str:

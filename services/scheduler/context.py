@@ -7,14 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import ray
 from sqlalchemy.orm import Session
 
 from glora_core.backbones import BackboneInfo, BackboneSpec
-from glora_core.data.folders import ImageFolder, scan
-from glora_core.data.images import ImageSplit, load_split
+from glora_core.data.labelled import ImageFolder
+from glora_core.data.shifted import scan_test
 from glora_core.errors import DataInvalid
 from glora_core.space import SearchSpace
+from services.job_data import read_data
 from services.job_request import JobRequest, space_of
 from services.settings import Settings
 from services.store import events, jobs
@@ -49,16 +49,19 @@ class RunContext:
     @cached_property
     def data(self) -> ImageFolder:
         """The data set, scanned again. Raises DataInvalid if it is not what was submitted."""
-        found = scan(self.request.data.path)
+        found = read_data(self.request)
         if found.fingerprint != self.data_facts["fingerprint"]:
             raise DataInvalid(f"data folder {self.request.data.path!r} has changed since the job was submitted; submit it again")
         return found
 
     @cached_property
-    def test(self) -> "ray.ObjectRef[ImageSplit]":
-        """The test split in Ray's object store, loaded when it is first asked for: at the export."""
-        reference: ray.ObjectRef[ImageSplit] = ray.put(load_split(self.data, "test", self.info.images))
-        return reference
+    def also_tests(self) -> dict[str, ImageFolder]:
+        """The further test sets by name, scanned again. Raises DataInvalid if one is not what was submitted."""
+        found = {name: scan_test(path, self.data) for name, path in self.request.data.also_test.items()}
+        for name, test in found.items():
+            if test.fingerprint != self.data_facts["also_test"][name]["fingerprint"]:
+                raise DataInvalid(f"test folder {str(test.root)!r} has changed since the job was submitted; submit it again")
+        return found
 
     @property
     def spec(self) -> BackboneSpec:

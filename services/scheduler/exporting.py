@@ -1,17 +1,18 @@
-"""Phase `export`: the winner merged, verified, scored once on test, and stored with its manifest."""
+"""Phase `export`: the winner merged, verified, scored once on every test set, and stored with its manifest."""
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from glora_core.configs import config_hash, encode
 from glora_core.evaluation import Score
 from glora_core.export import ADAPTER, CARD, CONFIG, MANIFEST, WEIGHTS, export_checkpoint, write_adapter, write_card, write_manifest
-from services.cluster.alone import score_split
 from services.protocol import PROTOCOL
 from services.scheduler.context import RunContext
 from services.scheduler.finals import Finalist, Outcome
 from services.scheduler.prepare import Prepared
-from services.store import artifacts, jobs, search_state
-from services.store.search_state import Fitness, evaluation_row
+from services.scheduler.testing import score_tests
+from services.store import artifacts, jobs
 
 _KINDS = {WEIGHTS: "merged", CONFIG: "timm-config", MANIFEST: "manifest", CARD: "model-card", ADAPTER: "adapter"}
 
@@ -22,17 +23,16 @@ def export(context: RunContext, prepared: Prepared, outcome: Outcome) -> None:
     Raises:
         ExportMismatch: the merged model does not compute what the unmerged one does.
     """
-    baselines = [_baseline(context, prepared, finalist) for finalist in outcome.baselines]
     winner, settings = outcome.winner, outcome.winner.settings
     state = winner.state(context)
-    test = _test_score(context, prepared, winner, state)
+    scores, *others = score_tests(context, prepared, [winner, *outcome.baselines])
     supernet = prepared.local.supernet(settings, state)
     folder, config = context.workdir / "export", winner.fitness.config
     written = export_checkpoint(folder, supernet, config, context.data.classes, context.info.images, prepared.local.val)
     result = {
-        "winner": _summary(winner) | _test(test) | {"config": encode(config)},
+        "winner": _summary(winner) | _test(scores) | {"config": encode(config)},
         "finalists": [_summary(finalist) for finalist in outcome.finalists],
-        "baselines": baselines,
+        "baselines": [_summary(finalist) | _test(found) for finalist, found in zip(outcome.baselines, others, strict=True)],
         "merge_error": written.merge_error,
     }
     manifest = write_manifest(folder, supernet, config, _facts(context, prepared, result))
@@ -44,30 +44,13 @@ def export(context: RunContext, prepared: Prepared, outcome: Outcome) -> None:
         jobs.succeed(session, job, result)
 
 
-def _baseline(context: RunContext, prepared: Prepared, finalist: Finalist) -> dict[str, Any]:
-    return _summary(finalist) | _test(_test_score(context, prepared, finalist, finalist.state(context)))
-
-
-def _test_score(context: RunContext, prepared: Prepared, finalist: Finalist, state: dict[str, Any]) -> Score | None:
-    """The finalist's score on test, kept in SQL so that a resumed job does not touch the split again; None without one."""
-    if "test" not in context.data.splits:
-        return None
-    config = finalist.fitness.config
-    digest = config_hash(config)
-    with context.database.read() as session:
-        row = search_state.known(session, finalist.supernet_key, "test", PROTOCOL, [digest]).get(digest)
-    if row is not None:
-        return Score(row.accuracy, row.loss, row.examples)
-    score = score_split(prepared.workload, finalist.settings, state, config, context.test, context.request.training.use_gpu)
-    fitness = Fitness(score.accuracy, score.loss, score.examples)
-    fresh = evaluation_row(finalist.supernet_key, "test", PROTOCOL, digest, encode(config), finalist.fitness.parameters, fitness)
-    with context.fenced() as (session, _):
-        search_state.add_evaluations(session, [fresh])
-    return score
-
-
-def _test(score: Score | None) -> dict[str, Any]:
-    return {"test_accuracy": score and score.accuracy, "test_loss": score and score.loss, "test_examples": score and score.examples}
+def _test(scores: Mapping[str, Score]) -> dict[str, Any]:
+    """Scores on test, None without such a split, and on further test sets by name."""
+    test = scores.get("test")
+    also = {name: asdict(score) for name, score in scores.items() if name != "test"}
+    return {"test_accuracy": test and test.accuracy, "test_loss": test and test.loss, "test_examples": test and test.examples} | {
+        "also_test": also
+    }
 
 
 def _summary(finalist: Finalist) -> dict[str, Any]:
@@ -88,10 +71,10 @@ def _facts(context: RunContext, prepared: Prepared, result: dict[str, Any]) -> d
         "job": context.lease.job_id,
         "backbone": request.backbone.model_dump() | {"weights_sha256": prepared.weights_hash, "license": context.info.license},
         "transform": transform,
-        "data": {"fingerprint": context.data_facts["fingerprint"], "splits": context.data_facts["splits"]},
+        "data": {name: fact for name, fact in context.data_facts.items() if name != "classes"},
         "budget": request.budget,
         "seed": request.seed,
-        "metrics": {k: v for k, v in result["winner"].items() if k.startswith(("val_", "test_"))} | {"protocol": PROTOCOL},
+        "metrics": {k: v for k, v in result["winner"].items() if k.startswith(("val_", "test_", "also_"))} | {"protocol": PROTOCOL},
         "merge_error": result["merge_error"],
         "request": request.model_dump(mode="json"),
     }

@@ -33,6 +33,7 @@ def prepare(context: RunContext) -> Prepared:
         BackboneUnknown: the backbone's weights are out of reach.
     """
     data = context.data
+    context.also_tests  # noqa: B018 - refused now, and not after the search, if a set has changed
     context.space.check_budget(context.request.budget)
     train, val = (load_split(data, name, context.info.images) for name in ("train", "val"))
     plain = load(context.spec, len(data.classes))

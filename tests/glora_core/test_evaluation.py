@@ -37,6 +37,16 @@ def biasless(make_vit: Callable[..., nn.Module], randomise: Callable[..., Supern
     return randomise(Supernet(make_vit(qkv_bias=False), space)).eval()
 
 
+def test_score_among_some_labels_leaves_the_other_logits_out():
+    pixels = torch.tensor([[200, 250, 100], [100, 250, 200], [90, 250, 80]], dtype=torch.uint8)[:, :, None, None].expand(3, 3, 8, 8)
+    split = ImageSplit(pixels, torch.tensor([0, 2, 2]), (0.5,) * 3, (0.5,) * 3)
+    logits = Stub()(split.take(torch.arange(3))[0])[:, [0, 2]].double()
+    assert score(Stub(), split, 2).accuracy == 0
+    actual = score(Stub(), split, 2, among=(0, 2))
+    assert (actual.accuracy, actual.examples) == (2 / 3, 3)
+    assert actual.loss == pytest.approx(float(F.cross_entropy(logits, torch.tensor([0, 1, 1]))))
+
+
 def test_score_is_the_share_of_right_answers_and_the_mean_cross_entropy(toy_split):
     images, labels = toy_split.take(torch.arange(30))
     wrong = ImageSplit(toy_split.pixels, torch.where(torch.arange(30) < 6, (labels + 1) % 3, labels), toy_split.mean, toy_split.std)

@@ -1,13 +1,20 @@
 """The main job, from submission to a checkpoint that plain timm loads, over HTTP against a running service."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
+import torch
 
+from glora_core.backbones import BackboneSpec, input_transform
+from glora_core.data.folders import scan
+from glora_core.data.images import load_split
+from glora_core.data.shifted import scan_test
 from services.client import ServiceError
 from tests.service.conftest import Service, kill
 
@@ -17,12 +24,21 @@ CHECK = Path(__file__).parents[2] / "examples" / "check_checkpoint.py"
 
 
 @pytest.fixture(scope="module")
-def finished(service: Service, data: Path, backbone: str) -> dict[str, Any]:
-    """A finished job with baselines, shared by the tests of this file."""
+def sketch(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two of the three classes of the data's test split, the second and the third."""
+    root = tmp_path_factory.mktemp("sketch")
+    for name in ("class1", "class2"):
+        shutil.copytree(data / "test" / name, root / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(service: Service, data: Path, sketch: Path, backbone: str) -> dict[str, Any]:
+    """A finished few-shot job with baselines and a further test set, shared by the tests of this file."""
     job = service.client.submit(
         {
             "backbone": {"name": backbone},
-            "data": {"path": str(data)},
+            "data": {"path": str(data), "shots": 16, "also_test": {"sketch": str(sketch)}},
             "budget": 700,
             "training": {"epochs": 4, "learning_rate": 0.01},
             "search": {"population": 12, "generations": 3},
@@ -36,6 +52,7 @@ def finished(service: Service, data: Path, backbone: str) -> dict[str, Any]:
 def test_job_succeeds_within_its_budget(finished: dict[str, Any]) -> None:
     assert finished["state"] == "succeeded", finished["failure"]
     assert finished["result"]["winner"]["parameters"] <= 700
+    assert finished["data"]["counts"]["train"] == [16, 16, 16]
     assert [entry["source"] for entry in finished["result"]["baselines"]] == ["linear-probe", "bitfit", "lora"]
     assert all(entry["parameters"] <= 700 for entry in finished["result"]["baselines"])
 
@@ -63,6 +80,22 @@ def test_downloaded_checkpoint_reproduces_the_reported_accuracy_with_plain_timm(
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert json.loads((folder / "manifest.json").read_text())["metrics"]["test_accuracy"] == expected
+
+
+def test_winner_and_baselines_are_scored_on_further_test_sets_among_their_classes(
+    service: Service, finished: dict[str, Any], sketch: Path, tmp_path: Path
+) -> None:
+    folder = service.client.download(finished["id"], tmp_path / "checkpoint")
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    split = load_split(scan_test(sketch, scan(finished["request"]["data"]["path"])), "test", input_transform(model, BackboneSpec("")))
+    pixels, labels = split.take(torch.arange(len(split)))
+    with torch.inference_mode():
+        right = (model(pixels)[:, 1:].argmax(-1) + 1 == labels).sum()
+
+    found = finished["result"]["winner"]["also_test"]["sketch"]
+    assert (found["accuracy"], found["examples"]) == (int(right) / 24, 24)
+    assert all(set(entry["also_test"]) == {"sketch"} for entry in finished["result"]["baselines"])
+    assert json.loads((folder / "manifest.json").read_text())["metrics"]["also_test"] == {"sketch": found}
 
 
 def test_second_job_with_the_same_supernet_trains_none(service: Service, finished: dict[str, Any]) -> None:

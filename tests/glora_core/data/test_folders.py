@@ -1,18 +1,16 @@
 """Folders of images: both layouts, every refusal by name, and the fingerprint."""
 
-import io
+import json
 import os
 import random
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
 
-from glora_core.data.folders import Example, decode, scan
+from glora_core.data import folders
+from glora_core.data.folders import scan
+from glora_core.data.labelled import Example
 from glora_core.errors import DataInvalid
 
 
@@ -32,9 +30,46 @@ def test_a_test_split_may_be_absent(image_folder):
     assert set(scan(image_folder(splits={"train": ("a", "b"), "val": ("a", "b")})).splits) == {"train", "val"}
 
 
-def test_a_class_of_train_may_be_absent_from_val(image_folder):
+def test_a_class_of_train_may_be_absent_from_val_with_a_warning(image_folder):
     data = scan(image_folder(splits={"train": ("a", "b", "c"), "val": ("c",)}))
     assert {example.label for example in data.splits["val"]} == {2}
+    assert data.counts == {"train": (2, 2, 2), "val": (0, 0, 2)}
+    assert data.warnings == ("val has no images of 2 of 3 classes: a, b",)
+
+
+def test_images_that_two_splits_share_are_counted_with_their_paths(image_folder):
+    root = image_folder()
+    for copy in ("val/cat/copy.png", "val/dog/copy.png", "test/cat/copy.png"):
+        shutil.copyfile(root / "train" / "cat" / "0.png", root / copy)
+    first, second, third = scan(root).duplicates
+    assert (first.splits, first.images) == (("train", "val"), 2)
+    assert first.examples == (("train/cat/0.png", "val/cat/copy.png"), ("train/cat/0.png", "val/dog/copy.png"))
+    assert (second.splits, second.images) == (("train", "test"), 1)
+    assert (third.splits, third.examples) == (("val", "test"), (("val/cat/copy.png", "test/cat/copy.png"),))
+    assert "2 val images are in train too, byte for byte, such as 'val/cat/copy.png'" in scan(root).warnings[0]
+
+
+def test_equal_images_within_one_split_are_no_duplicates(image_folder):
+    root = image_folder()
+    shutil.copyfile(root / "train" / "cat" / "0.png", root / "train" / "cat" / "copy.png")
+    assert (scan(root).duplicates, scan(root).warnings) == ((), ())
+
+
+def test_an_image_that_a_list_names_twice_is_read_once(list_folder, monkeypatch):
+    read = []
+    monkeypatch.setattr(folders, "check", read.append)
+    scan(list_folder(train800="images/0.png 0\nimages/1.png 1\nimages/0.png 0\n", val200="images/0.png 0\n"))
+    assert sorted(path.name for path in read) == ["0.png", "1.png"]
+
+
+def test_facts_are_plain_json_values(image_folder):
+    root = image_folder(splits={"train": ("a", "b"), "val": ("a",)}, images=1)
+    shutil.copyfile(root / "train" / "a" / "0.png", root / "val" / "a" / "0.png")
+    facts = scan(root).facts()
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts["counts"] == {"train": [1, 1], "val": [1, 0]}
+    assert facts["duplicates"] == [{"splits": ["train", "val"], "images": 1, "examples": [["train/a/0.png", "val/a/0.png"]]}]
+    assert len(facts["warnings"]) == 2
 
 
 def test_other_files_and_hidden_images_are_passed_over(image_folder, write_image):
@@ -259,44 +294,3 @@ def test_a_fingerprint_changes_with_any_change_of_the_data(image_folder, change)
 )
 def test_a_fingerprint_changes_with_any_change_of_the_lists(list_folder, lists):
     assert scan(list_folder("changed", **lists)).fingerprint != scan(list_folder("original")).fingerprint
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "LA", "I;16"])
-def test_images_of_any_mode_decode_to_rgb(tmp_path, mode):
-    Image.new("L" if mode == "I;16" else "RGB", (5, 4), 7).convert("I;16" if mode == "I;16" else mode).save(tmp_path / "image.png")
-    image = decode(tmp_path / "image.png")
-    assert (image.mode, image.size) == ("RGB", (5, 4))
-
-
-@pytest.fixture(scope="module")
-def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("damaged") / "image"
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "PPM"])
-@settings(max_examples=40)
-@given(damage=st.dictionaries(st.integers(0, 120), st.integers(0, 255), max_size=3), kept=st.floats(0.1, 1))
-def test_a_damaged_image_is_decoded_or_refused_but_never_crashes(scratch, kind, damage, kept):
-    buffer = io.BytesIO()
-    Image.radial_gradient("L").resize((12, 10)).convert("P" if kind == "GIF" else "RGB").save(buffer, kind)
-    content = bytearray(buffer.getvalue()[: int(kept * len(buffer.getvalue()))])
-    for position, value in damage.items():
-        if position < len(content):
-            content[position] = value
-    scratch.write_bytes(content)
-    try:
-        assert decode(scratch).mode == "RGB"
-    except DataInvalid as refusal:
-        assert str(scratch) in str(refusal)
-
-
-def test_a_sixteen_bit_image_is_scaled_and_not_clipped(tmp_path):
-    eight = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
-    Image.fromarray(eight.astype(np.uint16) * 257).save(tmp_path / "deep.png")
-    assert np.array_equal(np.asarray(decode(tmp_path / "deep.png"))[..., 0], eight)
-
-
-def test_an_image_of_floats_is_refused_by_its_name(tmp_path):
-    Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(tmp_path / "float.tiff")
-    with pytest.raises(DataInvalid, match=r"float\.tiff"):
-        decode(tmp_path / "float.tiff")

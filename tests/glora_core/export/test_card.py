@@ -10,7 +10,12 @@ LORA = method_config(SPACE, "lora")
 BARE = {"library": "timm", "architecture": "vit_tiny", "classes": ["a", "b"], "weights": {"sha256": "f" * 64}}
 FULL = BARE | {
     "backbone": {"name": "vit_tiny.augreg", "license": "apache-2.0", "weights_sha256": "a" * 64},
-    "data": {"fingerprint": "d" * 64, "splits": {"train": 800, "val": 200}},
+    "data": {
+        "fingerprint": "d" * 64,
+        "splits": {"train": 800, "val": 200},
+        "counts": {"train": [500, 300], "val": [100, 100]},
+        "warnings": ["one val image is in train too"],
+    },
     "budget": 1000,
     "seed": 7,
     "merge_error": 1.5e-7,
@@ -21,7 +26,17 @@ FULL = BARE | {
 
 def test_card_tells_data_method_budget_metrics_and_licence():
     card = model_card(FULL, SPACE, LORA)
-    for fact in ("97.50%", "0.1000 nats", "96 of a budget of 1,000", "apache-2.0", "train 800, val 200", "1.5e-07", "arXiv 2306.07967"):
+    for fact in (
+        "97.50%",
+        "0.1000 nats",
+        "96 of a budget of 1,000",
+        "apache-2.0",
+        "train 800, val 200",
+        "train 300 to 500, val 100",
+        "- one val image is in train too",
+        "1.5e-07",
+        "arXiv 2306.07967",
+    ):
         assert fact in card
 
 
@@ -29,6 +44,13 @@ def test_card_has_a_row_for_every_layer_with_its_share():
     card = model_card(FULL, SPACE, LORA)
     assert "| `blocks.0.fc1` | · | lora 4 | · | · | · | 48 | ████████ |" in card
     assert "| `blocks.0.fc2` |" in card
+
+
+def test_card_tells_accuracy_on_further_test_sets_and_among_how_many_classes():
+    metrics = FULL["metrics"] | {"also_test": {"sketch": {"accuracy": 0.5, "loss": 1.0, "examples": 1200}}}
+    data = FULL["data"] | {"also_test": {"sketch": {"classes": 1}}}
+    card = model_card(FULL | {"metrics": metrics, "data": data}, SPACE, LORA)
+    assert "| accuracy on sketch | 50.00% (1,200 images, among 1 classes) |" in card
 
 
 def test_what_was_not_measured_is_not_claimed():

@@ -30,10 +30,14 @@ CHECKPOINT = {
     "manifest": ("MANIFEST.json", b'{"budget": 700}'),
 }
 _WINNER = {"source": "search #1", "hash": "h", "parameters": 640, "val_accuracy": 0.875, "val_loss": 0.5, "supernet": "s"}
+_SKETCH = {"sketch": {"accuracy": 0.4375, "loss": 2.5, "examples": 16}}
 RESULT = {
-    "winner": _WINNER | {"test_accuracy": 0.8125, "test_loss": 0.6, "config": encode(SPACE.extreme(largest=False))},
+    "winner": _WINNER | {"test_accuracy": 0.8125, "test_loss": 0.6, "also_test": _SKETCH, "config": encode(SPACE.extreme(largest=False))},
     "finalists": [_WINNER],
-    "baselines": [_WINNER | {"source": "lora", "parameters": 512, "val_accuracy": 0.75, "test_accuracy": None, "test_loss": None}],
+    "baselines": [
+        _WINNER
+        | {"source": "lora", "parameters": 512, "val_accuracy": 0.75, "test_accuracy": None, "test_loss": None, "also_test": _SKETCH}
+    ],
     "merge_error": 1e-7,
 }
 

@@ -1,6 +1,7 @@
 """POST /v1/jobs: what is stored when all is well, and how each refusal leaves nothing behind."""
 
 import json
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -69,6 +70,41 @@ def test_first_seen_backbone_is_waited_for_until_a_scheduler_describes_it(http: 
     assert response.status_code == 201
 
 
+def test_further_test_set_is_stored_with_its_facts(http: TestClient, data: Path, backbone: str, tmp_path: Path) -> None:
+    (data / "val").rename(tmp_path / "sketch")
+    (data / "train").joinpath("extra").mkdir()
+    shutil.copytree(data / "train", data / "val")
+
+    request = stock.body(data) | {"data": {"path": str(data), "also_test": {"sketch": str(tmp_path / "x" / ".." / "sketch")}}}
+    job = http.post("/v1/jobs", json=request).json()
+
+    assert job["request"]["data"]["also_test"] == {"sketch": str(tmp_path / "sketch")}
+    facts = job["data"]["also_test"]["sketch"]
+    assert (facts["images"], facts["classes"], len(facts["fingerprint"])) == (4, 2, 64)
+    assert any("4 sketch images are in train too" in warning for warning in job["data"]["warnings"])
+
+
+def test_unusable_further_test_set_is_refused_by_its_name(http: TestClient, data: Path, backbone: str, database: Database) -> None:
+    request = stock.body(data) | {"data": {"path": str(data), "also_test": {"sketch": "/no/such/folder"}}}
+
+    response = http.post("/v1/jobs", json=request)
+
+    assert (response.status_code, fields(response)) == (422, ["data.also_test.sketch"])
+    assert stock.counts(database) == (0, 0)
+
+
+def test_few_shots_are_drawn_by_the_jobs_seed_and_are_a_data_set_of_their_own(http: TestClient, data: Path, backbone: str) -> None:
+    def found(**changes: Any) -> dict[str, Any]:
+        return http.post("/v1/jobs", json=stock.body(data) | changes).json()["data"]  # type: ignore[no-any-return]
+
+    few = [found(data={"path": str(data), "shots": 1}, seed=seed) for seed in (0, 0, *range(1, 6))]
+
+    assert {str(facts["counts"]) for facts in few} == {"{'train': [1, 1], 'val': [2, 2]}"}
+    assert few[0]["fingerprint"] == few[1]["fingerprint"]
+    assert found()["fingerprint"] not in {facts["fingerprint"] for facts in few}
+    assert len({facts["fingerprint"] for facts in few}) > 1
+
+
 CHANGED: list[tuple[str, dict[str, Any], str]] = [
     ("unknown top-level field", {"colour": "blue"}, "colour"),
     ("unknown nested field", {"search": {"populations": 5}}, "search.populations"),
@@ -85,6 +121,8 @@ CHANGED: list[tuple[str, dict[str, Any], str]] = [
     ("empty choices", {"space": {"choices": {"A": []}}}, "space"),
     ("repeated rank", {"space": {"ranks": [4, 4]}}, "space"),
     ("backbone that is no object", {"backbone": "vit"}, "backbone"),
+    ("a test set named as a split", {"data": {"path": "/data", "also_test": {"val": "/data"}}}, "data.also_test.val.[key]"),
+    ("no shots at all", {"data": {"path": "/no/such/folder", "shots": 0}}, "data.shots"),
     ("missing data folder", {"data": {"path": "/no/such/folder"}}, "data.path"),
     ("lone surrogate in a name", {"name": "\ud800"}, "name"),
 ]
@@ -224,6 +262,30 @@ class TestDataRoots:
         assert (response.status_code, fields(response)) == (422, ["data.path"])
         assert "does not lie below" in response.json()["detail"]
         assert stock.counts(database) == (0, 0)
+
+    def test_further_test_set_outside_is_refused(
+        self, outside: Path, tmp_path: Path, data: Path, http: TestClient, backbone: str, database: Database
+    ) -> None:
+        shutil.copytree(data, tmp_path / "allowed" / "flowers")
+        request = {"path": str(tmp_path / "allowed" / "flowers"), "also_test": {"sketch": str(outside / "val")}}
+
+        response = http.post("/v1/jobs", json=stock.body(data) | {"data": request})
+
+        assert (response.status_code, fields(response)) == (422, ["data.also_test.sketch"])
+        assert "does not lie below" in response.json()["detail"]
+        assert stock.counts(database) == (0, 0)
+
+    def test_image_of_a_further_test_set_that_leads_outside_is_refused(
+        self, tmp_path: Path, data: Path, http: TestClient, backbone: str
+    ) -> None:
+        root = shutil.copytree(data, tmp_path / "allowed" / "flowers")
+        sketch = shutil.copytree(data / "val", tmp_path / "allowed" / "sketch")
+        (sketch / "tulip" / "0.png").unlink()
+        (sketch / "tulip" / "0.png").symlink_to(data / "val" / "tulip" / "0.png")
+
+        response = http.post("/v1/jobs", json=stock.body(root) | {"data": {"path": str(root), "also_test": {"sketch": str(sketch)}}})
+
+        assert (response.status_code, fields(response)) == (422, ["data.also_test.sketch"])
 
     def test_folder_whose_name_merely_starts_alike_is_refused(self, tmp_path: Path, data: Path, http: TestClient, backbone: str) -> None:
         data.rename(tmp_path / "allowed-not")

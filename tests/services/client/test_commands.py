@@ -151,6 +151,17 @@ def test_submitted_job_is_named_with_its_page(submit: Glora, server: Listening, 
     assert job.name == "roses"
 
 
+def test_what_the_data_set_is_warned_of_is_told_at_once(submit: Glora, server: Listening, data: Path) -> None:
+    (data / "val" / "daisy" / "0.png").write_bytes((data / "train" / "daisy" / "1.png").read_bytes())
+    for image in (data / "val" / "tulip").iterdir():
+        image.unlink()
+
+    ended = submit()
+
+    assert "Warning: 2 val images are in train too, byte for byte, such as 'val/daisy/0.png'" in ended.out
+    assert "Warning: val has no images of 1 of 2 classes: tulip" in ended.out
+
+
 def test_every_option_reaches_the_request(submit: Glora, database: Database, tmp_path: Path) -> None:
     options = {
         "--budget": "1.5M",
@@ -162,6 +173,7 @@ def test_every_option_reaches_the_request(submit: Glora, database: Database, tmp
         "--generations": "8",
         "--finalists": "0",
         "--workers": "2",
+        "--shots": "1",
         "--seed": "5",
     }
 
@@ -173,7 +185,26 @@ def test_every_option_reaches_the_request(submit: Glora, database: Database, tmp
     training = {name: request["training"][name] for name in ("epochs", "learning_rate", "policy", "workers", "use_gpu")}
     assert training == {"epochs": 7, "learning_rate": 0.01, "policy": "random", "workers": 2, "use_gpu": True}
     assert (request["search"]["population"], request["search"]["generations"]) == (9, 8)
-    assert request["finals"]["candidates"] == 0
+    assert (request["finals"]["candidates"], request["data"]["shots"]) == (0, 1)
+
+
+def test_further_test_sets_reach_the_request_as_the_folders_they_are_here(
+    submit: Glora, data: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data)
+
+    ended = submit("--also-test", "sketch=val", "--also-test", f"again={data / 'train'}")
+
+    assert ended.status == 0, ended.err
+    assert stored_request(database)["data"]["also_test"] == {"sketch": str(data / "val"), "again": str(data / "train")}
+
+
+@pytest.mark.parametrize("written", [["sketch"], ["=val"], ["sketch="], ["sketch=val", "sketch=train"]])
+def test_further_test_set_that_is_not_named_is_a_usage_error(written: list[str], submit: Glora) -> None:
+    ended = submit(*(word for name in written for word in ("--also-test", name)))
+
+    assert ended.status == 2
+    assert "is not NAME=DIR" in ended.err
 
 
 def test_option_that_is_not_given_leaves_the_services_default(submit: Glora, database: Database) -> None:
@@ -253,6 +284,7 @@ def test_watching_a_finished_job_shows_what_came_out(
 
     assert ended.status == 0, ended.err
     assert "87.5%" in ended.out and "81.2%" in ended.out and "640" in ended.out
+    assert "sketch" in ended.out and ended.out.count("43.8%") == 2
     assert f"glora download {job_id}" in ended.out
 
 

@@ -1,0 +1,35 @@
+"""Few-shot subsets: so many training images per class, drawn by a seed. Without torch."""
+
+from collections import defaultdict
+from dataclasses import replace
+
+import numpy as np
+
+from glora_core.data.labelled import ImageFolder, several
+from glora_core.errors import DataInvalid
+
+
+def few_shot(data: ImageFolder, shots: int, seed: int) -> ImageFolder:
+    """The data set with `shots` images of each class left in `train`; val and test stay as they are.
+
+    A class draws by itself, from a generator keyed by seed and class, so that with one seed the images of fewer shots are
+    among those of more. A class that has fewer images keeps them all, and a note says so. Order is kept.
+
+    Raises:
+        DataInvalid: `shots` is not positive.
+    """
+    if shots < 1:
+        raise DataInvalid(f"{shots} shots per class: accepted is any whole number from 1")
+    train, rows = data.splits["train"], defaultdict[int, list[int]](list)
+    for row, example in enumerate(train):
+        rows[example.label].append(row)
+    kept = sorted(row for label, own in rows.items() for row in _drawn(own, shots, seed, label))
+    short = [data.classes[label] for label in sorted(rows) if len(rows[label]) < shots]
+    told = f"{len(short):,} of {len(data.classes):,} classes have fewer than {shots} images in train and keep them all: {several(short)}"
+    notes = (*data.notes, told) if short else data.notes
+    return replace(data, splits=data.splits | {"train": tuple(train[row] for row in kept)}, union=(), notes=notes)
+
+
+def _drawn(rows: list[int], shots: int, seed: int, label: int) -> list[int]:
+    order = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, label]))).permutation(len(rows))
+    return [rows[index] for index in order[:shots]]

@@ -1,0 +1,60 @@
+"""Further test sets over the classes of a data set, for domain shift: as ImageNet-V2, -Sketch, -A and -R are used.
+
+A folder with one folder of images per class; the classes may be fewer than the data set's, and scoring is then among
+those alone. Without torch.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from glora_core.data.folders import hash_images, images_below
+from glora_core.data.labelled import Example, ImageFolder, in_both, several
+from glora_core.errors import DataInvalid
+
+
+def scan_test(root: str | os.PathLike[str], data: ImageFolder) -> ImageFolder:
+    """Read, check and hash a further test set; its only split is `test`, and its classes are those of `data`.
+
+    Raises:
+        DataInvalid: no such folder, no class folders with images, one class only, a class that `data` lacks, or an image
+            that cannot be decoded.
+    """
+    folder = Path(root)
+    if not folder.is_dir():
+        raise DataInvalid(f"test folder {str(root)!r} does not exist or is not a folder")
+    found = {entry.name: images_below(entry) for entry in sorted(folder.iterdir()) if entry.is_dir()}
+    found = {name: paths for name, paths in found.items() if paths}
+    strange = [name for name in found if name not in data.classes]
+    if strange:
+        raise DataInvalid(
+            f"test folder {str(root)!r} has classes that the data set lacks: {several(strange)}; its classes are {several(data.classes)}"
+        )
+    if len(found) < 2:
+        there = "1 class" if found else "no class"
+        raise DataInvalid(f"test folder {str(root)!r} has images of {there}; accepted is one folder of images per class, two at least")
+    labels = {name: label for label, name in enumerate(data.classes)}
+    examples = tuple(Example(path.relative_to(folder).as_posix(), labels[name]) for name, paths in found.items() for path in paths)
+    return ImageFolder(folder, data.classes, {"test": examples}, hash_images(folder, (e.path for e in examples)))
+
+
+def present(test: ImageFolder) -> tuple[int, ...]:
+    """Labels of the classes that a further test set has images of, ascending: those among which it is scored."""
+    return tuple(sorted({example.label for example in test.splits["test"]}))
+
+
+def facts_of_test(name: str, test: ImageFolder, data: ImageFolder) -> dict[str, Any]:
+    """A further test set for a job or a manifest, as plain JSON values; warnings tell images that train or val has too."""
+    warnings = []
+    for split in ("train", "val"):
+        known = {data.hashes[example.path] for example in data.splits[split]}
+        shared = [example.path for example in test.splits["test"] if test.hashes[example.path] in known]
+        if shared:
+            warnings.append(f"{in_both(len(shared), name, split)}, such as {shared[0]!r}")
+    return {
+        "path": str(test.root),
+        "fingerprint": test.fingerprint,
+        "images": len(test.splits["test"]),
+        "classes": len(present(test)),
+        "warnings": warnings,
+    }

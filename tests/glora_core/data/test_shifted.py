@@ -1,0 +1,75 @@
+"""Further test sets: the same classes or some of them, hashed, and compared with what was trained on."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from glora_core.data.folders import scan
+from glora_core.data.labelled import Example, ImageFolder
+from glora_core.data.shifted import facts_of_test, present, scan_test
+from glora_core.errors import DataInvalid
+
+
+@pytest.fixture
+def data(image_folder: Callable[..., Path]) -> ImageFolder:
+    return scan(image_folder(splits={"train": ("a", "b", "c"), "val": ("a", "b", "c")}))
+
+
+@pytest.fixture
+def sketch(tmp_path: Path, write_image: Callable[..., Path]) -> Path:
+    """Two images of class c and one of a, of other seeds than the data's."""
+    for seed, name in enumerate(("c/0.png", "c/1.png", "a/0.png"), 100):
+        write_image(tmp_path / "sketch" / name, seed)
+    (tmp_path / "sketch" / "empty").mkdir()
+    return tmp_path / "sketch"
+
+
+def test_labels_are_those_of_the_data_sets_classes(data, sketch):
+    found = scan_test(sketch, data)
+    assert found.splits == {"test": (Example("a/0.png", 0), Example("c/0.png", 2), Example("c/1.png", 2))}
+    assert present(found) == (0, 2)
+
+
+def test_facts_name_sizes_fingerprint_and_no_warning_where_nothing_is_shared(data, sketch):
+    found = scan_test(sketch, data)
+    assert facts_of_test("sketch", found, data) == {
+        "path": str(sketch),
+        "fingerprint": found.fingerprint,
+        "images": 3,
+        "classes": 2,
+        "warnings": [],
+    }
+
+
+def test_images_that_were_trained_on_are_told(data, sketch):
+    shutil.copyfile(data.root / "train" / "b" / "0.png", sketch / "a" / "seen.png")
+    (told,) = facts_of_test("sketch", scan_test(sketch, data), data)["warnings"]
+    assert told == "1 sketch image is in train too, byte for byte, such as 'a/seen.png'"
+
+
+def test_fingerprint_changes_with_an_image(data, sketch):
+    before = scan_test(sketch, data).fingerprint
+    shutil.copyfile(sketch / "a" / "0.png", sketch / "c" / "0.png")
+    assert scan_test(sketch, data).fingerprint != before
+
+
+def test_a_class_that_the_data_lacks_is_refused_by_name(data, sketch, write_image):
+    write_image(sketch / "zebra" / "0.png")
+    with pytest.raises(DataInvalid, match=r"sketch' has classes that the data set lacks: zebra; its classes are a, b, c"):
+        scan_test(sketch, data)
+
+
+def test_a_folder_of_one_class_is_refused(data, sketch):
+    shutil.rmtree(sketch / "a")
+    with pytest.raises(DataInvalid, match=r"images of 1 class.*two at least"):
+        scan_test(sketch, data)
+
+
+def test_a_missing_folder_and_a_damaged_image_are_refused_by_path(data, sketch):
+    with pytest.raises(DataInvalid, match=r"nowhere.*does not exist"):
+        scan_test(sketch / "nowhere", data)
+    (sketch / "a" / "0.png").write_bytes(b"no image")
+    with pytest.raises(DataInvalid, match=r"a/0\.png.*cannot be decoded"):
+        scan_test(sketch, data)

@@ -1,0 +1,182 @@
+"""Tables of labelled texts: every layout, every refusal by file and line, and the fingerprint."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from glora_core.data.tables import TextExample, read_table
+from glora_core.errors import DataInvalid, LibraryMissing
+
+ROWS = (
+    ("train", "good film", "pos"),
+    ("train", "bad, really bad", "neg"),
+    ("validation", 'so "so"', "neg"),
+    ("test", "two\nlines", "pos"),
+)
+EXPECTED = {
+    "train": (TextExample("good film", 1), TextExample("bad, really bad", 0)),
+    "val": (TextExample('so "so"', 0),),
+    "test": (TextExample("two\nlines", 1),),
+}
+
+
+def as_csv(rows: tuple[tuple[str, ...], ...], header: str) -> str:
+    return "\n".join([header, *(",".join('"' + value.replace('"', '""') + '"' for value in row) for row in rows)]) + "\n"
+
+
+def one_csv(folder: Path) -> Path:
+    (folder / "all.csv").write_text(as_csv(ROWS, "split,text,label"))
+    return folder / "all.csv"
+
+
+def one_jsonl(folder: Path) -> Path:
+    lines = [json.dumps({"id": 7, "split": split, "text": text, "label": label}) for split, text, label in ROWS]
+    (folder / "all.jsonl").write_text("\n".join(lines) + "\n\n")
+    return folder / "all.jsonl"
+
+
+def a_file_for_each_split(folder: Path) -> Path:
+    for split in ("train", "validation"):
+        (folder / f"{split}.csv").write_text("\ufeff" + as_csv(tuple(row[1:] for row in ROWS if row[0] == split), "text,label"))
+    (folder / "test.jsonl").write_text(json.dumps({"text": "two\nlines", "label": "pos"}))
+    (folder / "README.md").write_text("not a table")
+    return folder
+
+
+LAYOUTS = pytest.mark.parametrize("layout", [one_csv, one_jsonl, a_file_for_each_split], ids=lambda f: f.__name__)
+
+
+@LAYOUTS
+def test_every_layout_gives_the_same_splits_with_sorted_classes(layout: Callable[[Path], Path], tmp_path: Path):
+    found = read_table(layout(tmp_path))
+    assert (found.classes, found.splits) == (("neg", "pos"), EXPECTED)
+
+
+@LAYOUTS
+def test_the_fingerprint_is_that_of_the_contents(layout: Callable[[Path], Path], tmp_path: Path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "this").mkdir()
+    assert read_table(layout(tmp_path / "this")).fingerprint == read_table(one_csv(tmp_path / "other")).fingerprint
+
+
+@pytest.mark.parametrize(("before", "after"), [("good film", "good films"), ('"train","good film","pos"', '"val","good film","pos"')])
+def test_the_fingerprint_changes_with_a_text_or_its_split(tmp_path, before, after):
+    path = one_csv(tmp_path)
+    path.write_text(path.read_text() + "train,fine,pos\n")
+    unchanged = read_table(path).fingerprint
+    path.write_text(path.read_text().replace(before, after))
+    assert read_table(path).fingerprint != unchanged
+
+
+def test_numbers_as_labels_are_sorted_as_numbers(tmp_path):
+    path = tmp_path / "numbers.jsonl"
+    rows = [("train", "a", 10), ("train", "b", 2), ("val", "c", "10")]
+    path.write_text("\n".join(json.dumps(dict(zip(("split", "text", "label"), row, strict=True))) for row in rows))
+    assert read_table(path).classes == ("2", "10")
+
+
+def test_shared_texts_and_missing_classes_are_warned_of(tmp_path):
+    path = one_csv(tmp_path)
+    path.write_text(path.read_text() + "test,good film,pos\n")
+    assert read_table(path).warnings == (
+        "val has no texts of 1 of 2 classes: pos",
+        "1 test text is in train too, byte for byte",
+        "test has no texts of 1 of 2 classes: neg",
+    )
+
+
+REFUSED = [
+    ("no text column", "split,words,label\ntrain,a,x\n", r"t\.csv' line 2: column 'text' is missing; it has split, words, label"),
+    ("no split column", "text,label\na,x\n", r"line 2: column 'split' is missing.*accepted are"),
+    ("too few values", "split,text,label\ntrain,a,x\ntrain,b\n", r"line 3: 2 values; the header has 3 columns"),
+    ("blank text", "split,text,label\ntrain, ,x\n", r"line 2: text is ' '"),
+    ("no label", "split,text,label\ntrain,a,\n", r"line 2: label is ''; accepted is a name"),
+    ("strange split", "split,text,label\ndev,a,x\n", r"line 2: split is 'dev'; accepted are train, val, validation, test"),
+    ("open quote", 'split,text,label\ntrain,"a,x\n', r"line 2: unexpected end of data"),
+    ("one class", "split,text,label\ntrain,a,x\nval,b,x\n", r"one class only \(x\)"),
+    ("class that train lacks", "split,text,label\ntrain,a,x\ntrain,b,y\nval,c,z\n", r"line 4: label 'z' is none of .* train: x, y"),
+    ("no val", "split,text,label\ntrain,a,x\ntrain,b,y\n", r"no texts of split 'val'"),
+    ("nothing", "", r"no texts of split 'train'"),
+]
+
+
+@pytest.mark.parametrize(("content", "told"), [pytest.param(content, told, id=name) for name, content, told in REFUSED])
+def test_a_table_that_cannot_be_used_is_refused_by_file_and_line(tmp_path, content, told):
+    (tmp_path / "t.csv").write_text(content)
+    with pytest.raises(DataInvalid, match=told):
+        read_table(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [("{", "is not JSON"), ("[1]", "accepted is a JSON object"), ('{"split": "train", "text": "a", "label": 1.5}', "label is 1.5")],
+)
+def test_a_line_of_json_that_cannot_be_used_is_refused_by_its_number(tmp_path, line, told):
+    path = one_jsonl(tmp_path)
+    path.write_text(path.read_text() + line)
+    with pytest.raises(DataInvalid, match=rf"all\.jsonl' line 6:? .*{told}"):
+        read_table(path)
+
+
+def test_a_file_that_is_no_text_is_refused_by_name(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"split,text,label\ntrain,\xff,x\n")
+    with pytest.raises(DataInvalid, match=r"t\.csv' is not UTF-8"):
+        read_table(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("name", ["nowhere", "t.xlsx", ""])
+def test_what_is_no_table_is_refused_with_what_would_be_accepted(tmp_path, name):
+    (tmp_path / "t.xlsx").write_text("")
+    with pytest.raises(DataInvalid, match=r"accepted are a \.csv or \.jsonl file"):
+        read_table(tmp_path / name)
+
+
+def test_two_files_of_one_split_are_refused(tmp_path):
+    a_file_for_each_split(tmp_path)
+    (tmp_path / "val.jsonl").write_text("")
+    with pytest.raises(DataInvalid, match="another file for val; leave one of them"):
+        read_table(tmp_path)
+
+
+def test_a_split_column_that_contradicts_the_files_name_is_refused(tmp_path):
+    a_file_for_each_split(tmp_path)
+    (tmp_path / "train.csv").write_text("text,label,split\na,pos,train\nb,neg,test\n")
+    with pytest.raises(DataInvalid, match=r"train\.csv' line 3: split is 'test' in what is train by its name"):
+        read_table(tmp_path)
+
+
+def test_a_saved_folder_without_its_library_is_refused_with_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    (tmp_path / "dataset_dict.json").write_text("{}")
+    with pytest.raises(LibraryMissing, match="pip install datasets"):
+        read_table(tmp_path)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Callable[..., Path]:
+    """Saves splits as `datasets` does, with labels of named classes in an order of their own."""
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["pos", "neg"])})
+
+    def save(**splits: list[tuple[str, int]]) -> Path:
+        tables = {name: {"text": [text for text, _ in rows], "label": [label for _, label in rows]} for name, rows in splits.items()}
+        built = {name: datasets.Dataset.from_dict(table, features=features) for name, table in tables.items()}
+        datasets.DatasetDict(built).save_to_disk(str(tmp_path / "saved"))
+        return tmp_path / "saved"
+
+    return save
+
+
+def test_a_saved_folder_keeps_the_order_of_its_classes(saved):
+    found = read_table(saved(train=[("a", 0), ("b", 1)], validation=[("c", 1)]))
+    assert found.classes == ("pos", "neg")
+    assert found.splits == {"train": (TextExample("a", 0), TextExample("b", 1)), "val": (TextExample("c", 1),)}
+
+
+def test_a_saved_row_without_a_label_is_refused_by_its_number(saved):
+    folder = saved(train=[("a", 0), ("b", 1)], validation=[("c", 1)], test=[("d", 0), ("e", -1)])
+    with pytest.raises(DataInvalid, match=r"saved' test row 1: label is -1; accepted is 0 to 1"):
+        read_table(folder)

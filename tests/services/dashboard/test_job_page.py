@@ -1,0 +1,46 @@
+"""A job's page as served: what it says of the data, and of what came out."""
+
+import html
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from services.store.blobs import BlobStore
+from services.store.database import Database
+from tests.services.api import stock
+
+
+@pytest.fixture
+def submitted(http: TestClient, data: Path, backbone: str) -> str:
+    """Path of the page of a job whose val split shares images with train and lacks a class."""
+    for image in (data / "val" / "tulip").iterdir():
+        image.unlink()
+    return f"/jobs/{http.post('/v1/jobs', json=stock.body(data)).json()['id']}"
+
+
+def test_page_warns_of_what_is_odd_about_the_data(http: TestClient, submitted: str) -> None:
+    page = html.unescape(http.get(submitted).text)
+
+    assert "<li>2 val images are in train too, byte for byte" in page
+    assert "<li>val has no images of 1 of 2 classes: tulip</li>" in page
+
+
+def test_page_counts_the_images_of_each_class_by_split(http: TestClient, submitted: str) -> None:
+    page = http.get(submitted).text
+
+    assert '<tr><th scope="row">tulip</th><td class="number">2</td><td class="number">0</td></tr>' in page
+
+
+def test_page_of_a_job_whose_data_was_not_counted_goes_without(http: TestClient, database: Database) -> None:
+    assert "Images per class" not in http.get(f"/jobs/{stock.add_job(database)}").text
+
+
+def test_page_shows_the_winner_and_its_baselines_on_further_test_sets(
+    http: TestClient, database: Database, blobs: BlobStore, tmp_path: Path
+) -> None:
+    page = http.get(f"/jobs/{stock.add_finished(database, blobs, tmp_path / 'made')}").text
+
+    assert "<div><b>43.8%</b><span>on sketch, 16 images</span></div>" in page
+    assert page.count('<th scope="col" class="number">On sketch</th>') == 1
+    assert page.count('<td class="number">43.8%</td>') == 1
