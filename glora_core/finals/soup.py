@@ -1,0 +1,69 @@
+"""Soups: one plain network whose weights are the average of several merged subnets (Wortsman et al., arXiv 2203.05482).
+
+It costs at inference what any of them costs. Averages of subnets that were trained on from one supernet, and so lie in one basin of
+its loss, often score better than each; averages of others do not, which the validation split tells. Imports torch.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from glora_core.evaluation import Score
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Soup:
+    """An average of merged subnets.
+
+    Attributes:
+        members: which of the subnets offered are in it, in the order they were taken up.
+        score: of the average on the split that chose it.
+        state: its plain state dict; floating-point tensors in float64.
+    """
+
+    members: tuple[int, ...]
+    score: Score
+    state: dict[str, Tensor]
+
+
+def greedy_soup(merged: Sequence[Callable[[], State]], plain: nn.Module, measure: Callable[[nn.Module], Score]) -> Soup:
+    """Take up subnets in the order given, each if the average with it scores no worse than without.
+
+    Holds three states at once, however many subnets there are.
+
+    Args:
+        merged: give each subnet's plain state dict in float64 (`Supernet.merged_state`), best subnet first; one at least.
+        plain: a network of that architecture; its weights are overwritten, and are the soup's afterwards.
+        measure: scores a network on the validation split.
+    """
+    members: tuple[int, ...] = (0,)
+    total = dict(merged[0]())
+    best = measure(_filled(plain, total, 1))
+    for number, make in enumerate(merged[1:], 1):
+        tried = {name: value + other if value.is_floating_point() else value for (name, value), other in _pairs(total, make())}
+        score = measure(_filled(plain, tried, len(members) + 1))
+        if (-score.accuracy, score.loss) <= (-best.accuracy, best.loss):
+            members, total, best = (*members, number), tried, score
+    _filled(plain, total, len(members))
+    return Soup(members, best, {name: _mean(value, len(members)) for name, value in total.items()})
+
+
+def _pairs(total: State, state: State) -> list[tuple[tuple[str, Tensor], Tensor]]:
+    """Each tensor of a sum beside the one to add; both must have the same."""
+    return [(item, state[item[0]]) for item in total.items()]
+
+
+def _mean(value: Tensor, count: int) -> Tensor:
+    return value / count if value.is_floating_point() else value
+
+
+@torch.no_grad()
+def _filled(plain: nn.Module, total: State, count: int) -> nn.Module:
+    """The network with the average of `count` states in it, rounded once to its own precision."""
+    own = plain.state_dict()
+    plain.load_state_dict({name: _mean(value, count).to(own[name].dtype) for name, value in total.items()})
+    return plain.eval()

@@ -1,0 +1,74 @@
+"""Soups: the average of merged subnets, taken up greedily, and only where it helps."""
+
+import pytest
+import torch
+
+from glora_core.backbones import adapted_layers
+from glora_core.evaluation import Score, SubnetScorer, score
+from glora_core.finals.soup import greedy_soup
+from glora_core.presets import preset
+from glora_core.sampling import FeasibleSampler, stream
+from glora_core.supernet import Supernet
+
+
+@pytest.fixture
+def supernet(make_vit, space, randomise):
+    return randomise(Supernet(make_vit(), space))
+
+
+@pytest.fixture
+def configs(space):
+    sampler = FeasibleSampler(space, space.maximum)
+    return [sampler.sample(stream(0, i)) for i in range(4)]
+
+
+def makers(supernet, configs):
+    return [lambda config=config: supernet.merged_state(config, torch.float64) for config in configs]
+
+
+def judge(*scores):
+    """Gives a network one score after another, whatever it is."""
+    left = list(scores)
+    return lambda network: Score(left[0][0], left.pop(0)[1], 100)
+
+
+def test_a_soup_is_the_average_of_its_members_rounded_once(supernet, configs):
+    plain = supernet.bare()
+    soup = greedy_soup(makers(supernet, configs[:3]), plain, judge((0.5, 1.0), (0.6, 1.0), (0.6, 0.9)))
+    assert soup.members == (0, 1, 2)
+    states = [supernet.merged_state(config, torch.float64) for config in configs[:3]]
+    for name, value in plain.state_dict().items():
+        wanted = sum(state[name] for state in states) / 3
+        assert torch.equal(value, wanted.to(value.dtype)), name
+        torch.testing.assert_close(soup.state[name], wanted, rtol=1e-15, atol=1e-15)
+
+
+def test_a_member_that_makes_it_worse_is_left_out(supernet, configs):
+    soup = greedy_soup(makers(supernet, configs), supernet.bare(), judge((0.5, 1.0), (0.4, 0.1), (0.5, 1.1), (0.5, 1.0)))
+    assert soup.members == (0, 3)
+    assert (soup.score.accuracy, soup.score.loss) == (0.5, 1.0)
+
+
+def test_a_soup_of_one_is_that_subnet(supernet, configs, toy_split):
+    plain = supernet.bare()
+    soup = greedy_soup(makers(supernet, configs[:1]), plain, lambda network: score(network, toy_split, 10))
+    assert soup.score == SubnetScorer(supernet).score(configs[0], toy_split, 10)
+
+
+def test_the_network_holds_the_soup_and_not_the_last_attempt(supernet, configs, toy_split):
+    plain = supernet.bare()
+    soup = greedy_soup(makers(supernet, configs[:2]), plain, judge((0.5, 1.0), (0.1, 9.0)))
+    images, _ = toy_split.take(torch.arange(4))
+    assert soup.members == (0,)
+    assert torch.equal(plain(images), SubnetScorer(supernet).load(configs[0])(images))
+
+
+def test_whole_numbers_are_kept_as_they_are(make_model, randomise):
+
+    model = make_model("mobilenetv2")
+    supernet = randomise(Supernet(model, preset("paper", adapted_layers(model))))
+    config = supernet.space.extreme(largest=True)
+    soup = greedy_soup(makers(supernet, [config, config]), supernet.bare(), judge((0.5, 1.0), (0.5, 1.0)))
+    merged = supernet.merged_state(config, torch.float64)
+    assert soup.members == (0, 1)
+    assert all(torch.equal(value, merged[name]) for name, value in soup.state.items() if not value.is_floating_point())
