@@ -43,6 +43,6 @@ def test_nothing_is_lost_or_doubled():
 @pytest.mark.parametrize("accuracy", [0.0, 0.5, 0.95, 1.0])
 def test_the_standard_error_is_that_of_a_share_and_never_zero(accuracy):
     plain = math.sqrt(accuracy * (1 - accuracy) / 200)
-    assert 0 < standard_error(accuracy, 200)
+    assert standard_error(accuracy, 200) > 0
     assert abs(standard_error(accuracy, 200) - plain) < 0.008
     assert standard_error(accuracy, 20_000) < standard_error(accuracy, 200)
