@@ -1,9 +1,10 @@
-"""Scales of the normalised entanglement, measured: one optimiser step moves a layer's output alike whichever choice is active.
+"""Scales of the normalised entanglement, measured: what one optimiser step does to a layer's output under each choice.
 
 An adaptive optimiser moves every number by about the learning rate, in a direction of its own. So each choice's numbers are
 moved by ±1, signs at random, from where a training starts, and the change of the layer's output is measured (root mean square over
-examples, positions and channels, on real inputs of the layer). Scales are set so that all choices of a layer change it as much as its
-low-rank B does, whose scale is 1: the learning rate is then LoRA's own, and means the same for all.
+examples, positions and channels, on real inputs of the layer). A low-rank B keeps the scale 1, so that the learning rate is LoRA's own.
+All other choices are given `SHARE` of its effect: they have few numbers, which all examples pull the same way, and which come and go
+while B has to be learned beside them (docs/decisions/0006-measured-scales.md has what was tried).
 
 Scales are powers of two. That is as exact as the argument is, it makes multiplying by them exact, so that merges lose nothing
 (`glora_core.layers.bounds`), and the noise of another machine's sums does not change them. Imports torch.
@@ -22,6 +23,8 @@ from glora_core.supernet import Supernet
 
 RANK = 4
 """Of the low-rank B that all is compared with, where the space has none."""
+SHARE = 1 / 8
+"""Effect of a step of every choice but a low-rank B, as a share of that one's."""
 LARGEST = 8.0
 """No number acts at more than this: a choice that hardly moves the output, such as D over biases near zero, is left a weak one."""
 
@@ -55,11 +58,11 @@ def calibrate(supernet: Supernet, inputs: Inputs, seed: int = 0) -> None:
 
 
 def _scales(effects: dict[tuple[str, str], float]) -> Tensor:
-    """Scales, as `NormalisedStorage.scales` has them, that give every choice the effect of a low-rank B; 1 where it has none."""
+    """Scales, as `NormalisedStorage.scales` has them, that give every choice its share of a low-rank B's effect; 1 where that has none."""
     found = torch.ones(len(TENSORS), len(KINDS), dtype=torch.float64)
-    aim = effects["B", "lora"]
+    aim = SHARE * effects["B", "lora"]
     for (tensor, kind), effect in effects.items():
-        if aim > 0 and math.isfinite(aim):
+        if (tensor, kind) != ("B", "lora") and 0 < aim < math.inf:
             scale = LARGEST if effect * LARGEST <= aim else 2.0 ** round(math.log2(aim / effect))
             found[TENSORS.index(tensor), KINDS.index(kind)] = scale
     return found
