@@ -16,8 +16,8 @@ from glora_core.space import LayerShape, SearchSpace
 from .searched import EFFORTS
 from .tasks import Task
 
-RANK = 4
-"""LoRA's at the full budget."""
+RANK, RIVALS_RANK = 4, 16
+"""LoRA's at the full budget, and the highest of rivals, some of which leave layers out that are then no cost."""
 VERA_RANK = 256
 """Largest rank of VeRA, as its authors use for their larger models; its cost is in the frozen projections, not in parameters."""
 _RANDOM = 103
@@ -138,7 +138,9 @@ def _searched(effort: str) -> Variants:
     return lambda task, budget, seed: [Variant("", {"budget": budget, "effort": effort})]
 
 
-def _peft(kind: str, cost: Callable[[LayerShape, int], int], largest: int = RANK, linear_only: bool = False, **options: Any) -> Variants:
+def _peft(
+    kind: str, cost: Callable[[LayerShape, int], int], largest: int = RIVALS_RANK, linear_only: bool = False, **options: Any
+) -> Variants:
     """A tuner of peft at the highest rank that fits; `cost` counts its parameters in a layer at a rank."""
 
     def variants(task: Task, budget: int, seed: int) -> list[Variant]:
@@ -178,7 +180,7 @@ def _glora(cost: Callable[[LayerShape, int], int], largest: int, *settings: str)
 
 
 PEFT_GLORA = _either(
-    _glora(lambda s, r: 2 * r * _both(s) + r * s.in_features + r + 2, RANK, "lora", "lora", "constant"),
+    _glora(lambda s, r: 2 * r * _both(s) + r * s.in_features + r + 2, RIVALS_RANK, "lora", "lora", "constant"),
     _glora(lambda s, r: 4 * s.out_features + s.in_features, 1, "vector", "vector", "vector"),
     _glora(lambda s, r: 2 * s.out_features + 2, 1, "vector", "none", "constant"),
 )

@@ -110,6 +110,12 @@ class Records:
             self._known[name] = Record(**json.loads(file.read_text())["record"])
         return self._known[name]
 
+    def speeds(self, task: Task) -> list[float]:
+        """Seconds of each of a task's runs for a training example; those that failed left out."""
+        files = self.folder.glob(f"{task.name.replace('/', '-')}-*.json")
+        found = [Record(**json.loads(file.read_text())["record"]) for file in files]
+        return [record.seconds / record.passes for record in found if record.passes and not record.failed]
+
     def put(self, run: Run, record: Record, facts: Mapping[str, Any]) -> None:
         """Write a record, whole or not at all; `facts` of the machine go with it."""
         file = self.folder / f"{run.name}.json"

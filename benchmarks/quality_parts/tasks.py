@@ -78,6 +78,10 @@ class Task:
     source: Source
     weights: str
 
+    def __reduce__(self) -> tuple[type["Task"], tuple[object, ...]]:
+        """Without what was found out of it, so that it travels light to another process."""
+        return Task, (self.name, self.spec, self.source, self.weights)
+
     @cached_property
     def layers(self) -> tuple[LayerShape, ...]:
         """The layers that adapt."""
@@ -276,4 +280,3 @@ def _sha256(file: Path) -> str:
 def fresh_model(task: Task, classes: int) -> nn.Module:
     """The task's backbone with a head of its own, in eval mode: batch norms keep their statistics."""
     return backbones.load(task.spec, classes)
-

@@ -4,7 +4,6 @@ A rival is put in a supernet's place as a network with one subnet, so that sched
 and optimiser are not merely alike but the same code.
 """
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,16 +12,17 @@ import torch
 from torch import nn
 
 from glora_core.backbones import classifier
-from glora_core.configs import SubnetConfig, decode
+from glora_core.configs import SubnetConfig, decode, encode
 from glora_core.errors import Diverged
 from glora_core.evaluation import score
 from glora_core.export.peft.layout import exactly
+from glora_core.methods import method_config
 from glora_core.space import LayerShape, SearchSpace
 from glora_core.supernet import Supernet
 from glora_core.training import Trainer, TrainingSettings
 
 from .methods import METHODS, feedforward
-from .runs import Record, Run
+from .runs import BATCH, COMMON, Record, Run
 from .searched import EFFORTS, VAL_BATCH, Found, search_and_finish
 from .tasks import Data, Task, fresh_model
 
@@ -120,3 +120,13 @@ def trained_parameters(model: nn.Module) -> int:
     """How many numbers were trained, head not counted."""
     head = {id(parameter) for parameter in head_parameters(model)}
     return sum(p.numel() for p in model.parameters() if p.requires_grad and id(p) not in head)
+
+
+def speed(task: Task) -> float:
+    """Seconds for one training example forward and backward, measured with LoRA on a few batches."""
+    data, config = task.source.load(task.spec, 0), method_config(SearchSpace.of(task.layers), "lora")
+    supernet = _subnet(task, fresh_model(task, data.classes), {"subnet": encode(config)}, 0)
+    split, seconds = data.train.part(torch.arange(min(2 * BATCH, len(data.train)))), [0.0]
+    settings = TrainingSettings(**COMMON, epochs=2, policy="random")
+    Trainer(supernet, split, settings).fit(lambda progress: seconds.append(progress.seconds))
+    return (seconds[2] - seconds[1]) / len(split)

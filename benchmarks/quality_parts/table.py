@@ -1,0 +1,108 @@
+"""The quality table in Markdown, made from the records there are; what is not done yet is left open."""
+
+import statistics
+from collections.abc import Sequence
+
+from .methods import METHODS, Unavailable
+from .runs import Records, Run
+from .tuning import Case, cost, standing
+
+OPEN = "…"
+
+
+class Cell:
+    """One method on one task: the runs of all seeds, and what tuning it took.
+
+    Args:
+        runs: one for each seed.
+        tuned: all runs of its tuning.
+    """
+
+    def __init__(self, runs: Sequence[Run], tuned: Sequence[Run], records: Records) -> None:
+        self.records = [record for run in runs if (record := records.get(run)) is not None]
+        self.failed = next((record.failed for record in self.records if record.failed), "")
+        self.test = [100 * record.test for record in self.records]
+        self.parameters = [record.parameters for record in self.records]
+        self.cost = statistics.mean(cost(record) for record in self.records)
+        self.tuning = sum(cost(record) for run in tuned if (record := records.get(run)) is not None)
+
+
+def markdown(cases: Sequence[Case], records: Records, heading: str) -> str:
+    """All of it: for each budget accuracy by method and task, then parameters and costs."""
+    parts = [heading]
+    for budget in dict.fromkeys(case.budget for case in cases):
+        chosen = [case for case in cases if case.budget == budget]
+        tasks = list(dict.fromkeys(case.task.name for case in chosen))
+        sizes = {case.task.name: case.parameters for case in chosen}
+        limits = "; ".join(f"{task} {sizes[task]:,}" for task in tasks)
+        parts += [
+            f"## Budget: {budget}",
+            f"At most so many trained parameters, head not counted (full fine-tuning has no limit): {limits}.",
+        ]
+        parts += _budget(chosen, records, tasks)
+    return "\n\n".join(parts) + "\n"
+
+
+def _budget(cases: Sequence[Case], records: Records, tasks: Sequence[str]) -> list[str]:
+    """The two tables of a budget, and why some methods are not in them."""
+    found: dict[str, dict[str, Cell | None]] = {}
+    absent = []
+    for case in cases:
+        try:
+            for title, cell in _cells(case, records):
+                found.setdefault(title, {})[case.task.name] = cell
+        except Unavailable as reason:
+            absent.append(f"{METHODS[case.method].title}, {case.task.name}: {reason}.")
+    accuracy = [[title, *(_accuracy(row.get(t)) for t in tasks), _mean([row.get(t) for t in tasks])] for title, row in found.items()]
+    costs = [[title, *(_spent(row.get(t)) for t in tasks)] for title, row in found.items()]
+    return [
+        "Test accuracy in %, mean ± standard deviation over seeds, of what was best on `val`:",
+        _table(["method", *tasks, "mean over tasks"], accuracy),
+        "Trained parameters; training examples forward and backward, in thousands, of the run in the table / of all runs that tuned it:",
+        _table(["method", *tasks], costs),
+        *(["Not in the table: " + " ".join(absent)] if absent else []),
+    ]
+
+
+def _cells(case: Case, records: Records) -> list[tuple[str, Cell | None]]:
+    """The cells of a case by the title of their row. Raises Unavailable."""
+    title, state = METHODS[case.method].title, standing(case, records)
+    if state.choice is None:
+        return [(title, None)]
+    tuned, choice = [run for run in state.asked if run.seed == 0], state.choice
+    own = [run for run in tuned if run.epochs in (0, *case.effort.lengths)]
+    cells: list[tuple[str, Cell | None]] = [(title, Cell(choice.runs, own, records))]
+    if choice.matched:
+        cells.append((f"{title}, at our cost", Cell(choice.matched, tuned, records)))
+    return cells
+
+
+def _accuracy(cell: Cell | None) -> str:
+    if cell is None:
+        return OPEN
+    return "failed" if cell.failed else _spread(cell.test)
+
+
+def _mean(cells: Sequence[Cell | None]) -> str:
+    """Mean over tasks, and the standard deviation over seeds of that mean."""
+    known = [cell for cell in cells if cell is not None and not cell.failed]
+    if len(known) < len(cells):
+        return "–"
+    return _spread([statistics.mean(values) for values in zip(*(cell.test for cell in known), strict=True)])
+
+
+def _spent(cell: Cell | None) -> str:
+    if cell is None:
+        return OPEN
+    low, high = min(cell.parameters), max(cell.parameters)
+    size = f"{low:,}" if low == high else f"{low:,}–{high:,}"
+    return cell.failed or f"{size}; {cell.cost / 1000:.1f} / {cell.tuning / 1000:.1f}"
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values) if len(values) > 1 else 0.0:.1f}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
