@@ -32,7 +32,7 @@ from benchmarks.quality_parts.runs import Records, Run
 from benchmarks.quality_parts.table import markdown
 from benchmarks.quality_parts.tasks import Task, known_tasks
 from benchmarks.quality_parts.training import perform, speed
-from benchmarks.quality_parts.tuning import Case, Effort, cost, expected_passes, standing
+from benchmarks.quality_parts.tuning import Case, Effort, expected_passes, standing
 
 ROOT = Path(__file__).parents[1]
 console = Console(width=150)
@@ -136,7 +136,7 @@ def overview(cases: Sequence[Case], records: Records) -> None:
             shown.add_row(case.task.name, case.method, case.budget, "", "", str(reason), "")
             continue
         done = [record for run in state.asked if (record := records.get(run)) is not None]
-        left = 0.0 if state.choice else max(0.0, expected - sum(map(cost, done))) * seconds[case.task.name] / 3600
+        left = 0.0 if state.choice else max(0.0, expected - sum(record.cost for record in done)) * seconds[case.task.name] / 3600
         total += left
         shown.add_row(case.task.name, case.method, case.budget, f"{len(done)}", f"{len(state.missing)}", f"{expected:,.0f}", f"{left:.2f}")
     console.print(shown)

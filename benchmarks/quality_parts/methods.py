@@ -175,7 +175,7 @@ def _either(*choices: Variants) -> Variants:
 
 
 def _glora(cost: Callable[[LayerShape, int], int], largest: int, *settings: str) -> Variants:
-    """peft's own GLoRA, whose settings hold for all layers: of A and B, of C, of D and E."""
+    """GLoRA as peft has it, whose settings hold for all layers: of A and B, of C, of D and E."""
     return _peft("GLORA", cost, largest, True, **dict(zip(("config_A_B", "config_C", "config_D_E"), settings, strict=True)))
 
 

@@ -18,6 +18,10 @@ from .tasks import Task
 BATCH = 32
 COMMON: Mapping[str, Any] = {"batch_size": BATCH, "precision": "bfloat16", "weight_decay": 1e-4, "warmup": 0.1}
 """What all methods share, beside augmentation (random crops of images) and the order of examples."""
+FORWARD = 0.4
+"""Cost of a forward pass alone, in passes forward and backward: 25 of 60 ms with the ViT-S."""
+SCORING = FORWARD * 1200
+"""What scoring `val` and `test` costs at most, in the same."""
 RECIPES = {"subnet": 1, "peft": 1, "full": 1, "searched": 1}
 """Raised when what a run of a kind computes changes, so that its old records count no longer."""
 
@@ -83,6 +87,11 @@ class Record:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def cost(self) -> float:
+        """What it took, in training examples that went forward and backward."""
+        return self.passes + FORWARD * self.forwards
+
+    @property
     def order(self) -> tuple[float, float]:
         """Sort key by `val`, best first."""
         return (-self.val, self.val_loss)
@@ -111,10 +120,10 @@ class Records:
         return self._known[name]
 
     def speeds(self, task: Task) -> list[float]:
-        """Seconds of each of a task's runs for a training example; those that failed left out."""
+        """Seconds of each of a task's runs for a training example forward and backward; those that failed left out."""
         files = self.folder.glob(f"{task.name.replace('/', '-')}-*.json")
         found = [Record(**json.loads(file.read_text())["record"]) for file in files]
-        return [record.seconds / record.passes for record in found if record.passes and not record.failed]
+        return [record.seconds / (record.cost + SCORING) for record in found if not record.failed]
 
     def put(self, run: Run, record: Record, facts: Mapping[str, Any]) -> None:
         """Write a record, whole or not at all; `facts` of the machine go with it."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from .methods import METHODS, Unavailable
 from .runs import Records, Run
-from .tuning import Case, cost, standing
+from .tuning import Case, standing
 
 OPEN = "…"
 
@@ -23,8 +23,8 @@ class Cell:
         self.failed = next((record.failed for record in self.records if record.failed), "")
         self.test = [100 * record.test for record in self.records]
         self.parameters = [record.parameters for record in self.records]
-        self.cost = statistics.mean(cost(record) for record in self.records)
-        self.tuning = sum(cost(record) for run in tuned if (record := records.get(run)) is not None)
+        self.cost = statistics.mean(record.cost for record in self.records)
+        self.tuning = sum(record.cost for run in tuned if (record := records.get(run)) is not None)
 
 
 def markdown(cases: Sequence[Case], records: Records, heading: str) -> str:

