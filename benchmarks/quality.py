@@ -41,6 +41,10 @@ QUICK_METHODS = ("linear-probe", "bitfit", "ssf", "lora", "random", "peft-lora",
 QUICK_LENGTHS = (20, 40)
 
 
+QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONWARNINGS": "ignore::FutureWarning"}
+"""For what loads a backbone of transformers in this process and in those it starts."""
+
+
 def fill(cases: Sequence[Case], records: Records, workers: int) -> int:
     """Do every run that the cases ask for and that has no record, one after the other or in processes; returns how many that were."""
     if workers == 1:
@@ -189,6 +193,7 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
 def main() -> None:
     """Run what is missing, and write the table."""
     arguments = parse(sys.argv[1:])
+    os.environ |= QUIET
     torch.set_num_threads(1)
     makers, records = known_tasks(arguments.shared, arguments.home), Records(arguments.results)
     cases = plan(arguments, [makers[name]() for name in arguments.tasks])

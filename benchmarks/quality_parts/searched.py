@@ -15,7 +15,8 @@ from glora_core.presets import preset
 from glora_core.search import SearchSettings
 from glora_core.training import Trainer, TrainingSettings
 
-from .tasks import Data, Task, fresh_model
+from .sources import Data
+from .tasks import Task, fresh_model
 
 RANKS = (1, 2, 4)
 RATE = 3e-3

@@ -1,13 +1,14 @@
 """The quality table in Markdown, made from the records there are; what is not done yet is left open."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from .methods import METHODS, Unavailable
 from .runs import Records, Run
 from .tuning import Case, standing
 
-OPEN = "…"
+OPEN, NONE = "…", "–"
+"""What stands where runs are still to be done, and where there is nothing to do."""
 
 
 class Cell:
@@ -19,6 +20,8 @@ class Cell:
     """
 
     def __init__(self, runs: Sequence[Run], tuned: Sequence[Run], records: Records) -> None:
+        rate = f"{runs[0].rate:g}, {runs[0].epochs} epochs" if runs[0].epochs else ""
+        self.chosen = ", ".join(filter(None, [runs[0].variant.label, rate]))
         self.records = [record for run in runs if (record := records.get(run)) is not None]
         self.failed = next((record.failed for record in self.records if record.failed), "")
         self.test = [100 * record.test for record in self.records]
@@ -46,21 +49,22 @@ def markdown(cases: Sequence[Case], records: Records, heading: str) -> str:
 def _budget(cases: Sequence[Case], records: Records, tasks: Sequence[str]) -> list[str]:
     """The two tables of a budget, and why some methods are not in them."""
     found: dict[str, dict[str, Cell | None]] = {}
-    absent = []
+    notes = []
     for case in cases:
         try:
             for title, cell in _cells(case, records):
                 found.setdefault(title, {})[case.task.name] = cell
         except Unavailable as reason:
-            absent.append(f"{METHODS[case.method].title}, {case.task.name}: {reason}.")
-    accuracy = [[title, *(_accuracy(row.get(t)) for t in tasks), _mean([row.get(t) for t in tasks])] for title, row in found.items()]
-    costs = [[title, *(_spent(row.get(t)) for t in tasks)] for title, row in found.items()]
+            notes.append(f"{METHODS[case.method].title}, {case.task.name}: {reason}.")
+    notes += [f"{title}, {t}: {cell.failed}." for title, row in found.items() for t, cell in row.items() if cell and cell.failed]
+    accuracy = [[title, *(_accuracy(row[t]) if t in row else NONE for t in tasks), _mean(row, tasks)] for title, row in found.items()]
+    costs = [[title, *(_spent(row[t]) if t in row else NONE for t in tasks)] for title, row in found.items()]
     return [
         "Test accuracy in %, mean ± standard deviation over seeds, of what was best on `val`:",
         _table(["method", *tasks, "mean over tasks"], accuracy),
-        "Trained parameters; training examples forward and backward, in thousands, of the run in the table / of all runs that tuned it:",
+        "What was chosen; trained parameters; thousands of training examples forward and backward, of that run / of all that tuned it:",
         _table(["method", *tasks], costs),
-        *(["Not in the table: " + " ".join(absent)] if absent else []),
+        *(["Not in the table: " + " ".join(notes)] if notes else []),
     ]
 
 
@@ -83,11 +87,11 @@ def _accuracy(cell: Cell | None) -> str:
     return "failed" if cell.failed else _spread(cell.test)
 
 
-def _mean(cells: Sequence[Cell | None]) -> str:
-    """Mean over tasks, and the standard deviation over seeds of that mean."""
-    known = [cell for cell in cells if cell is not None and not cell.failed]
-    if len(known) < len(cells):
-        return "–"
+def _mean(row: Mapping[str, Cell | None], tasks: Sequence[str]) -> str:
+    """Mean over tasks, if all are there, and the standard deviation over seeds of that mean."""
+    known = [cell for task in tasks if (cell := row.get(task)) is not None and not cell.failed]
+    if len(known) < len(tasks):
+        return NONE
     return _spread([statistics.mean(values) for values in zip(*(cell.test for cell in known), strict=True)])
 
 
@@ -96,7 +100,8 @@ def _spent(cell: Cell | None) -> str:
         return OPEN
     low, high = min(cell.parameters), max(cell.parameters)
     size = f"{low:,}" if low == high else f"{low:,}–{high:,}"
-    return cell.failed or f"{size}; {cell.cost / 1000:.1f} / {cell.tuning / 1000:.1f}"
+    spent = f"{cell.cost / 1000:.1f} / {cell.tuning / 1000:.1f}"
+    return "failed" if cell.failed else "; ".join(filter(None, [cell.chosen, size, spent]))
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -23,8 +23,9 @@ from glora_core.training import Trainer, TrainingSettings
 
 from .methods import METHODS, feedforward
 from .runs import BATCH, COMMON, Record, Run
-from .searched import EFFORTS, VAL_BATCH, Found, search_and_finish
-from .tasks import Data, Task, fresh_model
+from .searched import VAL_BATCH, Effort, Found, search_and_finish
+from .sources import Data
+from .tasks import Task, fresh_model
 
 HEAD_STD = 0.02
 """Of a head's first weights, as in a supernet."""
@@ -66,8 +67,8 @@ def perform(run: Run) -> Record:
 
 
 def _searched(run: Run, data: Data) -> Found:
-    what = run.variant.what
-    return search_and_finish(run.task, data, run.seed, what["budget"], EFFORTS[what["effort"]], run.settings)
+    budget, effort = (run.variant.what[name] for name in ("budget", "effort"))
+    return search_and_finish(run.task, data, run.seed, budget, Effort(**effort), run.settings)
 
 
 def _trained(run: Run, data: Data) -> Found:

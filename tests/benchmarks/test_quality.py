@@ -19,8 +19,9 @@ from benchmarks.quality_parts.methods import METHODS, Unavailable, budgets
 from benchmarks.quality_parts.runs import Record, Records, Run
 from benchmarks.quality_parts.searched import EFFORTS
 from benchmarks.quality_parts.searched import Effort as SearchEffort
+from benchmarks.quality_parts.sources import Data, Table
 from benchmarks.quality_parts.table import markdown
-from benchmarks.quality_parts.tasks import Data, Table, Task
+from benchmarks.quality_parts.tasks import Task
 from benchmarks.quality_parts.training import perform, rival, trained_parameters
 from benchmarks.quality_parts.tuning import RATES, Case, Effort, standing
 from glora_core import backbones
@@ -102,7 +103,7 @@ def test_a_second_start_computes_nothing_and_writes_the_same_table(task, records
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_makes_a_record_within_its_budget(task, method, monkeypatch):
-    monkeypatch.setattr("benchmarks.quality_parts.training.EFFORTS", dict.fromkeys(EFFORTS, SearchEffort(1, 3, 1)))
+    monkeypatch.setattr("benchmarks.quality_parts.methods.EFFORTS", dict.fromkeys(EFFORTS, SearchEffort(1, 3, 1)))
     case = make_case(task, method)
     for variant in case.variants(0):
         record = perform(Run(task, method, variant, 1e-3, 1, 0))
@@ -170,7 +171,14 @@ def test_a_method_that_fails_is_shown_with_its_reason(task, records):
     while missing := standing(case, records).missing:
         for run in missing:
             records.put(run, Record(0.0, 1e9, 0.0, 0, 5, 0, 0.1, "diverged: the loss became nan"), {})
-    assert "diverged: the loss became nan" in markdown([case], records, "#")
+    table = markdown([case], records, "#")
+    assert "| LoRA | failed | – |" in table and "LoRA, shades/vit: diverged: the loss became nan." in table
+
+
+def test_a_method_that_a_task_does_not_have_is_told_apart_from_one_that_is_not_done_yet(task, records):
+    none, waiting = replace(make_case(task, "lora"), parameters=1), make_case(task, "bitfit")
+    table = markdown([none, waiting], records, "#")
+    assert "| BitFit | … | – |" in table and "LoRA, shades/vit: over the budget of 1 parameters." in table
 
 
 def test_a_task_of_one_run_differs_by_everything_that_decides_it(task):
@@ -225,7 +233,7 @@ def test_a_killed_run_leaves_whole_records_and_the_rest_is_done_at_the_next_star
     process.wait()
     time.sleep(3 if workers > 1 else 0)  # its workers see that it is gone
     before = {file.name: file.read_bytes() for file in folder.glob("*.json")}
-    assert 2 <= len(before) and all(json.loads(content)["record"] for content in before.values())
+    assert len(before) >= 2 and all(json.loads(content)["record"] for content in before.values())
     subprocess.run(command, env=environment, check=True, timeout=300)
     after = {file.name: file.read_bytes() for file in folder.glob("*.json")}
     assert len(after) > len(before) and before.items() <= after.items()
@@ -255,5 +263,5 @@ def test_few_shot_examples_follow_the_seed_and_val_and_test_do_not(tmp_path):
 
 
 def test_more_shots_than_a_class_has_are_refused(tmp_path):
-    with pytest.raises(DataInvalid, match="class 'a' .* has 5 training examples; 6 are asked for"):
+    with pytest.raises(DataInvalid, match=r"class 'a' .* has 5 training examples; 6 are asked for"):
         few_shot_table(tmp_path, 6).draw(0)
