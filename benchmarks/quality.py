@@ -32,7 +32,7 @@ from benchmarks.quality_parts.runs import Records, Run
 from benchmarks.quality_parts.table import markdown
 from benchmarks.quality_parts.tasks import Task, known_tasks
 from benchmarks.quality_parts.training import perform, speed
-from benchmarks.quality_parts.tuning import Case, Effort, expected_passes, standing
+from benchmarks.quality_parts.tuning import Case, Effort, expected_passes, first_runs, standing
 
 ROOT = Path(__file__).parents[1]
 console = Console(width=150)
@@ -130,15 +130,18 @@ def plan(arguments: argparse.Namespace, tasks: Sequence[Task]) -> list[Case]:
 
 
 def overview(cases: Sequence[Case], records: Records) -> None:
-    """Print how far each case is and what is left, in hours on one core."""
+    """Print how far each case is and what is left, in hours on one core; what several cases share is counted once."""
     seconds = {task.name: _seconds_per_pass(task, records) for task in {case.task.name: case.task for case in cases}.values()}
     shown, total = Table("task", "method", "budget", "runs done", "ready now", "passes expected", "hours left"), 0.0
+    counted: set[tuple[str, ...]] = set()
     for case in cases:
         try:
-            state, expected = standing(case, records), expected_passes(case)
+            state, begins = standing(case, records), tuple(run.name for run in first_runs(case))
         except Unavailable as reason:
             shown.add_row(case.task.name, case.method, case.budget, "", "", str(reason), "")
             continue
+        expected = 0.0 if begins in counted else expected_passes(case)
+        counted.add(begins)
         done = [record for run in state.asked if (record := records.get(run)) is not None]
         left = 0.0 if state.choice else max(0.0, expected - sum(record.cost for record in done)) * seconds[case.task.name] / 3600
         total += left

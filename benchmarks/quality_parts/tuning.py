@@ -89,6 +89,14 @@ def standing(case: Case, records: Records) -> Standing:
             return Standing(list(asked.values()), missing, None)
 
 
+def first_runs(case: Case) -> list[Run]:
+    """What a case begins with; cases that begin alike, such as BitFit at either budget, share all their runs. Raises Unavailable."""
+    method = METHODS[case.method]
+    if not method.tuned:
+        return [Run(case.task, case.method, case.variants(0)[0], 0.0, 0, seed) for seed in range(case.effort.seeds)]
+    return [Run(case.task, case.method, variant, method.rate, case.effort.lengths[0], 0) for variant in case.variants(0)]
+
+
 def expected_passes(case: Case) -> float:
     """What a case will cost about, scores of `val` and `test` included, in passes forward and backward."""
     effort, size = case.effort, case.task.source.size
@@ -105,12 +113,10 @@ def expected_passes(case: Case) -> float:
 def _steps(case: Case, records: Records) -> Generator[list[Run], None, Choice]:
     """Batches of runs whose records are needed before it goes on; returns the choice."""
     method, effort = METHODS[case.method], case.effort
-    firsts = [Run(case.task, case.method, variant, method.rate, effort.lengths[0], 0) for variant in case.variants(0)]
-    if not method.tuned:
-        every = [replace(firsts[0], rate=0.0, epochs=0, seed=seed) for seed in range(effort.seeds)]
-        yield every
-        return Choice(every, [])
+    firsts = first_runs(case)
     yield firsts
+    if not method.tuned:
+        return Choice(firsts, [])
     tried = yield from _ladder(_best(firsts, records), records)
     best = _best(tried, records)
     for length in effort.lengths[1:]:
