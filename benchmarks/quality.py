@@ -36,7 +36,7 @@ from benchmarks.quality_parts.tuning import Case, Effort, expected_passes, first
 
 ROOT = Path(__file__).parents[1]
 console = Console(width=150)
-QUICK_TASKS = ("sign_digits/vit",)
+QUICK_TASKS = ("sign_digits/vit", "omniglot_alph/vit")
 QUICK_METHODS = ("linear-probe", "bitfit", "ssf", "lora", "random", "peft-lora", "peft-dora", "searched-quick")
 QUICK_LENGTHS = (20, 40)
 
@@ -169,7 +169,7 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     """The command line, with `--quick` filled in and names checked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = list(known_tasks(Path(), Path()))
-    parser.add_argument("--quick", action="store_true", help="the main few-shot regime: one task, one budget, the most telling methods")
+    parser.add_argument("--quick", action="store_true", help="the main few-shot regime: two tasks, one budget, the most telling methods")
     parser.add_argument("--tasks", nargs="+", choices=names, metavar="TASK", help=f"of {', '.join(names)}")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), metavar="METHOD", help=f"of {', '.join(METHODS)}")
     parser.add_argument("--budgets", nargs="+", choices=["full", "third"], help="LoRA's of rank 4, and a third of it")

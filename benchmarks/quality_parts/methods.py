@@ -5,7 +5,7 @@ subnets, told in the canonical text of a config; rivals are the arguments of pef
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from glora_core.configs import NONE, TENSORS, VECTOR, LayerConfig, SubnetConfig, encode, lora
@@ -135,7 +135,13 @@ def _full(task: Task, budget: int, seed: int) -> list[Variant]:
 
 
 def _searched(effort: str) -> Variants:
-    return lambda task, budget, seed: [Variant("", {"budget": budget, "effort": asdict(EFFORTS[effort])})]
+    """Our pipeline at an effort."""
+
+    def variants(task: Task, budget: int, seed: int) -> list[Variant]:
+        spent = EFFORTS[effort]
+        return [Variant("", {"budget": budget, "effort": asdict(replace(spent, epochs=task.epochs(spent.epochs)))})]
+
+    return variants
 
 
 def _peft(

@@ -74,7 +74,7 @@ def _cells(case: Case, records: Records) -> list[tuple[str, Cell | None]]:
     if state.choice is None:
         return [(title, None)]
     tuned, choice = [run for run in state.asked if run.seed == 0], state.choice
-    own = [run for run in tuned if run.epochs in (0, *case.effort.lengths)]
+    own = [run for run in tuned if run.epochs in (0, *case.epochs)]
     cells: list[tuple[str, Cell | None]] = [(title, Cell(choice.runs, own, records))]
     if choice.matched:
         cells.append((f"{title}, at our cost", Cell(choice.matched, tuned, records)))

@@ -28,16 +28,18 @@ class Task:
         spec: the backbone.
         source: the examples.
         weights: sha256 (hex) of the backbone's weights.
+        pace: factor on all lengths of training, below 1 for a large training set, so that it sees as many examples as a small one.
     """
 
     name: str
     spec: BackboneSpec
     source: Source
     weights: str
+    pace: float = 1.0
 
     def __reduce__(self) -> tuple[type["Task"], tuple[object, ...]]:
         """Without what was found out of it, so that it travels light to another process."""
-        return Task, (self.name, self.spec, self.source, self.weights)
+        return Task, (self.name, self.spec, self.source, self.weights, self.pace)
 
     @cached_property
     def layers(self) -> tuple[LayerShape, ...]:
@@ -59,6 +61,10 @@ class Task:
         with torch.device("meta"):
             model = backbones.skeleton(self.spec, 2)
         return dict(model.named_modules())
+
+    def epochs(self, length: int) -> int:
+        """Epochs that make up a length."""
+        return max(1, round(self.pace * length))
 
     @property
     def identity(self) -> dict[str, str]:
@@ -82,7 +88,7 @@ def known_tasks(shared: Path, home: Path) -> Mapping[str, Callable[[], Task]]:
         "banking77/minilm": lambda: _minilm("banking77/minilm", Texts(texts)),
         "sign_digits/mobilenet": lambda: mobile("sign_digits/mobilenet", Images(Table(digits, "file", shots=16))),
         "omniglot_alph/mobilenet": lambda: mobile("omniglot_alph/mobilenet", Images(Table(alphabets, "file", shots=16))),
-        "sign_digits-800/mobilenet": lambda: mobile("sign_digits-800/mobilenet", Images(Table(digits, "file"))),
+        "sign_digits-800/mobilenet": lambda: mobile("sign_digits-800/mobilenet", Images(Table(digits, "file")), pace=0.2),
     }
 
 
@@ -92,7 +98,7 @@ def _vit(shared: Path, name: str, source: Source) -> Task:
     return Task(name, BackboneSpec("vit_small_patch14_dinov2", str(weights), 84), source, sha256(weights))
 
 
-def _mobilenet(shared: Path, home: Path, name: str, source: Source) -> Task:
+def _mobilenet(shared: Path, home: Path, name: str, source: Source, pace: float = 1.0) -> Task:
     """MobileNetV2 at 96 px: as a folder in timm's layout, since its padding is an argument that no name of timm's has."""
     weights = shared / "backbones" / "mobilenetv2_100_coral" / "mobilenetv2_100.safetensors"
     folder, size = home.resolve() / "mobilenetv2_100_same", [3, 96, 96]
@@ -107,7 +113,7 @@ def _mobilenet(shared: Path, home: Path, name: str, source: Source) -> Task:
     scratch = folder / f"config.{os.getpid()}"
     scratch.write_text(json.dumps(described))
     scratch.replace(folder / "config.json")
-    return Task(name, BackboneSpec(f"local-dir:{folder}", str(weights), 96), source, sha256(weights))
+    return Task(name, BackboneSpec(f"local-dir:{folder}", str(weights), 96), source, sha256(weights), pace)
 
 
 def _minilm(name: str, source: Source) -> Task:

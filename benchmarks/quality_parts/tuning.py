@@ -22,7 +22,7 @@ class Effort:
     """How thoroughly methods are tuned.
 
     Args:
-        lengths: epochs that are tried, shortest first.
+        lengths: epochs that are tried, shortest first, as the task's pace has them.
         seeds: runs of what is chosen; the first of them is tuned on.
         match: epochs that rivals are also given, as much as our whole pipeline costs; not if None.
     """
@@ -47,9 +47,15 @@ class Case:
         return METHODS[self.method].variants(self.task, self.parameters, seed)
 
     @property
-    def matched(self) -> bool:
-        """Whether it is also run at our cost."""
-        return METHODS[self.method].kind == "peft" and self.effort.match is not None
+    def epochs(self) -> list[int]:
+        """The lengths that are tried on this task."""
+        return [self.task.epochs(length) for length in self.effort.lengths]
+
+    @property
+    def at_our_cost(self) -> list[int]:
+        """The length, if any, at which the method costs what our pipeline does."""
+        match, rival = self.effort.match, METHODS[self.method].kind == "peft"
+        return [self.task.epochs(match)] if rival and match is not None else []
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ def first_runs(case: Case) -> list[Run]:
     method = METHODS[case.method]
     if not method.tuned:
         return [Run(case.task, case.method, case.variants(0)[0], 0.0, 0, seed) for seed in range(case.effort.seeds)]
-    return [Run(case.task, case.method, variant, method.rate, case.effort.lengths[0], 0) for variant in case.variants(0)]
+    return [Run(case.task, case.method, variant, method.rate, case.epochs[0], 0) for variant in case.variants(0)]
 
 
 def expected_passes(case: Case) -> float:
@@ -103,31 +109,29 @@ def expected_passes(case: Case) -> float:
     if not METHODS[case.method].tuned:
         spent = SearchEffort(**case.variants(0)[0].what["effort"])
         return effort.seeds * (spent.passes(size) + FORWARD * spent.forwards(200) + SCORING)
-    first, *longer = effort.lengths
-    epochs = [first] * (len(case.variants(0)) - 1 + EXPECTED_RATES) + 2 * longer + [effort.lengths[-1]] * (effort.seeds - 1)
-    if case.matched and effort.match:
-        epochs += [effort.match] * (1 + effort.seeds)
+    first, *longer = case.epochs
+    epochs = [first] * (len(case.variants(0)) - 1 + EXPECTED_RATES) + 2 * longer + [case.epochs[-1]] * (effort.seeds - 1)
+    epochs += case.at_our_cost * (1 + effort.seeds)
     return sum(epochs) * size + len(epochs) * SCORING
 
 
 def _steps(case: Case, records: Records) -> Generator[list[Run], None, Choice]:
     """Batches of runs whose records are needed before it goes on; returns the choice."""
-    method, effort = METHODS[case.method], case.effort
     firsts = first_runs(case)
     yield firsts
-    if not method.tuned:
+    if not METHODS[case.method].tuned:
         return Choice(firsts, [])
     tried = yield from _ladder(_best(firsts, records), records)
     best = _best(tried, records)
-    for length in effort.lengths[1:]:
-        longer = _at_length(best, length)
+    for epochs in case.epochs[1:]:
+        longer = _at_length(best, epochs)
         yield longer
         tried += longer
     chosen = _best(tried, records)
     runs = yield from _seeds(case, chosen)
     matched: list[Run] = []
-    if case.matched and effort.match is not None:
-        longest = _at_length(best, effort.match)
+    for epochs in case.at_our_cost:
+        longest = _at_length(best, epochs)
         yield longest
         matched = yield from _seeds(case, _best(longest, records))
     return Choice(runs, matched)

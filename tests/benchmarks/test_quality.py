@@ -156,6 +156,13 @@ def test_a_rival_is_also_run_at_our_cost_with_every_seed(task, records):
     assert "at our cost" in markdown([case], records, "#")
 
 
+def test_a_task_of_another_pace_is_trained_for_other_epochs(task, records):
+    slow = replace(task, pace=0.2)
+    case = make_case(slow, "peft-lora", Effort((5, 10), 1, match=20))
+    assert {run.epochs for run in pretend(case, records, {rate: 0.5 + place / 100 for place, rate in enumerate(RATES)})} == {1, 2, 4}
+    assert make_case(slow, "searched-quick").variants(0)[0].what["effort"]["epochs"] == EFFORTS["quick"].epochs // 5
+
+
 def test_only_val_chooses(task, records):
     case = make_case(task, "lora", Effort((5,), 1))
     while missing := standing(case, records).missing:
