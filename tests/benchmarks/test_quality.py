@@ -1,0 +1,274 @@
+"""The quality table on a made-up task: resumed after any kill, never half a record, and tuned without a look at `test`."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from benchmarks import quality
+from benchmarks.quality_parts.methods import METHODS, Unavailable, budgets
+from benchmarks.quality_parts.runs import Record, Records, Run
+from benchmarks.quality_parts.searched import EFFORTS
+from benchmarks.quality_parts.searched import Effort as SearchEffort
+from benchmarks.quality_parts.sources import Data, Table
+from benchmarks.quality_parts.table import markdown
+from benchmarks.quality_parts.tasks import Task
+from benchmarks.quality_parts.training import perform, rival, trained_parameters
+from benchmarks.quality_parts.tuning import RATES, Case, Effort, standing
+from glora_core import backbones
+from glora_core.backbones import BackboneSpec
+from glora_core.data.images import ImageSplit
+from glora_core.errors import DataInvalid
+
+VIT = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
+TRANSFORM = {
+    "input_size": [3, 8, 8],
+    "interpolation": "bicubic",
+    "crop_pct": 1.0,
+    "mean": [0.5] * 3,
+    "std": [0.5] * 3,
+    "classifier": "head",
+}
+TINY = Effort(lengths=(1, 2), seeds=2)
+
+
+class Shades:
+    """Images whose class is how bright they are."""
+
+    images = True
+    size = 12
+
+    def fingerprint(self) -> str:
+        return "shades"
+
+    def load(self, spec: BackboneSpec, seed: int) -> Data:
+        return Data(*(self._split(count, seed) for count in (self.size, 12, 12)), classes=3)
+
+    def _split(self, count: int, seed: int) -> ImageSplit:
+        labels = torch.arange(count) % 3
+        noise = torch.randint(0, 30, (count, 3, 8, 8), generator=torch.Generator().manual_seed(seed))
+        return ImageSplit((labels.view(-1, 1, 1, 1) * 80 + noise).to(torch.uint8), labels, (0.5,) * 3, (0.5,) * 3)
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory) -> Task:
+    folder = tmp_path_factory.mktemp("vit")
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=3, **VIT)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    described = {"architecture": "vit_tiny_patch16_224", "num_classes": 3, "model_args": VIT, "pretrained_cfg": TRANSFORM}
+    (folder / "config.json").write_text(json.dumps(described))
+    return Task("shades/vit", BackboneSpec(f"local-dir:{folder}"), Shades(), "random")
+
+
+def make_case(task: Task, method: str, effort: Effort = TINY) -> Case:
+    return Case(task, method, "full", budgets(task.layers)["full"], effort)
+
+
+def pretend(case: Case, records: Records, val: dict[float, float]) -> list[Run]:
+    """Answer every run a case asks for with an accuracy that depends on the rate, until it is settled; the runs in order."""
+    done = []
+    while missing := standing(case, records).missing:
+        for run in missing:
+            records.put(run, Record(val[run.rate], 1.0, 0.5, 10, run.epochs, 0, 0.1), {})
+            done.append(run)
+    return done
+
+
+@pytest.fixture
+def records(tmp_path) -> Records:
+    return Records(tmp_path / "records")
+
+
+@pytest.mark.parametrize("method", ["lora", "peft-lora"])
+def test_a_second_start_computes_nothing_and_writes_the_same_table(task, records, method, monkeypatch):
+    cases = [make_case(task, method)]
+    assert quality.fill(cases, records, workers=1) > 0
+    table = markdown(cases, records, "#")
+    monkeypatch.setattr(quality, "perform", None)
+    fresh = Records(records.folder)
+    assert quality.fill(cases, fresh, workers=1) == 0
+    assert markdown(cases, fresh, "#") == table
+    assert "…" not in table
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_every_method_makes_a_record_within_its_budget(task, method, monkeypatch):
+    monkeypatch.setattr("benchmarks.quality_parts.methods.EFFORTS", dict.fromkeys(EFFORTS, SearchEffort(1, 3, 1)))
+    case = make_case(task, method)
+    for variant in case.variants(0):
+        record = perform(Run(task, method, variant, 1e-3, 1, 0))
+        assert record.failed == "" and record.passes > 0
+        assert 0 <= record.val <= 1 and 0 <= record.test <= 1
+        assert record.parameters <= case.parameters or method == "full"
+
+
+def test_the_same_run_twice_comes_to_the_same(task):
+    run = Run(task, "peft-dora", make_case(task, "peft-dora").variants(0)[0], 1e-2, 2, 1)
+    first, second = perform(run), perform(run)
+    assert replace(first, seconds=0.0) == replace(second, seconds=0.0)
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.kind == "peft"])
+def test_rivals_take_the_highest_rank_that_fits(task, method):
+    case = make_case(task, method)
+    variant = case.variants(0)[0]
+    model = rival(task, backbones.load(task.spec, 3), variant.what, 0).backbone
+    size = trained_parameters(model)
+    assert size <= case.parameters
+    tighter = replace(case, parameters=size - 1)
+    try:
+        assert variant not in tighter.variants(0)
+    except Unavailable as reason:
+        assert "over the budget" in str(reason)
+
+
+def test_a_rival_at_our_rank_of_lora_has_exactly_its_parameters(task):
+    assert make_case(task, "peft-lora").variants(0)[0].what["rank"] == 4
+    model = rival(task, backbones.load(task.spec, 3), make_case(task, "peft-lora").variants(0)[0].what, 0).backbone
+    assert trained_parameters(model) == budgets(task.layers)["full"]
+
+
+def test_rates_are_tried_until_the_best_has_worse_neighbours(task, records):
+    accuracy = {rate: 0.9 if rate == 3e-2 else 0.5 + 0.01 * place for place, rate in enumerate(RATES)}
+    case = make_case(task, "lora", Effort((5,), 1))
+    tried = {run.rate for run in pretend(case, records, accuracy)}
+    assert tried == {1e-3, 3e-3, 1e-2, 3e-2, 1e-1}
+    choice = standing(case, records).choice
+    assert choice is not None and [run.rate for run in choice.runs] == [3e-2]
+
+
+def test_a_rival_is_also_run_at_our_cost_with_every_seed(task, records):
+    case = make_case(task, "peft-lora", Effort((2,), 3, match=9))
+    pretend(case, records, {rate: 0.5 + place / 100 for place, rate in enumerate(RATES)})
+    choice = standing(case, records).choice
+    assert choice is not None
+    assert [(run.epochs, run.seed) for run in choice.matched] == [(9, 0), (9, 1), (9, 2)]
+    assert "at our cost" in markdown([case], records, "#")
+
+
+def test_a_task_of_another_pace_is_trained_for_other_epochs(task, records):
+    slow = replace(task, pace=0.2)
+    case = make_case(slow, "peft-lora", Effort((5, 10), 1, match=20))
+    assert {run.epochs for run in pretend(case, records, {rate: 0.5 + place / 100 for place, rate in enumerate(RATES)})} == {1, 2, 4}
+    assert make_case(slow, "searched-quick").variants(0)[0].what["effort"]["epochs"] == EFFORTS["quick"].epochs // 5
+
+
+def test_only_val_chooses(task, records):
+    case = make_case(task, "lora", Effort((5,), 1))
+    while missing := standing(case, records).missing:
+        for run in missing:
+            good = run.rate == 1e-3
+            records.put(run, Record(0.9 if good else 0.8, 1.0, 0.1 if good else 1.0, 10, 5, 0, 0.1), {})
+    choice = standing(case, records).choice
+    assert choice is not None and choice.runs[0].rate == 1e-3
+
+
+def test_a_method_that_fails_is_shown_with_its_reason(task, records):
+    case = make_case(task, "lora", Effort((5,), 1))
+    while missing := standing(case, records).missing:
+        for run in missing:
+            records.put(run, Record(0.0, 1e9, 0.0, 0, 5, 0, 0.1, "diverged: the loss became nan"), {})
+    table = markdown([case], records, "#")
+    assert "| LoRA | failed | – |" in table and "LoRA, shades/vit: diverged: the loss became nan." in table
+
+
+def test_a_method_that_a_task_does_not_have_is_told_apart_from_one_that_is_not_done_yet(task, records):
+    none, waiting = replace(make_case(task, "lora"), parameters=1), make_case(task, "bitfit")
+    table = markdown([none, waiting], records, "#")
+    assert "| BitFit | … | – |" in table and "LoRA, shades/vit: over the budget of 1 parameters." in table
+
+
+def test_a_task_of_one_run_differs_by_everything_that_decides_it(task):
+    variant = make_case(task, "lora").variants(0)[0]
+    run = Run(task, "lora", variant, 1e-3, 5, 0)
+    others = [replace(run, rate=3e-3), replace(run, epochs=6), replace(run, seed=1), replace(run, task=replace(task, weights="other"))]
+    assert len({run.name, *(other.name for other in others)}) == 5
+
+
+def test_a_write_that_is_cut_short_leaves_no_record(task, records, monkeypatch):
+    run = Run(task, "lora", make_case(task, "lora").variants(0)[0], 1e-3, 1, 0)
+
+    def die(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", die)
+    with pytest.raises(KeyboardInterrupt):
+        records.put(run, Record(0.9, 1.0, 0.9, 1, 1, 0, 0.1), {})
+    assert Records(records.folder).get(run) is None
+    assert list(records.folder.glob("*.json")) == []
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from tests.benchmarks.test_quality import Shades, make_case
+from benchmarks import quality
+from benchmarks.quality_parts.runs import Records
+from benchmarks.quality_parts.tasks import Task
+from benchmarks.quality_parts.tuning import Effort
+from glora_core.backbones import BackboneSpec
+
+if __name__ == "__main__":
+    task = Task("shades/vit", BackboneSpec(sys.argv[1]), Shades(), "random")
+    cases = [make_case(task, method, Effort((20, 40), 2)) for method in ("lora", "bitfit", "ssf")]
+    quality.fill(cases, Records(Path(sys.argv[2])), int(sys.argv[3]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_run_leaves_whole_records_and_the_rest_is_done_at_the_next_start(task, tmp_path, workers):
+    folder, script = tmp_path / "records", tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script), task.spec.name, str(folder), str(workers)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(command, env=environment)
+    deadline = time.monotonic() + 120
+    while len(list(folder.glob("*.json"))) < 2 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(3 if workers > 1 else 0)  # its workers see that it is gone
+    before = {file.name: file.read_bytes() for file in folder.glob("*.json")}
+    assert len(before) >= 2 and all(json.loads(content)["record"] for content in before.values())
+    subprocess.run(command, env=environment, check=True, timeout=300)
+    after = {file.name: file.read_bytes() for file in folder.glob("*.json")}
+    assert len(after) > len(before) and before.items() <= after.items()
+    cases = [make_case(task, method, Effort((20, 40), 2)) for method in ("lora", "bitfit", "ssf")]
+    assert all(standing(case, Records(folder)).choice for case in cases)
+
+
+def test_missing_shared_data_is_told_with_what_to_give(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        quality.parse(["--shared", str(tmp_path)])
+    assert f"{tmp_path} has no folder data/; give the folder of data and backbones with --shared DIR" in capsys.readouterr().err
+
+
+def few_shot_table(folder: Path, shots: int) -> Table:
+    file = folder / "data.csv"
+    rows = [f"{split}-{label}-{i},{label},{split}" for split in ("train", "val", "test") for label in "ab" for i in range(5)]
+    file.write_text("\n".join(["text,label,split", *rows]) + "\n")
+    return Table(file, "text", shots=shots)
+
+
+def test_few_shot_examples_follow_the_seed_and_val_and_test_do_not(tmp_path):
+    table = few_shot_table(tmp_path, 2)
+    first, again, other = table.draw(0), table.draw(0), table.draw(1)
+    assert first == again and first["train"] != other["train"]
+    assert [label for _, label in first["train"]] == [0, 0, 1, 1]
+    assert first["val"] == other["val"] and first["test"] == other["test"]
+
+
+def test_more_shots_than_a_class_has_are_refused(tmp_path):
+    with pytest.raises(DataInvalid, match=r"class 'a' .* has 5 training examples; 6 are asked for"):
+        few_shot_table(tmp_path, 6).draw(0)
