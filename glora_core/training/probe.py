@@ -60,7 +60,7 @@ class Probe:
         found = {}
         for name, config in self.subnets.items():
             supernet.set_config(config)
-            found[name] = score(supernet, self.split, batch_size).accuracy
+            found[name] = score(supernet.backbone, self.split, batch_size).accuracy
         return found
 
 

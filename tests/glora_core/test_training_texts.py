@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from glora_core.backbones import adapted_layers
 from glora_core.data.text import TextSplit
+from glora_core.errors import ConfigInvalid
 from glora_core.evaluation import SubnetScorer
 from glora_core.space import SearchSpace
 from glora_core.supernet import Supernet
-from glora_core.training import Progress, Trainer, TrainingSettings
+from glora_core.training import Probe, Progress, Trainer, TrainingSettings
 
 
 def fit(trainer: Trainer) -> list[Progress]:
@@ -55,6 +56,19 @@ def make_text_trainer(make_model) -> Callable[..., Trainer]:
 def test_loss_falls_on_learnable_texts(make_text_trainer, name, policy):
     losses = [p.loss for p in fit(make_text_trainer(name, policy=policy))]
     assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2 LM"])
+def test_subnets_are_probed_on_texts(make_text_trainer, name):
+    trainer = make_text_trainer(name)
+    trainer.probe = Probe.of(trainer.supernet, trainer.split, 6)
+    assert all(0 <= accuracy <= 1 for progress in fit(trainer) for accuracy in progress.probe.values())
+    assert trainer.probe.subnets
+
+
+def test_texts_are_not_augmented(make_text_trainer):
+    with pytest.raises(ConfigInvalid, match="augment crop changes images"):
+        fit(make_text_trainer("bert", augment=("crop",)))
 
 
 @pytest.mark.parametrize("form", ["normalised", "paper"])
