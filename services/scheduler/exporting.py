@@ -3,7 +3,6 @@
 from typing import Any
 
 from glora_core.configs import config_hash, encode
-from glora_core.evaluation import Score
 from glora_core.export import ADAPTER, CARD, CONFIG, MANIFEST, WEIGHTS, export_checkpoint, write_adapter, write_card, write_manifest
 from services.cluster.alone import score_split
 from services.protocol import PROTOCOL
@@ -48,7 +47,7 @@ def _baseline(context: RunContext, prepared: Prepared, finalist: Finalist) -> di
     return _summary(finalist) | _test(_test_score(context, prepared, finalist, finalist.state(context)))
 
 
-def _test_score(context: RunContext, prepared: Prepared, finalist: Finalist, state: dict[str, Any]) -> Score | None:
+def _test_score(context: RunContext, prepared: Prepared, finalist: Finalist, state: dict[str, Any]) -> Fitness | None:
     """The finalist's score on test, kept in SQL so that a resumed job does not touch the split again; None without one."""
     if "test" not in context.data.splits:
         return None
@@ -57,16 +56,16 @@ def _test_score(context: RunContext, prepared: Prepared, finalist: Finalist, sta
     with context.database.read() as session:
         row = search_state.known(session, finalist.supernet_key, "test", PROTOCOL, [digest]).get(digest)
     if row is not None:
-        return Score(row.accuracy, row.loss, row.examples)
+        return Fitness(row.accuracy, row.loss, row.examples)
     score = score_split(prepared.workload, finalist.settings, state, config, context.test, context.request.training.use_gpu)
     fitness = Fitness(score.accuracy, score.loss, score.examples)
     fresh = evaluation_row(finalist.supernet_key, "test", PROTOCOL, digest, encode(config), finalist.fitness.parameters, fitness)
     with context.fenced() as (session, _):
         search_state.add_evaluations(session, [fresh])
-    return score
+    return fitness
 
 
-def _test(score: Score | None) -> dict[str, Any]:
+def _test(score: Fitness | None) -> dict[str, Any]:
     return {"test_accuracy": score and score.accuracy, "test_loss": score and score.loss, "test_examples": score and score.examples}
 
 

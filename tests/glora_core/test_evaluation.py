@@ -144,7 +144,10 @@ def test_texts_are_scored_by_the_answers_that_are_asked_for(make_model, make_inp
     actual = SubnetScorer(supernet).score(config, split, 2)
     assert actual.examples == int(asked.sum())
     assert actual.loss == pytest.approx(F.cross_entropy(logits[asked], labels.flatten()[asked]).item(), rel=1e-9)
-    assert actual.accuracy == pytest.approx(float((logits.argmax(-1) == labels.flatten())[asked].double().mean()))
+    right = (logits.argmax(-1) == labels.flatten())[asked].double()
+    assert actual.accuracy == actual.fitness == pytest.approx(float(right.mean()))
+    recalls = [right[labels.flatten()[asked] == label].mean() for label in labels[labels >= 0].unique()]
+    assert actual.macro_accuracy == pytest.approx(float(sum(recalls) / len(recalls)))
 
 
 def test_biases_are_given_only_where_the_state_has_one_and_the_model_has_none():
@@ -157,4 +160,4 @@ def test_biases_are_given_only_where_the_state_has_one_and_the_model_has_none():
 
 
 def test_two_equal_scores_are_equal():
-    assert Score(0.5, 1.0, 10) == Score(0.5, 1.0, 10)
+    assert Score(0.5, 1.0, 10, 0.5, 0.5) == Score(0.5, 1.0, 10, 0.5, 0.5)
