@@ -10,6 +10,7 @@ from typing import Any
 
 from glora_core.data.folders import ImageFolder, scan
 from glora_core.errors import BudgetInfeasible, ConfigInvalid, DataInvalid
+from glora_core.metrics import check_metric
 from glora_core.names import LOCAL, local_folder
 from glora_core.space import LayerShape
 from services.api.problems import Problem
@@ -26,9 +27,10 @@ def submit(database: Database, settings: Settings, request: JobRequest) -> Job:
     """Check a request and store it as a queued job.
 
     Raises:
-        Problem: the data, backbone, space or budget cannot be used; nothing was stored of the job.
+        Problem: the data, metric, backbone, space or budget cannot be used; nothing was stored of the job.
     """
     data = _check_data(settings, request)
+    _check_metric(request, data)
     request = request.model_copy(update={"backbone": _check_backbone_files(settings, request)})
     backbone = _describe(database, settings, request)
     _check_space(request, backbone)
@@ -53,6 +55,13 @@ def _check_data(settings: Settings, request: JobRequest) -> ImageFolder:
         for example in (example for examples in data.splits.values() for example in examples):
             _inside_roots(settings, str(path / example.path), "data.path")
     return data
+
+
+def _check_metric(request: JobRequest, data: ImageFolder) -> None:
+    try:
+        check_metric(request.search.metric, len(data.classes))
+    except ConfigInvalid as error:
+        raise Problem(422, "request-invalid", str(error), field="search.metric") from error
 
 
 def _check_backbone_files(settings: Settings, request: JobRequest) -> BackboneRequest:

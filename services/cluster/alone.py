@@ -46,10 +46,10 @@ def score_split(
     settings: TrainingSettings,
     state: dict[str, Tensor],
     config: SubnetConfig,
-    split: "ray.ObjectRef[ImageSplit]",
+    split: "ray.ObjectRef[ImageSplit] | None",
     use_gpu: bool,
 ) -> Score:
-    """The score of one subnet on one split, such as the exported model on test."""
+    """The score of one subnet on one split, such as the exported model on test; on the workload's val if none is given."""
     found: Score = ray.get(_task(_score, use_gpu).remote(workload, settings, state, config, split, use_gpu))
     return found
 
@@ -69,13 +69,15 @@ def _train(workload: Workload, settings: dict[str, Any], start: dict[str, Tensor
         Trainer(supernet, workload.train.to(device), recipe).fit(history.append)
     except Diverged as error:
         return error
-    val = SubnetScorer(supernet, workload.plain.to(device)).score(decode(recipe.fixed), workload.val.to(device), BATCH_SIZE)
+    scorer = SubnetScorer(supernet, workload.plain.to(device))
+    val = scorer.score(decode(recipe.fixed), workload.val.to(device), BATCH_SIZE, workload.metric)
     return Trained(supernet.trainable_state(), history, val)
 
 
 def _score(
-    workload: Workload, settings: TrainingSettings, state: dict[str, Tensor], config: SubnetConfig, split: ImageSplit, use_gpu: bool
+    workload: Workload, settings: TrainingSettings, state: dict[str, Tensor], config: SubnetConfig, split: ImageSplit | None, use_gpu: bool
 ) -> Score:
     device = settle(use_gpu)
     supernet = workload.supernet(settings, state).to(device)
-    return SubnetScorer(supernet, workload.plain.to(device)).score(config, split.to(device), BATCH_SIZE)
+    examples = (workload.val if split is None else split).to(device)
+    return SubnetScorer(supernet, workload.plain.to(device)).score(config, examples, BATCH_SIZE, workload.metric)

@@ -4,11 +4,13 @@ from typing import Any
 
 from glora_core.configs import config_hash, encode
 from glora_core.export import ADAPTER, CARD, CONFIG, MANIFEST, WEIGHTS, export_checkpoint, write_adapter, write_card, write_manifest
+from glora_core.metrics import UNMEASURED, own_value
 from services.cluster.alone import score_split
 from services.protocol import PROTOCOL
 from services.scheduler.context import RunContext
 from services.scheduler.finals import Finalist, Outcome
 from services.scheduler.prepare import Prepared
+from services.scheduler.searching import fitness_of
 from services.store import artifacts, jobs, search_state
 from services.store.search_state import Fitness, evaluation_row
 
@@ -22,15 +24,16 @@ def export(context: RunContext, prepared: Prepared, outcome: Outcome) -> None:
         ExportMismatch: the merged model does not compute what the unmerged one does.
     """
     baselines = [_baseline(context, prepared, finalist) for finalist in outcome.baselines]
-    winner, settings = outcome.winner, outcome.winner.settings
+    winner, settings, metric = outcome.winner, outcome.winner.settings, context.request.search.metric
     state = winner.state(context)
     test = _test_score(context, prepared, winner, state)
     supernet = prepared.local.supernet(settings, state)
     folder, config = context.workdir / "export", winner.fitness.config
     written = export_checkpoint(folder, supernet, config, context.data.classes, context.info.images, prepared.local.val)
     result = {
-        "winner": _summary(winner) | _test(test) | {"config": encode(config)},
-        "finalists": [_summary(finalist) for finalist in outcome.finalists],
+        "metric": metric,
+        "winner": _summary(winner, metric) | _test(test, metric) | {"config": encode(config)},
+        "finalists": [_summary(finalist, metric) for finalist in outcome.finalists],
         "baselines": baselines,
         "merge_error": written.merge_error,
     }
@@ -44,7 +47,8 @@ def export(context: RunContext, prepared: Prepared, outcome: Outcome) -> None:
 
 
 def _baseline(context: RunContext, prepared: Prepared, finalist: Finalist) -> dict[str, Any]:
-    return _summary(finalist) | _test(_test_score(context, prepared, finalist, finalist.state(context)))
+    metric = context.request.search.metric
+    return _summary(finalist, metric) | _test(_test_score(context, prepared, finalist, finalist.state(context)), metric)
 
 
 def _test_score(context: RunContext, prepared: Prepared, finalist: Finalist, state: dict[str, Any]) -> Fitness | None:
@@ -52,29 +56,42 @@ def _test_score(context: RunContext, prepared: Prepared, finalist: Finalist, sta
     if "test" not in context.data.splits:
         return None
     config = finalist.fitness.config
-    digest = config_hash(config)
+    digest, metric = config_hash(config), context.request.search.metric
     with context.database.read() as session:
-        row = search_state.known(session, finalist.supernet_key, "test", PROTOCOL, [digest]).get(digest)
+        row = search_state.known(session, finalist.supernet_key, "test", PROTOCOL, metric, [digest]).get(digest)
     if row is not None:
-        return Fitness(row.accuracy, row.loss, row.examples)
+        return search_state.fitness_of(row)
     score = score_split(prepared.workload, finalist.settings, state, config, context.test, context.request.training.use_gpu)
-    fitness = Fitness(score.accuracy, score.loss, score.examples)
-    fresh = evaluation_row(finalist.supernet_key, "test", PROTOCOL, digest, encode(config), finalist.fitness.parameters, fitness)
+    fitness = fitness_of(score)
+    fresh = evaluation_row(finalist.supernet_key, "test", PROTOCOL, metric, digest, encode(config), finalist.fitness.parameters, fitness)
     with context.fenced() as (session, _):
         search_state.add_evaluations(session, [fresh])
     return fitness
 
 
-def _test(score: Fitness | None) -> dict[str, Any]:
-    return {"test_accuracy": score and score.accuracy, "test_loss": score and score.loss, "test_examples": score and score.examples}
+def _test(score: Fitness | None, metric: str) -> dict[str, Any]:
+    return {
+        "test_accuracy": score and score.accuracy,
+        "test_macro_accuracy": score and score.macro_accuracy,
+        "test_metric": score and _value(metric, score.fitness),
+        "test_loss": score and score.loss,
+        "test_examples": score and score.examples,
+    }
 
 
-def _summary(finalist: Finalist) -> dict[str, Any]:
+def _value(metric: str, fitness: float) -> float | None:
+    """The metric's own value, None if it has none."""
+    return None if fitness == UNMEASURED else own_value(metric, fitness)
+
+
+def _summary(finalist: Finalist, metric: str) -> dict[str, Any]:
     return {
         "source": finalist.source,
         "hash": config_hash(finalist.fitness.config),
         "parameters": finalist.fitness.parameters,
         "val_accuracy": finalist.fitness.accuracy,
+        "val_macro_accuracy": finalist.fitness.macro_accuracy,
+        "val_metric": _value(metric, finalist.fitness.fitness),
         "val_loss": finalist.fitness.loss,
         "supernet": finalist.supernet_key,
     }
@@ -90,7 +107,8 @@ def _facts(context: RunContext, prepared: Prepared, result: dict[str, Any]) -> d
         "data": {"fingerprint": context.data_facts["fingerprint"], "splits": context.data_facts["splits"]},
         "budget": request.budget,
         "seed": request.seed,
-        "metrics": {k: v for k, v in result["winner"].items() if k.startswith(("val_", "test_"))} | {"protocol": PROTOCOL},
+        "metrics": {k: v for k, v in result["winner"].items() if k.startswith(("val_", "test_"))}
+        | {"metric": request.search.metric, "protocol": PROTOCOL},
         "merge_error": result["merge_error"],
         "request": request.model_dump(mode="json"),
     }

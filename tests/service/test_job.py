@@ -74,6 +74,27 @@ def test_second_job_with_the_same_supernet_trains_none(service: Service, finishe
     assert "supernet_found" in kinds and "epoch" not in kinds
 
 
+def test_second_job_with_another_metric_measures_anew_and_trains_nothing(
+    service: Service, finished: dict[str, Any], tmp_path: Path
+) -> None:
+    request = finished["request"] | {"finals": finished["request"]["finals"] | {"candidates": 0}}
+    request["search"] = request["search"] | {"metric": "MulticlassF1Score"}
+
+    job = service.wait(service.client.submit(request)["id"])
+
+    assert job["state"] == "succeeded", job["failure"]
+    assert job["best"]["fitness"] == job["result"]["winner"]["val_metric"]
+    assert [e["source"] for e in job["result"]["baselines"]] == [e["source"] for e in finished["result"]["baselines"]]
+    events = list(service.client.events(job["id"]))
+    assert next(e["data"]["from_cache"] for e in events if e["kind"] == "generation") == 0
+    assert len([e for e in events if e["kind"] == "finalist"]) == len(finished["result"]["baselines"])
+    assert "supernet" not in {row["kind"] for row in service.client.artifacts(job["id"])}
+    folder = service.client.download(job["id"], tmp_path / "checkpoint")
+    metrics = json.loads((folder / "manifest.json").read_text())["metrics"]
+    assert metrics["metric"] == "MulticlassF1Score"
+    assert metrics.keys() >= {"val_metric", "test_metric", "val_macro_accuracy", "test_macro_accuracy"}
+
+
 def test_job_over_data_that_changed_since_submission_fails_with_its_reason(
     service: Service, request_body: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -25,6 +25,21 @@ def test_card_tells_data_method_budget_metrics_and_licence():
         assert fact in card
 
 
+def test_card_tells_macro_accuracy_and_the_metric_that_the_subnet_was_chosen_by():
+    measured = {"val_macro_accuracy": 0.875, "metric": "MulticlassF1Score", "val_metric": 0.8625, "test_metric": None}
+    card = model_card(FULL | {"metrics": FULL["metrics"] | measured}, SPACE, LORA)
+    assert "| macro accuracy on val | 87.50% |" in card
+    assert "| MulticlassF1Score on val | 0.8625 |" in card
+    assert "on test" not in card.replace("test played", "")
+    assert "chosen by its MulticlassF1Score on val" in card
+
+
+def test_card_of_a_search_for_accuracy_names_it_once():
+    measured = {"metric": "accuracy", "val_metric": 0.975}
+    card = model_card(FULL | {"metrics": FULL["metrics"] | measured}, SPACE, LORA)
+    assert card.count("97.50%") == 1 and "chosen by its accuracy on val" in card
+
+
 def test_card_has_a_row_for_every_layer_with_its_share():
     card = model_card(FULL, SPACE, LORA)
     assert "| `blocks.0.fc1` | · | lora 4 | · | · | · | 48 | ████████ |" in card
