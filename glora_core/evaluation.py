@@ -79,10 +79,10 @@ class _Tally:
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
         """Take in a batch: logits (n, classes), labels (n,)."""
+        self._loss += float(F.cross_entropy(logits.double(), labels, reduction="sum"))
         on_cpu, classes = labels.cpu(), logits.shape[-1]
         self._right += torch.bincount(on_cpu[(logits.argmax(-1) == labels).cpu()], minlength=classes)
         self._wanted += torch.bincount(on_cpu, minlength=classes)
-        self._loss += float(F.cross_entropy(logits.double(), labels, reduction="sum"))
         if self._other is not None:
             self._other.add(logits, on_cpu)
 

@@ -151,9 +151,10 @@ def result_table(job: dict[str, Any]) -> Table:
     title = f"{escape(job['name'])}, within {job['request']['budget']:,} trainable parameters"
     result = job["result"]
     metric = result.get("metric", "accuracy")
-    shown = {"accuracy": "", "macro_accuracy": " macro"} | ({} if metric in _SHARES else {"metric": f" {metric}"})
+    shown = {"accuracy": "", "macro_accuracy": " macro"} | ({} if metric in _SHARES else {"metric": " metric"})
+    caption = f"The searched checkpoint is {_origin(job)}." + (f" The metric is {metric}." if "metric" in shown else "")
     heads = [f"{split}{label}" for split in ("val", "test") for label in shown.values()]
-    table = Table("method", "parameters", *heads, title=title, min_width=56, caption=f"The searched checkpoint is {_origin(job)}.")
+    table = Table("method", "parameters", *heads, title=title, min_width=56, caption=caption)
     rows = [(entry["source"], entry) for entry in result["baselines"]] + [("searched GLoRA", result["winner"])]
     for label, entry in rows:
         cells = [_figure(key, entry.get(f"{split}_{key}")) for split in ("val", "test") for key in shown]
