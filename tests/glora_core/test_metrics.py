@@ -101,6 +101,18 @@ def test_fitness_is_the_metric_as_numpy_computes_it_on_imbalanced_classes(
     assert measured(metric, batch_size=batch_size).fitness == pytest.approx(expected(IMBALANCED), abs=1e-6)
 
 
+def test_outputs_that_lie_between_0_and_1_are_not_taken_for_probabilities() -> None:
+    model, split = table_and_split(IMBALANCED)
+    shrunk = Table((model.logits - model.logits.min()) / (model.logits.max() - model.logits.min()))
+    sure, right = shrunk.logits.double().softmax(-1).max(-1).values, shrunk.logits.argmax(-1) == IMBALANCED
+
+    found = score(shrunk, split, 7, "MulticlassCalibrationError").fitness
+
+    assert float(sure.max()) < 6 / 15 and float(sure.min()) > 3 / 15  # of the fifteen bins, three are in use
+    bins = [(sure > low / 15) & (sure <= (low + 1) / 15) for low in (3, 4, 5)]
+    assert found == pytest.approx(-sum(abs(float(right[b].double().sum() - sure[b].sum())) for b in bins) / len(sure), abs=1e-6)
+
+
 @pytest.mark.parametrize("labels", [IMBALANCED, WITHOUT_CLASS_2], ids=["imbalanced", "a class absent"])
 def test_macro_accuracy_is_the_mean_recall_of_the_classes_that_are_there(labels: Tensor) -> None:
     counts = confusion(labels)
