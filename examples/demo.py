@@ -19,7 +19,7 @@ from rich.console import Console
 
 from services import processes
 from services.client import Client
-from services.client.commands import result_table
+from services.client.commands import result_tables
 from services.client.progress import follow
 
 console = Console()
@@ -96,7 +96,7 @@ def main() -> None:
         job = client.job(job["id"])
         folder = client.download(job["id"], arguments.home / "demo" / job["id"])
     check(folder, Path(data) / "test", job["result"]["winner"]["test_accuracy"])
-    console.print(result_table(job))
+    console.print(result_tables(job))
     console.print(f"Merged checkpoint: {folder}  ({time.monotonic() - start:.0f} s in all)", highlight=False)
     if _running(arguments.home) is None:
         console.print("Nothing is left running. `make serve` keeps a service up, with this job in it.")

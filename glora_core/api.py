@@ -29,8 +29,9 @@ from glora_core.data.split import Split
 from glora_core.data.tables import read_table
 from glora_core.data.text import TextSplit, classify
 from glora_core.errors import BackboneUnsupported, DataInvalid
-from glora_core.evaluation import SubnetScorer
+from glora_core.evaluation import Score, SubnetScorer
 from glora_core.export import ADAPTER, Export, export_checkpoint, write_adapter, write_card, write_manifest
+from glora_core.metrics import ACCURACY
 from glora_core.presets import preset
 from glora_core.sampling import FeasibleSampler
 from glora_core.search import Evaluated, SearchSettings, propose, rank
@@ -184,11 +185,12 @@ def search(
     Args:
         split: the validation split that decides.
         budget: upper bound on a subnet's trainable parameters, head not counted.
-        settings: strategy, population, generations, …
+        settings: strategy, population, generations, metric, …
         on_generation: called with the number of each generation and the best subnet so far.
 
     Raises:
         BudgetInfeasible: no subnet has so few parameters.
+        ConfigInvalid: the metric does not take so many classes.
     """
     settings = settings or SearchSettings()
     sampler, scorer = FeasibleSampler(supernet.space, budget), SubnetScorer(supernet)
@@ -197,9 +199,8 @@ def search(
     for number in range(settings.generations):
         for proposal in propose(supernet.space, budget, settings, list(known.values()), number, seed, sampler):
             if proposal.config not in known:
-                score = scorer.score(proposal.config, split, batch_size)
-                parameters = supernet.space.parameters(proposal.config)
-                known[proposal.config] = Evaluated(proposal.config, score.accuracy, score.loss, parameters, number)
+                score = scorer.score(proposal.config, split, batch_size, metric=settings.metric)
+                known[proposal.config] = _evaluated(supernet, proposal.config, score, settings.metric, number)
         progress.append(rank(known.values())[0])
         on_generation(number, progress[-1])
     return SearchResult(rank(known.values()), progress)
@@ -234,6 +235,12 @@ def export(
     write_card(folder, write_manifest(folder, supernet, config, known), supernet.space, config)
     write_adapter(folder / ADAPTER, supernet, config, names)
     return written
+
+
+def _evaluated(supernet: Supernet, config: SubnetConfig, score: Score, metric: str, generation: int) -> Evaluated:
+    measure = None if metric == ACCURACY else score.fitness
+    parameters = supernet.space.parameters(config)
+    return Evaluated(config, score.accuracy, score.loss, parameters, generation, measure=measure, macro_accuracy=score.macro_accuracy)
 
 
 def _numbers(model: Any) -> tuple[str, ...]:

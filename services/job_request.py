@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from glora_core.errors import ConfigInvalid
+from glora_core.metrics import ACCURACY, METRIC_NAMES, check_metric
 from glora_core.presets import preset
 from glora_core.search import SearchSettings
 from glora_core.space import LayerShape, Override, SearchSpace
@@ -188,7 +189,13 @@ class SearchRequest(_Strict):
     strategy: Literal["evolution", "random", "nsga2", "regularized-evolution", "surrogate"] = Field(
         "surrogate",
         description="`surrogate`: a regression on what is known picks what to evaluate next; `evolution`: the paper's; `random`; `nsga2`: "
-        "accuracy against parameters; `regularized-evolution`: the oldest make way.",
+        "fitness against parameters; `regularized-evolution`: the oldest make way.",
+    )
+    metric: Annotated[str, AfterValidator(check_metric)] = Field(
+        ACCURACY,
+        json_schema_extra={"enum": list(METRIC_NAMES)},
+        description="What the fitness on val is: `accuracy`, `macro-accuracy` (mean recall of the classes), or one of torchmetrics' "
+        "multiclass metrics, averaged over classes alike; of one of which less is better, the fitness is minus its value.",
     )
     population: int = Field(50, ge=1, le=10_000, description="Candidates per generation.")
     generations: int = Field(20, ge=1, le=10_000, description="Generations.")

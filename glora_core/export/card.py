@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from glora_core.configs import SubnetConfig
+from glora_core.metrics import ACCURACY, OWN
 from glora_core.reading import summary, table
 from glora_core.space import SearchSpace
 
@@ -58,16 +59,26 @@ def _front_matter(manifest: Mapping[str, Any]) -> str:
 
 def _metrics(manifest: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     metrics = manifest.get("metrics", {})
+    metric = metrics.get("metric", ACCURACY)
     for split in ("val", "test"):
-        accuracy, loss = metrics.get(f"{split}_accuracy"), metrics.get(f"{split}_loss")
+        accuracy, loss, macro, value = (metrics.get(f"{split}_{name}") for name in ("accuracy", "loss", "macro_accuracy", "metric"))
         if accuracy is not None:
             yield f"accuracy on {split}", f"{accuracy:.2%}" + ("" if loss is None else f" (cross-entropy {loss:.4f} nats)")
+        if macro is not None:
+            yield f"macro accuracy on {split}", f"{macro:.2%}"
+        if value is not None and metric not in OWN:
+            yield f"{metric} on {split}", f"{value:.4f}"
     sets = manifest.get("data", {}).get("also_test", {})
     for name, found in metrics.get("also_test", {}).items():
         classes = f", among {sets[name]['classes']:,} classes" if name in sets else ""
         yield f"accuracy on {name}", f"{found['accuracy']:.2%} ({found['examples']:,} images{classes})"
+        if found.get("macro_accuracy") is not None:
+            yield f"macro accuracy on {name}", f"{found['macro_accuracy']:.2%}"
+        if found.get("metric") is not None and metric not in OWN:
+            yield f"{metric} on {name}", f"{found['metric']:.4f}"
     if metrics.get("val_accuracy") is not None:
-        yield "note", "the subnet was chosen by its accuracy on val, which therefore flatters it; test played no part in the choice"
+        chosen = metric.replace("-", " ")
+        yield "note", f"the subnet was chosen by its {chosen} on val, which therefore flatters it; test played no part in the choice"
 
 
 def _origin(manifest: Mapping[str, Any], space: SearchSpace, config: SubnetConfig) -> Iterable[tuple[str, str]]:

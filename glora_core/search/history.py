@@ -17,6 +17,8 @@ class Evaluated:
         parameters: trainable parameters, head not counted.
         generation: in which it was first proposed.
         second: accuracy on a second split, such as one under domain shift, 0–1; None where there is none.
+        measure: what is searched for on `val`, more being better, where that is another metric than accuracy; else None.
+        macro_accuracy: mean over classes of the share of right answers on `val`, 0–1; None where it was not measured.
     """
 
     config: SubnetConfig
@@ -25,11 +27,18 @@ class Evaluated:
     parameters: int
     generation: int = 0
     second: float | None = None
+    measure: float | None = None
+    macro_accuracy: float | None = None
+
+    @property
+    def fitness(self) -> float:
+        """What subnets are ranked by, more being better: `measure`, or else the accuracy."""
+        return self.accuracy if self.measure is None else self.measure
 
     @property
     def order(self) -> tuple[float, float, int, str]:
-        """Sort key, best first: accuracy, then the lower loss, then fewer parameters, then the hash so that no tie is left."""
-        return (-self.accuracy, self.loss, self.parameters, config_hash(self.config))
+        """Sort key, best first: fitness, then the lower loss, then fewer parameters, then the hash so that no tie is left."""
+        return (-self.fitness, self.loss, self.parameters, config_hash(self.config))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """NSGA-II (Deb et al., IEEE Transactions on Evolutionary Computation 6(2), 2002): a front instead of one best subnet.
 
-Objectives are accuracy, trainable parameters and, where every subnet has one, accuracy on a second split. Needs moocore,
+Objectives are fitness, trainable parameters and, where every subnet has one, accuracy on a second split. Needs moocore,
 which is loaded on use.
 """
 
@@ -64,7 +64,7 @@ def crowding_distance(objectives: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _objectives(ranked: Sequence[Evaluated]) -> NDArray[np.float64]:
     """(subnets, 2 or 3), all to be made small."""
-    columns = [[-e.accuracy for e in ranked], [float(e.parameters) for e in ranked]]
+    columns = [[-e.fitness for e in ranked], [float(e.parameters) for e in ranked]]
     seconds = [-e.second for e in ranked if e.second is not None]
     return np.array([*columns, seconds] if len(seconds) == len(ranked) else columns).T.copy()
 

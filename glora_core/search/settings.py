@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from glora_core.errors import ConfigInvalid
+from glora_core.metrics import ACCURACY, check_metric
 
 STRATEGY_NAMES = ("evolution", "random", "nsga2", "regularized-evolution", "surrogate")
 _AT_LEAST_ONE = ("population", "generations", "parents", "tournament", "alive", "pool")
@@ -26,6 +27,7 @@ class SearchSettings:
         tournament: how many are drawn, the best of which becomes a parent; `regularized-evolution`.
         alive: how many of the youngest subnets may be drawn; `regularized-evolution`.
         pool: candidates that are predicted to choose a population from, if that is larger; `surrogate`.
+        metric: what the fitness is, one of `glora_core.metrics.METRIC_NAMES`; every strategy.
 
     Raises:
         ConfigInvalid: a value is not accepted; the message names the field and what is.
@@ -42,10 +44,12 @@ class SearchSettings:
     tournament: int = 25
     alive: int = 100
     pool: int = 400
+    metric: str = ACCURACY
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGY_NAMES:
             raise ConfigInvalid(f"strategy {self.strategy!r} is unknown; accepted: {', '.join(STRATEGY_NAMES)}")
+        check_metric(self.metric)
         for name in _AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ConfigInvalid(f"{name} is {getattr(self, name)}; accepted are integers of at least 1")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from glora_core.configs import SubnetConfig
 from glora_core.errors import ConfigInvalid
+from glora_core.metrics import UNMEASURED
 from glora_core.search.encoding import encode_features
 from glora_core.search.generation import Maker, Plan, Turn
 from glora_core.search.history import Evaluated, Proposal
@@ -75,10 +76,15 @@ def _predict(turn: Turn, configs: Sequence[SubnetConfig]) -> tuple[_Column, _Col
 
 
 def _fitness(history: Sequence[Evaluated]) -> _Column:
-    """One number per subnet: accuracy, whose steps are coarse on a small split, and minus the logarithm of the loss, each standardised."""
-    accuracy = np.array([e.accuracy for e in history])
+    """One number per subnet: fitness, whose steps are coarse on a small split, and minus the logarithm of the loss, each standardised.
+
+    A fitness that could not be measured, the lowest float, counts as the worst that could.
+    """
+    measured = np.array([e.fitness for e in history])
+    known = measured[measured > UNMEASURED]
+    fitness = np.maximum(measured, known.min() if len(known) else 0.0)
     loss = np.log(np.clip([e.loss for e in history], 1e-6, _WORST_LOSS))
-    return _standardised(accuracy) - _standardised(loss)
+    return _standardised(fitness) - _standardised(loss)
 
 
 def _standardised(values: _Column) -> _Column:

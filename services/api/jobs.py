@@ -26,7 +26,7 @@ from services.api.submission import submit
 from services.job_request import JobRequest
 from services.store import artifacts, jobs, search_state
 from services.store.errors import NotFound
-from services.store.models import Job
+from services.store.models import Generation, Job
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 _UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": ProblemDocument, "description": "No such job."}}
@@ -124,6 +124,8 @@ def list_evaluations(
             config=candidate.config,
             parameters=candidate.parameters,
             accuracy=evaluation.accuracy,
+            macro_accuracy=evaluation.macro_accuracy,
+            fitness=evaluation.fitness,
             loss=evaluation.loss,
         )
         for candidate, evaluation in rows
@@ -152,9 +154,7 @@ def view(session: Session, job: Job) -> JobView:
         data=job.data,
         supernet=job.supernet_key,
         generations_done=last.number + 1 if last else 0,
-        best=BestSoFar(accuracy=last.best_accuracy, loss=last.best_loss, parameters=last.best_parameters, generation=last.number)
-        if last
-        else None,
+        best=_best(last) if last else None,
         result=job.result,
         failure=Failure(reason=job.failure_reason or "", message=job.failure_message or "", detail=job.failure_detail) if failed else None,
         cancel_requested=job.cancel_requested,
@@ -162,6 +162,16 @@ def view(session: Session, job: Job) -> JobView:
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
+    )
+
+
+def _best(last: Generation) -> BestSoFar:
+    return BestSoFar(
+        accuracy=last.best_accuracy,
+        fitness=last.best_fitness,
+        loss=last.best_loss,
+        parameters=last.best_parameters,
+        generation=last.number,
     )
 
 

@@ -10,6 +10,9 @@ from services.job_request import JobRequest
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 
+FITNESS = "The job's `search.metric` on val, or minus it where less is better: more is always better."
+
+
 class _FromRow(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
@@ -26,6 +29,7 @@ class BestSoFar(BaseModel):
     """The best candidate of the search so far."""
 
     accuracy: float = Field(description="Accuracy on val, 0–1.")
+    fitness: float = Field(description=FITNESS)
     loss: float = Field(description="Mean cross-entropy on val, in nats.")
     parameters: int = Field(description="Trainable parameters, head not counted.")
     generation: int = Field(description="Last finished generation, from 0.")
@@ -80,6 +84,7 @@ class GenerationView(_FromRow):
     number: int
     best_hash: str = Field(description="Hash of the best subnet config so far.")
     best_accuracy: float = Field(description="Accuracy on val, 0–1, of the best so far.")
+    best_fitness: float = Field(description=FITNESS)
     best_loss: float = Field(description="Mean cross-entropy on val, in nats, of the best so far.")
     best_parameters: int = Field(description="Trainable parameters of the best so far.")
     evaluated: int = Field(description="Candidates that had to be evaluated.")
@@ -106,6 +111,8 @@ class EvaluationView(BaseModel):
     config: str = Field(description="Canonical text of the subnet config: five choices per layer, layers joined by `-`.")
     parameters: int = Field(description="Trainable parameters, head not counted.")
     accuracy: float = Field(description="Accuracy on val, 0–1.")
+    macro_accuracy: float | None = Field(description="Mean recall of val's classes, 0–1; null if measured before it was.")
+    fitness: float = Field(description=FITNESS)
     loss: float = Field(description="Mean cross-entropy on val, in nats.")
 
 

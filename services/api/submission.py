@@ -13,6 +13,7 @@ from typing import Any
 from glora_core.data.labelled import ImageFolder
 from glora_core.data.shifted import scan_test
 from glora_core.errors import BudgetInfeasible, ConfigInvalid, DataInvalid
+from glora_core.metrics import check_metric
 from glora_core.names import LOCAL, local_folder
 from glora_core.space import LayerShape
 from services.api.problems import Problem
@@ -30,10 +31,11 @@ def submit(database: Database, settings: Settings, request: JobRequest) -> Job:
     """Check a request and store it as a queued job.
 
     Raises:
-        Problem: the data, backbone, space or budget cannot be used; nothing was stored of the job.
+        Problem: the data, metric, backbone, space or budget cannot be used; nothing was stored of the job.
     """
     request = request.model_copy(update={"data": _check_data_paths(settings, request.data)})
     data = _read(settings, "data.path", lambda: read_data(request))
+    _check_metric(request, data)
     also = {
         name: _read(settings, f"data.also_test.{name}", partial(scan_test, path, data)) for name, path in request.data.also_test.items()
     }
@@ -61,6 +63,13 @@ def _read(settings: Settings, field: str, read: Callable[[], ImageFolder]) -> Im
         for path in data.hashes:
             _inside_roots(settings, str(data.root / path), field)
     return data
+
+
+def _check_metric(request: JobRequest, data: ImageFolder) -> None:
+    try:
+        check_metric(request.search.metric, len(data.classes))
+    except ConfigInvalid as error:
+        raise Problem(422, "request-invalid", str(error), field="search.metric") from error
 
 
 def _check_backbone_files(settings: Settings, request: JobRequest) -> BackboneRequest:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +16,7 @@ from services.client.client import Client, ServiceError
 from services.client.progress import follow
 
 console = Console()
+_SHARES = ("accuracy", "macro-accuracy")
 _PARTS = ("data", "backbone", "space", "training", "search", "finals")
 
 Url = Annotated[str | None, typer.Option(help="Where the service listens; found by itself for a server started here.", envvar="GLORA_URL")]
@@ -50,6 +51,10 @@ def submit(
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. Default 0.003.")] = None,
     policy: Annotated[str | None, typer.Option(help="Supernet training: sandwich (default) or random.")] = None,
     strategy: Annotated[str | None, typer.Option(help="How to search: evolution, random, nsga2, regularized-evolution, surrogate.")] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="What to search for: accuracy (default), macro-accuracy, or a torchmetrics class, MulticlassF1Score, …."),
+    ] = None,
     population: Annotated[int | None, typer.Option(help="Candidates per generation. Default 50.")] = None,
     generations: Annotated[int | None, typer.Option(help="Generations. Default 20.")] = None,
     finalists: Annotated[int | None, typer.Option(help="Best candidates to train alone. Default 3; 0 for no finals.")] = None,
@@ -73,7 +78,7 @@ def submit(
     _merge(request, "backbone", _given(name=_absolute_backbone(backbone), weights=weights and _absolute(weights), image_size=image_size))
     _merge(request, "space", _given(preset=preset, ranks=rank or None))
     _merge(request, "training", _given(epochs=epochs, learning_rate=learning_rate, policy=policy, workers=workers, use_gpu=gpu or None))
-    _merge(request, "search", _given(strategy=strategy, population=population, generations=generations))
+    _merge(request, "search", _given(strategy=strategy, metric=metric, population=population, generations=generations))
     _merge(request, "finals", _given(candidates=finalists))
     client = connect(url, token)
     job = client.submit(request)
@@ -101,7 +106,7 @@ def watch_job(client: Client, job_id: str) -> None:
         failure = job["failure"]
         console.print(Text(state, "red"), Text(f"({failure['reason']}): {failure['message']}" if failure else ""))
         raise typer.Exit(1)
-    console.print(result_table(job))
+    console.print(result_tables(job))
     console.print(f"Download it with: glora download {job_id}")
 
 
@@ -148,19 +153,31 @@ def download(
     console.print(f'  timm.create_model("local-dir:{folder}", pretrained=True)', highlight=False, markup=False)
 
 
-def result_table(job: dict[str, Any]) -> Table:
-    """Accuracy and parameters of the baselines, if any, and of the job's winner."""
+def result_tables(job: dict[str, Any]) -> Group:
+    """Parameters, accuracy, macro accuracy and any other metric searched for, of the baselines, if any, and of the job's winner.
+
+    Further test sets have a table of their own, a row each, with accuracy alone: as columns they would not fit a terminal.
+    """
     title = f"{escape(job['name'])}, within {job['request']['budget']:,} trainable parameters"
     result = job["result"]
-    also = list(result["winner"].get("also_test", {}))
-    caption = f"The searched checkpoint is {_origin(job)}."
-    table = Table("method", "parameters", "val", "test", *also, title=title, min_width=56, caption=caption)
+    metric = result.get("metric", "accuracy")
+    shown = {"accuracy": "", "macro_accuracy": " macro"} | ({} if metric in _SHARES else {"metric": " metric"})
+    caption = f"The searched checkpoint is {_origin(job)}." + (f" The metric is {metric}." if "metric" in shown else "")
+    heads = [f"{split}{label}" for split in ("val", "test") for label in shown.values()]
+    table = Table("method", "parameters", *heads, title=title, min_width=56, caption=caption)
     rows = [(entry["source"], entry) for entry in result["baselines"]] + [("searched GLoRA", result["winner"])]
     for label, entry in rows:
-        test = "" if entry["test_accuracy"] is None else f"{entry['test_accuracy']:.1%}"
-        shifted = [f"{entry['also_test'][name]['accuracy']:.1%}" for name in also]
-        table.add_row(label, f"{entry['parameters']:,}", f"{entry['val_accuracy']:.1%}", test, *shifted)
-    return table
+        cells = [_figure(key, entry.get(f"{split}_{key}")) for split in ("val", "test") for key in shown]
+        table.add_row(label, f"{entry['parameters']:,}", *cells)
+    further = Table("test set", *(label for label, _ in rows), title="Accuracy on further test sets", min_width=56)
+    for name in result["winner"].get("also_test", {}):
+        further.add_row(name, *(_figure("accuracy", entry["also_test"][name]["accuracy"]) for _, entry in rows))
+    return Group(table, further) if further.rows else Group(table)
+
+
+def _figure(key: str, value: float | None) -> str:
+    """A share in percent, another metric as it is, and nothing for what was not measured."""
+    return "" if value is None else f"{value:.4f}" if key == "metric" else f"{value:.1%}"
 
 
 def _origin(job: dict[str, Any]) -> str:

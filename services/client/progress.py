@@ -49,7 +49,7 @@ class _Bars:
 
     def __init__(self, progress: Progress, job: dict[str, Any]) -> None:
         self._progress = progress
-        self._generations = job["request"]["search"]["generations"]
+        self._generations, self._metric = (job["request"]["search"][name] for name in ("generations", "metric"))
         self._tasks: dict[str, Any] = {}
         self._phase = progress.add_task("queued", total=1, note="waiting for a scheduler")
 
@@ -78,7 +78,8 @@ class _Bars:
         self._set("supernet", data["epochs"], data["epoch"], f"loss {data['loss']:.3f}")
 
     def _on_generation(self, data: dict[str, Any]) -> None:
-        note = f"best val {data['best_accuracy']:.1%}, {data['best_parameters']:,} parameters"
+        fitness = "" if self._metric == "accuracy" else f", fitness {data['best_fitness']:.4g}"
+        note = f"best val {data['best_accuracy']:.1%}{fitness}, {data['best_parameters']:,} parameters"
         self._set("search", self._generations, data["generation"] + 1, note)
 
     def _on_finals(self, data: dict[str, Any]) -> None:

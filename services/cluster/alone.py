@@ -46,11 +46,16 @@ def score_split(
     settings: TrainingSettings,
     state: dict[str, Tensor],
     config: SubnetConfig,
-    split: "ray.ObjectRef[ImageSplit]",
+    split: "ray.ObjectRef[ImageSplit] | None",
     use_gpu: bool,
     among: Sequence[int] = (),
 ) -> Score:
-    """The score of one subnet on one split, such as the exported model on test, among some labels or all."""
+    """The score of one subnet on one split, such as the exported model on test, by the workload's metric.
+
+    Args:
+        split: the workload's val if none is given.
+        among: ascending labels that answers are chosen from, all if empty.
+    """
     found: Score = ray.get(_task(_score, use_gpu).remote(workload, settings, state, config, split, use_gpu, among))
     return found
 
@@ -70,7 +75,8 @@ def _train(workload: Workload, settings: dict[str, Any], start: dict[str, Tensor
         Trainer(supernet, workload.train.to(device), recipe).fit(history.append)
     except Diverged as error:
         return error
-    val = SubnetScorer(supernet, workload.plain.to(device)).score(decode(recipe.fixed), workload.val.to(device), BATCH_SIZE)
+    scorer = SubnetScorer(supernet, workload.plain.to(device))
+    val = scorer.score(decode(recipe.fixed), workload.val.to(device), BATCH_SIZE, metric=workload.metric)
     return Trained(supernet.trainable_state(), history, val)
 
 
@@ -79,10 +85,12 @@ def _score(
     settings: TrainingSettings,
     state: dict[str, Tensor],
     config: SubnetConfig,
-    split: ImageSplit,
+    split: ImageSplit | None,
     use_gpu: bool,
     among: Sequence[int],
 ) -> Score:
     device = settle(use_gpu)
     supernet = workload.supernet(settings, state).to(device)
-    return SubnetScorer(supernet, workload.plain.to(device)).score(config, split.to(device), BATCH_SIZE, among)
+    examples = (workload.val if split is None else split).to(device)
+    scorer = SubnetScorer(supernet, workload.plain.to(device))
+    return scorer.score(config, examples, BATCH_SIZE, among=among, metric=workload.metric)

@@ -34,11 +34,11 @@ class Evaluator:
         device = settle(use_gpu)
         supernet = workload.supernet(settings, state).to(device)
         self._scorer = SubnetScorer(supernet, workload.plain.to(device))
-        self._val = workload.val.to(device)
+        self._val, self._metric = workload.val.to(device), workload.metric
 
     def score(self, codes: Sequence[str]) -> list[Score]:
         """Scores of subnet configs given by their canonical texts, in order."""
-        return [self._scorer.score(decode(code), self._val, BATCH_SIZE) for code in codes]
+        return [self._scorer.score(decode(code), self._val, BATCH_SIZE, metric=self._metric) for code in codes]
 
     def pid(self) -> int:
         """Process id of this actor."""

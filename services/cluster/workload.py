@@ -16,12 +16,13 @@ from services.protocol import THREADS
 
 @dataclass(frozen=True)
 class Workload:
-    """A backbone with a head of the right size, the space over it, and the splits that workers train and score on."""
+    """A backbone with a head of the right size, the space over it, the splits that workers train and score on, and by what metric."""
 
     plain: nn.Module
     space: SearchSpace
     train: ImageSplit
     val: ImageSplit
+    metric: str
 
     def supernet(self, settings: TrainingSettings, state: dict[str, Tensor] | None = None) -> Supernet:
         """A supernet of its own over a copy of the backbone, with a trained state if one is given.

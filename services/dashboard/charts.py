@@ -19,10 +19,11 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class GenerationPoint:
-    """A generation: the best accuracy so far, and the population's spread where it is known."""
+    """A generation: accuracy and fitness of the best so far, and the spread of the population's accuracy where it is known."""
 
     number: int
     best: float
+    fitness: float
     least: float | None
     mean: float | None
     most: float | None
@@ -64,7 +65,8 @@ def chart_data(session: Session, job: Job) -> ChartData:
     rows = search_state.generations(session, job.id)
     spread = _spread(session, job)
     generations = tuple(
-        GenerationPoint(row.number, row.best_accuracy, *spread.get(row.number, (None, None, None))) for row in thin(rows, LINE_POINTS)
+        GenerationPoint(row.number, row.best_accuracy, row.best_fitness, *spread.get(row.number, (None, None, None)))
+        for row in thin(rows, LINE_POINTS)
     )
     total = search_state.count_candidates(session, job.id)
     best = _best(session, job, rows[-1]) if rows else None

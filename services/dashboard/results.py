@@ -10,6 +10,7 @@ from typing import Any
 
 from glora_core.configs import TENSORS, decode
 from glora_core.errors import ConfigInvalid
+from glora_core.metrics import ACCURACY, OWN, UNMEASURED, own_value
 from services.dashboard import wording
 from services.store.models import Artifact, JobEvent
 
@@ -25,11 +26,16 @@ class AlsoTest:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row of a table of compared subnets; `gain` is the winner's accuracy on val less this one's."""
+    """A row of a table of compared subnets; `gain` is the winner's accuracy on val less this one's.
+
+    `val_metric` is None where the metric searched for is one of those that have a column anyway.
+    """
 
     label: str
     parameters: int
     val_accuracy: float
+    val_macro_accuracy: float | None
+    val_metric: float | None
     val_loss: float | None
     test_accuracy: float | None
     is_winner: bool
@@ -39,13 +45,18 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Winner:
-    """What the job gives back, and how it was measured."""
+    """What the job gives back, and how it was measured; `metric` is what was searched for, None if that is shown anyway."""
 
     label: str
     source: str
     hash: str
     val_accuracy: float
+    val_macro_accuracy: float | None
     test_accuracy: float | None
+    test_macro_accuracy: float | None
+    metric: str | None
+    val_metric: float | None
+    test_metric: float | None
     test_examples: int | None
     also_tests: tuple[AlsoTest, ...]
     parameters: int
@@ -83,13 +94,18 @@ class File:
 
 def winner(result: Mapping[str, Any]) -> Winner:
     """The winner of a result."""
-    row = result["winner"]
+    row, metric = result["winner"], _other_metric(result)
     return Winner(
         label=wording.source(row["source"]),
         source=row["source"],
         hash=row["hash"],
         val_accuracy=row["val_accuracy"],
+        val_macro_accuracy=row.get("val_macro_accuracy"),
         test_accuracy=row.get("test_accuracy"),
+        test_macro_accuracy=row.get("test_macro_accuracy"),
+        metric=metric,
+        val_metric=row.get("val_metric") if metric else None,
+        test_metric=row.get("test_metric") if metric else None,
         test_examples=row.get("test_examples"),
         also_tests=_also_tests(row),
         parameters=row["parameters"],
@@ -99,23 +115,21 @@ def winner(result: Mapping[str, Any]) -> Winner:
 
 def finalists(result: Mapping[str, Any]) -> tuple[Entry, ...]:
     """The finalists of a result, best first."""
-    return tuple(_entry(row, result["winner"]) for row in result.get("finalists", []))
+    return tuple(_entry(row, result) for row in result.get("finalists", []))
 
 
 def baselines(result: Mapping[str, Any]) -> tuple[Entry, ...]:
     """The winner and then the baselines it is compared with; empty if none were asked for."""
     rows = result.get("baselines", [])
     best = result["winner"]
-    return (_entry(best, best), *(_entry(row, best) for row in rows if row["hash"] != best["hash"])) if rows else ()
+    return (_entry(best, result), *(_entry(row, result) for row in rows if row["hash"] != best["hash"])) if rows else ()
 
 
-def finalists_so_far(events: Iterable[JobEvent]) -> tuple[Entry, ...]:
+def finalists_so_far(events: Iterable[JobEvent], metric: str) -> tuple[Entry, ...]:
     """The finalists that a running job has reported, best first; one reported by two attempts counts once."""
     rows = {event.data["source"]: event.data for event in events}
-    ranked = sorted(rows.values(), key=lambda data: (-data["accuracy"], data["loss"], data["parameters"]))
-    return tuple(
-        Entry(wording.source(data["source"]), data["parameters"], data["accuracy"], data["loss"], None, False, None) for data in ranked
-    )
+    ranked = sorted(rows.values(), key=lambda data: (-data.get("fitness", data["accuracy"]), data["loss"], data["parameters"]))
+    return tuple(_reported(data, metric) for data in ranked)
 
 
 def layer_rows(code: str, layers: Sequence[Mapping[str, Any]]) -> tuple[LayerRow, ...]:
@@ -149,12 +163,36 @@ def _also_tests(row: Mapping[str, Any]) -> tuple[AlsoTest, ...]:
     return tuple(AlsoTest(name, found["accuracy"], found["examples"]) for name, found in row.get("also_test", {}).items())
 
 
-def _entry(row: Mapping[str, Any], best: Mapping[str, Any]) -> Entry:
+def _other_metric(result: Mapping[str, Any]) -> str | None:
+    """The metric searched for, unless it is one of those that are shown anyway."""
+    metric = result.get("metric", ACCURACY)
+    return None if metric in OWN else str(metric)
+
+
+def _reported(data: Mapping[str, Any], metric: str) -> Entry:
+    """A finalist from its event."""
+    return Entry(
+        label=wording.source(data["source"]),
+        parameters=data["parameters"],
+        val_accuracy=data["accuracy"],
+        val_macro_accuracy=data.get("macro_accuracy"),
+        val_metric=own_value(metric, data["fitness"]) if metric not in OWN and data.get("fitness", UNMEASURED) != UNMEASURED else None,
+        val_loss=data["loss"],
+        test_accuracy=None,
+        is_winner=False,
+        gain=None,
+    )
+
+
+def _entry(row: Mapping[str, Any], result: Mapping[str, Any]) -> Entry:
+    best = result["winner"]
     is_winner = row["hash"] == best["hash"] and row["supernet"] == best["supernet"]
     return Entry(
         label=wording.source(row["source"]),
         parameters=row["parameters"],
         val_accuracy=row["val_accuracy"],
+        val_macro_accuracy=row.get("val_macro_accuracy"),
+        val_metric=row.get("val_metric") if _other_metric(result) else None,
         val_loss=row.get("val_loss"),
         test_accuracy=row.get("test_accuracy"),
         is_winner=is_winner,

@@ -110,6 +110,7 @@ def _data(page: views.JobPage) -> dict[str, Any]:
         "budget": page.request.budget,
         "epochs": page.request.training.epochs,
         "generations": page.request.search.generations,
+        "metric": page.request.search.metric,
         "charts": asdict(page.charts),
         "winner": winner
         and {"source": winner.source, "label": winner.label, "parameters": winner.parameters, "accuracy": winner.val_accuracy},

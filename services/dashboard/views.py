@@ -87,6 +87,7 @@ class Status:
     started_at: datetime | None
     finished_at: datetime | None
     seconds: float | None
+    metric: str
     finalists: tuple[Entry, ...]
     log: tuple[LogLine, ...]
     log_total: int
@@ -190,7 +191,10 @@ def _status(session: Session, job: Job, request: JobRequest) -> Status:
         started_at=job.started_at,
         finished_at=job.finished_at,
         seconds=_seconds(job),
-        finalists=results.finalists(job.result) if job.result else results.finalists_so_far(_finalist_events(session, job.id)),
+        metric=request.search.metric,
+        finalists=results.finalists(job.result)
+        if job.result
+        else results.finalists_so_far(_finalist_events(session, job.id), request.search.metric),
         log=log,
         log_total=_last_sequence(session, job.id),
     )
@@ -214,8 +218,13 @@ def _row(session: Session, job: Job, best_in_search: float | None) -> JobRow:
 
 
 def _best_in_search(session: Session, job_ids: list[str]) -> dict[str, float]:
-    query = select(Generation.job_id, func.max(Generation.best_accuracy).label("best")).where(Generation.job_id.in_(job_ids))
-    return {row.job_id: row.best for row in session.execute(query.group_by(Generation.job_id))}
+    """Accuracy of the best candidate as of each job's last generation; by another metric it may have been higher before."""
+    last = select(Generation.job_id, func.max(Generation.number).label("number")).where(Generation.job_id.in_(job_ids))
+    numbers = last.group_by(Generation.job_id).subquery()
+    query = select(Generation.job_id, Generation.best_accuracy).join(
+        numbers, (Generation.job_id == numbers.c.job_id) & (Generation.number == numbers.c.number)
+    )
+    return {row.job_id: row.best_accuracy for row in session.execute(query)}
 
 
 def _finalist_events(session: Session, job_id: str) -> list[JobEvent]:

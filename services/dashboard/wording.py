@@ -151,7 +151,7 @@ def event_text(kind: str, data: Mapping[str, Any]) -> str:
             return "trained by an earlier job, nothing to train"
         case "generation":
             best, fresh, cached = percent(data.get("best_accuracy")), data.get("evaluated"), data.get("from_cache")
-            return f"{int(data.get('generation', 0)) + 1}: best so far {best}, {fresh} evaluated, {cached} from cache"
+            return f"{int(data.get('generation', 0)) + 1}: best so far {best}{_fitness(data)}, {fresh} evaluated, {cached} from cache"
         case "finals":
             return f"{data.get('finalists')} to compare, {data.get('missing')} to train"
         case "finalist":
@@ -166,3 +166,9 @@ def event_text(kind: str, data: Mapping[str, Any]) -> str:
             return f"{reason(str(data.get('reason')))}: {data.get('message')}"
         case _:
             return ", ".join(f"{key} {value}" for key, value in data.items())
+
+
+def _fitness(data: Mapping[str, Any]) -> str:
+    """The fitness of a generation's best, where it is another number than the accuracy."""
+    fitness = data.get("best_fitness")
+    return "" if fitness is None or fitness == data.get("best_accuracy") else f" (fitness {decimals(fitness)})"

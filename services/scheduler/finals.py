@@ -5,22 +5,27 @@ than a known method that fits the budget. Known methods asked for as baselines a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from sqlalchemy.orm import Session
 from torch import Tensor
 
 from glora_core.configs import SubnetConfig, config_hash, encode
 from glora_core.errors import Diverged
+from glora_core.evaluation import Score
 from glora_core.methods import methods_within
 from glora_core.search import Evaluated
 from glora_core.training import TrainingSettings
-from services.cluster.alone import Trained, train_alone
+from services.cluster.alone import Trained, score_split, train_alone
 from services.protocol import PROTOCOL
 from services.scheduler.context import RunContext
 from services.scheduler.prepare import Prepared
+from services.scheduler.searching import evaluated, fitness_of
 from services.scheduler.supernets import alone_settings, epoch_event, key_of, recipe_of, store_state, store_supernet, stored_state
 from services.store import events, search_state
-from services.store.search_state import Fitness, evaluation_row
+from services.store.models import Job
+from services.store.search_state import evaluation_row
 
 BASELINES = ("linear-probe", "bitfit", "lora")
 
@@ -75,6 +80,17 @@ def finals(context: RunContext, prepared: Prepared, ranked: Sequence[Evaluated],
     )
 
 
+@dataclass(frozen=True)
+class _Entrant:
+    """A subnet to train alone, how, and the key under which its supernet is stored."""
+
+    source: str
+    config: SubnetConfig
+    settings: TrainingSettings
+    recipe: dict[str, Any]
+    key: str
+
+
 def _train_all(
     context: RunContext, prepared: Prepared, entrants: dict[str, tuple[SubnetConfig, str | None]], searched: Finalist
 ) -> dict[str, Finalist]:
@@ -83,38 +99,58 @@ def _train_all(
     Args:
         entrants: config, and key of the supernet to train on from, by source.
     """
-    configs = {source: config for source, (config, _) in entrants.items()}
-    settings = {source: alone_settings(context, config, start) for source, (config, start) in entrants.items()}
-    recipes = {source: recipe_of(context, prepared.weights_hash, chosen) for source, chosen in settings.items()}
-    keys = {source: key_of(recipe) for source, recipe in recipes.items()}
-    missing = {source: settings[source] for source in entrants if _stored(context, keys[source], configs[source]) is None}
-    context.emit("finals", {"finalists": len(entrants), "missing": len(missing)})
-    if missing:
-        start = searched.state(context)
-        for source, result in train_alone(prepared.workload, missing, start, context.request.training.use_gpu):
+    everyone = [_entrant(context, prepared, source, config, start) for source, (config, start) in entrants.items()]
+    unscored = [entrant for entrant in everyone if _stored(context, entrant) is None]
+    context.emit("finals", {"finalists": len(everyone), "missing": len(unscored)})
+    untrained = {entrant.source: entrant for entrant in unscored if not _scored_as_trained(context, prepared, entrant)}
+    if untrained:
+        recipes = {source: entrant.settings for source, entrant in untrained.items()}
+        for source, result in train_alone(prepared.workload, recipes, searched.state(context), context.request.training.use_gpu):
             if isinstance(result, Diverged):
                 context.emit("finalist_diverged", {"source": source, "message": str(result)})
             else:
-                _store(context, source, configs[source], keys[source], recipes[source], result)
-    found = {source: _stored(context, keys[source], config) for source, config in configs.items()}
-    return {source: Finalist(source, fitness, keys[source], settings[source]) for source, fitness in found.items() if fitness is not None}
+                _store(context, untrained[source], result)
+    found = [(entrant, _stored(context, entrant)) for entrant in everyone]
+    return {e.source: Finalist(e.source, fitness, e.key, e.settings) for e, fitness in found if fitness is not None}
 
 
-def _stored(context: RunContext, key: str, config: SubnetConfig) -> Evaluated | None:
-    digest = config_hash(config)
-    with context.database.read() as session:
-        row = search_state.known(session, key, "val", PROTOCOL, [digest]).get(digest)
-    return Evaluated(config, row.accuracy, row.loss, row.parameters) if row else None
+def _entrant(context: RunContext, prepared: Prepared, source: str, config: SubnetConfig, start: str | None) -> _Entrant:
+    settings = alone_settings(context, config, start)
+    recipe = recipe_of(context, prepared.weights_hash, settings)
+    return _Entrant(source, config, settings, recipe, key_of(recipe))
 
 
-def _store(context: RunContext, source: str, config: SubnetConfig, key: str, recipe: dict[str, object], result: Trained) -> None:
-    artifact = store_state(context, result.state, key)
-    fitness = Fitness(result.val.accuracy, result.val.loss, result.val.examples)
-    parameters = context.space.parameters(config)
+def _scored_as_trained(context: RunContext, prepared: Prepared, entrant: _Entrant) -> bool:
+    """Score an entrant that a job with another metric has trained; False if none has."""
+    state = stored_state(context, entrant.key)
+    if state is None:
+        return False
+    val = score_split(prepared.workload, entrant.settings, state, entrant.config, None, context.request.training.use_gpu)
     with context.fenced() as (session, job):
-        store_supernet(session, key, recipe, [epoch_event(row) for row in result.history], artifact)
-        row = evaluation_row(key, "val", PROTOCOL, config_hash(config), encode(config), parameters, fitness)
-        search_state.add_evaluations(session, [row])
-        job.attempts = 0
-        data = {"source": source, "accuracy": fitness.accuracy, "loss": fitness.loss, "parameters": parameters}
-        events.append(session, job.id, "finalist", data)
+        _store_score(context, session, job, entrant, val)
+    return True
+
+
+def _stored(context: RunContext, entrant: _Entrant) -> Evaluated | None:
+    digest, metric = config_hash(entrant.config), context.request.search.metric
+    with context.database.read() as session:
+        row = search_state.known(session, entrant.key, "val", PROTOCOL, metric, [digest]).get(digest)
+    return evaluated(row) if row else None
+
+
+def _store(context: RunContext, entrant: _Entrant, result: Trained) -> None:
+    artifact = store_state(context, result.state, entrant.key)
+    with context.fenced() as (session, job):
+        store_supernet(session, entrant.key, entrant.recipe, [epoch_event(row) for row in result.history], artifact)
+        _store_score(context, session, job, entrant, result.val)
+
+
+def _store_score(context: RunContext, session: Session, job: Job, entrant: _Entrant, val: Score) -> None:
+    """The entrant's evaluation, and the event that reports it."""
+    config, fitness, metric = entrant.config, fitness_of(val), context.request.search.metric
+    parameters = context.space.parameters(config)
+    row = evaluation_row(entrant.key, "val", PROTOCOL, metric, config_hash(config), encode(config), parameters, fitness)
+    search_state.add_evaluations(session, [row])
+    job.attempts = 0
+    measured = {name: value for name, value in asdict(fitness).items() if name != "examples"}
+    events.append(session, job.id, "finalist", {"source": entrant.source, "parameters": parameters} | measured)

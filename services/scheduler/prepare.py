@@ -37,5 +37,5 @@ def prepare(context: RunContext) -> Prepared:
     context.space.check_budget(context.request.budget)
     train, val = (load_split(data, name, context.info.images) for name in ("train", "val"))
     plain = load(context.spec, len(data.classes))
-    local = Workload(plain, context.space, train, val)
+    local = Workload(plain, context.space, train, val, context.request.search.metric)
     return Prepared(ray.put(local), local, weights_hash(plain))

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from sqlalchemy.orm import Session
 
 from glora_core.configs import config_hash, decode, encode
+from glora_core.evaluation import Score
+from glora_core.metrics import ACCURACY
 from glora_core.sampling import FeasibleSampler
 from glora_core.search import Evaluated, Proposal, propose, rank
 from services.cluster.pool import EvaluatorPool
@@ -39,7 +41,7 @@ def stored_history(context: RunContext) -> list[Evaluated]:
     """The evaluations of all stored generations of the job, in order."""
     with context.database.read() as session:
         job = jobs.get(session, context.lease.job_id)
-        return [_evaluated(evaluation, candidate.generation) for candidate, evaluation in search_state.evaluated_candidates(session, job)]
+        return [evaluated(evaluation, candidate.generation) for candidate, evaluation in search_state.evaluated_candidates(session, job)]
 
 
 def _generations_done(context: RunContext) -> int:
@@ -51,8 +53,9 @@ def _generations_done(context: RunContext) -> int:
 def _evaluate(context: RunContext, supernet_key: str, pool: EvaluatorPool, population: Sequence[Proposal]) -> list[Evaluation]:
     """The evaluations of those candidates that are not stored yet."""
     by_hash = {config_hash(p.config): p.config for p in population}
+    metric = context.request.search.metric
     with context.database.read() as session:
-        rows = search_state.known(session, supernet_key, "val", PROTOCOL, by_hash)
+        rows = search_state.known(session, supernet_key, "val", PROTOCOL, metric, by_hash)
     missing = [digest for digest in by_hash if digest not in rows]
     scores = pool.score([encode(by_hash[digest]) for digest in missing])
     return [
@@ -60,10 +63,11 @@ def _evaluate(context: RunContext, supernet_key: str, pool: EvaluatorPool, popul
             supernet_key,
             "val",
             PROTOCOL,
+            metric,
             digest,
             encode(by_hash[digest]),
             context.space.parameters(by_hash[digest]),
-            Fitness(score.accuracy, score.loss, score.examples),
+            fitness_of(score),
         )
         for digest, score in zip(missing, scores, strict=True)
     ]
@@ -82,14 +86,15 @@ def _commit(
     """Write a whole generation; returns its evaluations as they are stored, which another job may have done first."""
     hashes = [config_hash(p.config) for p in population]
     search_state.add_evaluations(session, fresh)
-    rows = search_state.known(session, job.supernet_key or "", "val", PROTOCOL, hashes)
-    measured = [_evaluated(rows[digest], number) for digest in hashes]
+    rows = search_state.known(session, job.supernet_key or "", "val", PROTOCOL, context.request.search.metric, hashes)
+    measured = [evaluated(rows[digest], number) for digest in hashes]
     best = rank([*history, *measured])[0]
     generation = Generation(
         job_id=job.id,
         number=number,
         best_hash=config_hash(best.config),
         best_accuracy=best.accuracy,
+        best_fitness=best.fitness,
         best_loss=best.loss,
         best_parameters=best.parameters,
         evaluated=len(fresh),
@@ -117,5 +122,13 @@ def _candidates(context: RunContext, generation: int, population: Sequence[Propo
     ]
 
 
-def _evaluated(row: Evaluation, generation: int) -> Evaluated:
-    return Evaluated(decode(row.config), row.accuracy, row.loss, row.parameters, generation)
+def evaluated(row: Evaluation, generation: int = 0) -> Evaluated:
+    """A stored evaluation as the strategies see it."""
+    measure = None if row.metric == ACCURACY else row.fitness
+    config = decode(row.config)
+    return Evaluated(config, row.accuracy, row.loss, row.parameters, generation, measure=measure, macro_accuracy=row.macro_accuracy)
+
+
+def fitness_of(score: Score) -> Fitness:
+    """An evaluator's score as the store takes it."""
+    return Fitness(score.accuracy, score.loss, score.examples, score.macro_accuracy, score.fitness)

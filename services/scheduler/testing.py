@@ -1,4 +1,4 @@
-"""Scores on test sets, for what a job exports and its baselines: `test`, and those for domain shift.
+"""Scores on test sets by the job's metric, for what it exports and its baselines: `test`, and those for domain shift.
 
 Every score is kept in SQL, so that a resumed job does not touch a set again; one set is in memory at a time.
 """
@@ -13,12 +13,12 @@ from glora_core.configs import config_hash, encode
 from glora_core.data.images import ImageSplit, load_split
 from glora_core.data.labelled import ImageFolder
 from glora_core.data.shifted import present
-from glora_core.evaluation import Score
 from services.cluster.alone import score_split
 from services.protocol import PROTOCOL
 from services.scheduler.context import RunContext
 from services.scheduler.finals import Finalist
 from services.scheduler.prepare import Prepared
+from services.scheduler.searching import fitness_of
 from services.store import search_state
 from services.store.search_state import Fitness, evaluation_row
 
@@ -38,13 +38,13 @@ def sets_of(context: RunContext) -> dict[str, ScoredSet]:
     return own | {name: ScoredSet(data, data.fingerprint[:16], present(data)) for name, data in context.also_tests.items()}
 
 
-def score_tests(context: RunContext, prepared: Prepared, finalists: Sequence[Finalist]) -> list[dict[str, Score]]:
+def score_tests(context: RunContext, prepared: Prepared, finalists: Sequence[Finalist]) -> list[dict[str, Fitness]]:
     """Each finalist's scores, by name of the test set."""
     columns = {name: _on_one_set(context, prepared, finalists, chosen) for name, chosen in sets_of(context).items()}
     return [{name: column[place] for name, column in columns.items()} for place in range(len(finalists))]
 
 
-def _on_one_set(context: RunContext, prepared: Prepared, finalists: Sequence[Finalist], chosen: ScoredSet) -> list[Score]:
+def _on_one_set(context: RunContext, prepared: Prepared, finalists: Sequence[Finalist], chosen: ScoredSet) -> list[Fitness]:
     @cache
     def images() -> "ray.ObjectRef[ImageSplit]":
         reference: ray.ObjectRef[ImageSplit] = ray.put(load_split(chosen.data, "test", context.info.images))
@@ -52,25 +52,25 @@ def _on_one_set(context: RunContext, prepared: Prepared, finalists: Sequence[Fin
 
     found = []
     for finalist in finalists:
-        score = _known(context, finalist, chosen.key)
-        if score is None:
+        fitness = _known(context, finalist, chosen.key)
+        if fitness is None:
             config, state, use_gpu = finalist.fitness.config, finalist.state(context), context.request.training.use_gpu
             score = score_split(prepared.workload, finalist.settings, state, config, images(), use_gpu, chosen.among)
-            _keep(context, finalist, chosen.key, score)
-        found.append(score)
+            fitness = fitness_of(score)
+            _keep(context, finalist, chosen.key, fitness)
+        found.append(fitness)
     return found
 
 
-def _known(context: RunContext, finalist: Finalist, key: str) -> Score | None:
-    digest = config_hash(finalist.fitness.config)
+def _known(context: RunContext, finalist: Finalist, key: str) -> Fitness | None:
+    digest, metric = config_hash(finalist.fitness.config), context.request.search.metric
     with context.database.read() as session:
-        row = search_state.known(session, finalist.supernet_key, key, PROTOCOL, [digest]).get(digest)
-    return None if row is None else Score(row.accuracy, row.loss, row.examples)
+        row = search_state.known(session, finalist.supernet_key, key, PROTOCOL, metric, [digest]).get(digest)
+    return None if row is None else search_state.fitness_of(row)
 
 
-def _keep(context: RunContext, finalist: Finalist, key: str, score: Score) -> None:
-    config = finalist.fitness.config
-    fitness = Fitness(score.accuracy, score.loss, score.examples)
-    fresh = evaluation_row(finalist.supernet_key, key, PROTOCOL, config_hash(config), encode(config), finalist.fitness.parameters, fitness)
+def _keep(context: RunContext, finalist: Finalist, key: str, fitness: Fitness) -> None:
+    config, metric, parameters = finalist.fitness.config, context.request.search.metric, finalist.fitness.parameters
+    fresh = evaluation_row(finalist.supernet_key, key, PROTOCOL, metric, config_hash(config), encode(config), parameters, fitness)
     with context.fenced() as (session, _):
         search_state.add_evaluations(session, [fresh])

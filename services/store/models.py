@@ -141,6 +141,7 @@ class Generation(Base):
     number: Mapped[int] = mapped_column(primary_key=True)
     best_hash: Mapped[str] = mapped_column(String(64))
     best_accuracy: Mapped[float]
+    best_fitness: Mapped[float]
     best_loss: Mapped[float]
     best_parameters: Mapped[int]
     evaluated: Mapped[int]
@@ -166,10 +167,10 @@ class Candidate(Base):
 
 
 class Evaluation(Base):
-    """The fitness of a subnet config with a supernet on a split under a protocol; measured once, kept for ever."""
+    """The fitness of a subnet config with a supernet on a split, by a metric under a protocol; measured once, kept for ever."""
 
     __tablename__ = "evaluations"
-    __table_args__ = (UniqueConstraint("supernet_key", "config_hash", "split", "protocol"),)
+    __table_args__ = (UniqueConstraint("supernet_key", "config_hash", "split", "protocol", "metric"),)
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     supernet_key: Mapped[str] = mapped_column(ForeignKey("supernets.key"))
@@ -177,7 +178,10 @@ class Evaluation(Base):
     config: Mapped[str] = mapped_column(Text)
     split: Mapped[str] = mapped_column(String(16))
     protocol: Mapped[str] = mapped_column(String(64))
+    metric: Mapped[str] = mapped_column(String(64))
+    fitness: Mapped[float]
     accuracy: Mapped[float]
+    macro_accuracy: Mapped[float | None]
     loss: Mapped[float]
     examples: Mapped[int]
     parameters: Mapped[int]

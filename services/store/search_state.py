@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, func, select, tuple_
 from sqlalchemy.orm import Session
 
+from glora_core.metrics import ACCURACY
 from services.protocol import PROTOCOL
 from services.store import events
 from services.store.database import insert_new
@@ -22,14 +23,19 @@ _IN_LIMIT = 500
 
 @dataclass(frozen=True, slots=True)
 class Fitness:
-    """A measured fitness as it comes from an evaluator."""
+    """A measured fitness as it comes from an evaluator; see `glora_core.evaluation.Score`.
+
+    `macro_accuracy` is None for what was measured before it was.
+    """
 
     accuracy: float
     loss: float
     examples: int
+    macro_accuracy: float | None
+    fitness: float
 
 
-def known(session: Session, supernet_key: str, split: str, protocol: str, hashes: Iterable[str]) -> dict[str, Evaluation]:
+def known(session: Session, supernet_key: str, split: str, protocol: str, metric: str, hashes: Iterable[str]) -> dict[str, Evaluation]:
     """Stored evaluations by config hash, of those asked for."""
     wanted, found = list(dict.fromkeys(hashes)), dict[str, Evaluation]()
     for start in range(0, len(wanted), _IN_LIMIT):
@@ -37,6 +43,7 @@ def known(session: Session, supernet_key: str, split: str, protocol: str, hashes
             Evaluation.supernet_key == supernet_key,
             Evaluation.split == split,
             Evaluation.protocol == protocol,
+            Evaluation.metric == metric,
             Evaluation.config_hash.in_(wanted[start : start + _IN_LIMIT]),
         )
         found |= {row.config_hash: row for row in session.scalars(query)}
@@ -65,6 +72,7 @@ def generation_event(generation: Generation) -> dict[str, Any]:
     return {
         "generation": generation.number,
         "best_accuracy": generation.best_accuracy,
+        "best_fitness": generation.best_fitness,
         "best_loss": generation.best_loss,
         "best_parameters": generation.best_parameters,
         "evaluated": generation.evaluated,
@@ -91,6 +99,11 @@ def last_generation(session: Session, job_id: str) -> Generation | None:
     return session.scalars(query).first()
 
 
+def metric_of(job: Job) -> str:
+    """The metric that a job searches for; jobs of before there was a choice search for accuracy."""
+    return str(job.request.get("search", {}).get("metric", ACCURACY))
+
+
 def measured(job: Job) -> ColumnElement[bool]:
     """What pairs a job's candidates with their fitness on val."""
     return and_(
@@ -98,6 +111,7 @@ def measured(job: Job) -> ColumnElement[bool]:
         Evaluation.config_hash == Candidate.config_hash,
         Evaluation.split == "val",
         Evaluation.protocol == PROTOCOL,
+        Evaluation.metric == metric_of(job),
     )
 
 
@@ -139,8 +153,13 @@ def supernet(session: Session, key: str) -> Supernet | None:
     return session.get(Supernet, key)
 
 
+def fitness_of(row: Evaluation) -> Fitness:
+    """What a stored evaluation has measured."""
+    return Fitness(row.accuracy, row.loss, row.examples, row.macro_accuracy, row.fitness)
+
+
 def evaluation_row(
-    supernet_key: str, split: str, protocol: str, config_hash: str, config: str, parameters: int, fitness: Fitness
+    supernet_key: str, split: str, protocol: str, metric: str, config_hash: str, config: str, parameters: int, fitness: Fitness
 ) -> Evaluation:
     """The row of one fresh evaluation."""
     return Evaluation(
@@ -149,6 +168,9 @@ def evaluation_row(
         config=config,
         split=split,
         protocol=protocol,
+        metric=metric,
+        fitness=fitness.fitness,
+        macro_accuracy=fitness.macro_accuracy,
         accuracy=fitness.accuracy,
         loss=fitness.loss,
         examples=fitness.examples,

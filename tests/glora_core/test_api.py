@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from examples.digits import pretrain_backbone, write_target
 from glora_core.api import Supernet, export, images, load, preset, search, texts, train
 from glora_core.errors import BackboneUnsupported, BudgetInfeasible, DataInvalid
+from glora_core.evaluation import SubnetScorer
 from glora_core.export import apply_adapter, read_adapter
 from glora_core.search import SearchSettings
 
@@ -69,6 +71,20 @@ def test_search_evaluates_no_subnet_twice_and_keeps_the_budget(digits):
     assert max(e.parameters for e in result.ranked) <= 500
     assert [e.order for e in result.progress] == sorted((e.order for e in result.progress), reverse=True)
     assert result.best == result.progress[-1]
+
+
+def test_a_search_for_another_metric_ranks_by_it(trained, randomise, toy_split):
+    randomise(trained, seed=2, std=1.0)
+    split = replace(toy_split, labels=torch.where(torch.arange(30) % 5 > 1, 2, toy_split.labels))
+    settings = SearchSettings("evolution", population=10, generations=3, metric="MulticlassF1Score")
+
+    ranked = search(trained, split, trained.space.maximum, settings).ranked
+
+    scorer = SubnetScorer(trained)
+    scores = [scorer.score(e.config, split, 50, metric="MulticlassF1Score") for e in ranked]
+    assert [e.measure for e in ranked] == [s.fitness for s in scores] == sorted((s.fitness for s in scores), reverse=True)
+    assert [e.macro_accuracy for e in ranked] == [s.macro_accuracy for s in scores]
+    assert [e.accuracy for e in ranked] != sorted((e.accuracy for e in ranked), reverse=True)
 
 
 def test_an_infeasible_budget_names_the_achievable_range(digits):

@@ -47,6 +47,16 @@ def test_score_among_some_labels_leaves_the_other_logits_out():
     assert actual.loss == pytest.approx(float(F.cross_entropy(logits, torch.tensor([0, 1, 1]))))
 
 
+@pytest.mark.parametrize(
+    ("metric", "expected"), [("macro-accuracy", 0.75), ("MulticlassF1Score", 2 / 3), ("MulticlassHammingDistance", -0.25)]
+)
+def test_macro_accuracy_and_the_metric_among_some_labels_are_over_their_classes(metric: str, expected: float):
+    pixels = torch.tensor([[200, 250, 100], [100, 250, 200], [90, 250, 80]], dtype=torch.uint8)[:, :, None, None].expand(3, 3, 8, 8)
+    split = ImageSplit(pixels, torch.tensor([0, 2, 2]), (0.5,) * 3, (0.5,) * 3)
+    actual = score(Stub(), split, 2, among=(0, 2), metric=metric)
+    assert (actual.macro_accuracy, actual.fitness) == (0.75, pytest.approx(expected))
+
+
 def test_score_is_the_share_of_right_answers_and_the_mean_cross_entropy(toy_split):
     images, labels = toy_split.take(torch.arange(30))
     wrong = ImageSplit(toy_split.pixels, torch.where(torch.arange(30) < 6, (labels + 1) % 3, labels), toy_split.mean, toy_split.std)
@@ -154,7 +164,10 @@ def test_texts_are_scored_by_the_answers_that_are_asked_for(make_model, make_inp
     actual = SubnetScorer(supernet).score(config, split, 2)
     assert actual.examples == int(asked.sum())
     assert actual.loss == pytest.approx(F.cross_entropy(logits[asked], labels.flatten()[asked]).item(), rel=1e-9)
-    assert actual.accuracy == pytest.approx(float((logits.argmax(-1) == labels.flatten())[asked].double().mean()))
+    right = (logits.argmax(-1) == labels.flatten())[asked].double()
+    assert actual.accuracy == actual.fitness == pytest.approx(float(right.mean()))
+    recalls = [right[labels.flatten()[asked] == label].mean() for label in labels[labels >= 0].unique()]
+    assert actual.macro_accuracy == pytest.approx(float(sum(recalls) / len(recalls)))
 
 
 def test_biases_are_given_only_where_the_state_has_one_and_the_model_has_none():
@@ -167,4 +180,4 @@ def test_biases_are_given_only_where_the_state_has_one_and_the_model_has_none():
 
 
 def test_two_equal_scores_are_equal():
-    assert Score(0.5, 1.0, 10) == Score(0.5, 1.0, 10)
+    assert Score(0.5, 1.0, 10, 0.5, 0.5) == Score(0.5, 1.0, 10, 0.5, 0.5)

@@ -90,10 +90,12 @@ def test_winner_and_baselines_are_scored_on_further_test_sets_among_their_classe
     split = load_split(scan_test(sketch, scan(finished["request"]["data"]["path"])), "test", input_transform(model, BackboneSpec("")))
     pixels, labels = split.take(torch.arange(len(split)))
     with torch.inference_mode():
-        right = (model(pixels)[:, 1:].argmax(-1) + 1 == labels).sum()
+        right = model(pixels)[:, 1:].argmax(-1) + 1 == labels
+    recalls = [float(right[labels == label].double().mean()) for label in (1, 2)]
 
     found = finished["result"]["winner"]["also_test"]["sketch"]
-    assert (found["accuracy"], found["examples"]) == (int(right) / 24, 24)
+    assert (found["accuracy"], found["examples"]) == (int(right.sum()) / 24, 24)
+    assert (found["macro_accuracy"], found["metric"]) == (pytest.approx(sum(recalls) / 2), found["accuracy"])
     assert all(set(entry["also_test"]) == {"sketch"} for entry in finished["result"]["baselines"])
     assert json.loads((folder / "manifest.json").read_text())["metrics"]["also_test"] == {"sketch": found}
 
@@ -105,6 +107,32 @@ def test_second_job_with_the_same_supernet_trains_none(service: Service, finishe
     assert job["state"] == "succeeded"
     assert job["supernet"] == finished["supernet"]
     assert "supernet_found" in kinds and "epoch" not in kinds
+
+
+def test_second_job_with_another_metric_measures_anew_and_trains_nothing(
+    service: Service, finished: dict[str, Any], tmp_path: Path
+) -> None:
+    request = finished["request"] | {"finals": finished["request"]["finals"] | {"candidates": 0}}
+    request["search"] = request["search"] | {"metric": "MulticlassF1Score"}
+
+    job = service.wait(service.client.submit(request)["id"])
+
+    assert job["state"] == "succeeded", job["failure"]
+    measured = [float(dict(row)["fitness"]) for row in service.populations(job["id"])]
+    assert job["result"]["winner"]["val_metric"] == job["best"]["fitness"] == max(measured)
+    assert job["best"]["fitness"] != job["best"]["accuracy"]
+    assert [e["source"] for e in job["result"]["baselines"]] == [e["source"] for e in finished["result"]["baselines"]]
+    events = list(service.client.events(job["id"]))
+    assert next(e["data"]["from_cache"] for e in events if e["kind"] == "generation") == 0
+    assert len([e for e in events if e["kind"] == "finalist"]) == len(finished["result"]["baselines"])
+    assert "supernet" not in {row["kind"] for row in service.client.artifacts(job["id"])}
+    folder = service.client.download(job["id"], tmp_path / "checkpoint")
+    metrics = json.loads((folder / "manifest.json").read_text())["metrics"]
+    assert metrics["metric"] == "MulticlassF1Score"
+    assert metrics.keys() >= {"val_metric", "test_metric", "val_macro_accuracy", "test_macro_accuracy"}
+    further = [entry["also_test"]["sketch"] for entry in (job["result"]["winner"], *job["result"]["baselines"])]
+    assert metrics["also_test"] == {"sketch": further[0]}
+    assert any(found["metric"] != found["accuracy"] for found in further)
 
 
 def test_job_over_data_that_changed_since_submission_fails_with_its_reason(

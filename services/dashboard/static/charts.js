@@ -33,7 +33,7 @@ export class Charts {
     const spread = items.length
       ? { least: Math.min(...accuracies), mean: accuracies.reduce((a, b) => a + b) / items.length, most: Math.max(...accuracies) }
       : { least: null, mean: null, most: null };
-    const point = { number, best: event.best_accuracy, ...spread };
+    const point = { number, best: event.best_accuracy, fitness: event.best_fitness, ...spread };
     data.generations = [...data.generations.filter((p) => p.number !== number), point].sort((a, b) => a.number - b.number);
     data.candidates = data.candidates.filter((candidate) => candidate.generation !== number).concat(items);
     if (data.candidates.length > 2 * data.limit) data.candidates = data.candidates.filter((_, i) => i % 2 === 0);

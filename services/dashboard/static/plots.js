@@ -193,11 +193,14 @@ export function fitnessWords({ generations }, job) {
     last.least === null
       ? ""
       : ` The last population ranges from ${percent(last.least)} to ${percent(last.most)}, with a mean of ${percent(last.mean)}.`;
+  const other = job.metric !== "accuracy";
+  const best = other ? "the best candidate's accuracy is" : "the best accuracy is";
+  const chosen = other ? ` It is the best by ${job.metric}, with a fitness of ${digits.format(last.fitness)}.` : "";
   const risen =
     last.best > generations[0].best
       ? `, up from ${percent(generations[0].best)} in generation ${whole.format(generations[0].number + 1)}`
       : "";
-  return `After generation ${whole.format(last.number + 1)} of ${whole.format(job.generations)} the best accuracy is ${percent(last.best)}${risen}.${population}`;
+  return `After generation ${whole.format(last.number + 1)} of ${whole.format(job.generations)} ${best} ${percent(last.best)}${risen}.${chosen}${population}`;
 }
 
 export function lossWords({ epochs }, job) {

@@ -40,6 +40,21 @@ def test_card_tells_data_method_budget_metrics_and_licence():
         assert fact in card
 
 
+def test_card_tells_macro_accuracy_and_the_metric_that_the_subnet_was_chosen_by():
+    measured = {"val_macro_accuracy": 0.875, "metric": "MulticlassF1Score", "val_metric": 0.8625, "test_metric": None}
+    card = model_card(FULL | {"metrics": FULL["metrics"] | measured}, SPACE, LORA)
+    assert "| macro accuracy on val | 87.50% |" in card
+    assert "| MulticlassF1Score on val | 0.8625 |" in card
+    assert "on test" not in card.replace("test played", "")
+    assert "chosen by its MulticlassF1Score on val" in card
+
+
+def test_card_of_a_search_for_accuracy_names_it_once():
+    measured = {"metric": "accuracy", "val_metric": 0.975}
+    card = model_card(FULL | {"metrics": FULL["metrics"] | measured}, SPACE, LORA)
+    assert card.count("97.50%") == 1 and "chosen by its accuracy on val" in card
+
+
 def test_card_has_a_row_for_every_layer_with_its_share():
     card = model_card(FULL, SPACE, LORA)
     assert "| `blocks.0.fc1` | · | lora 4 | · | · | · | 48 | ████████ |" in card
@@ -51,6 +66,15 @@ def test_card_tells_accuracy_on_further_test_sets_and_among_how_many_classes():
     data = FULL["data"] | {"also_test": {"sketch": {"classes": 1}}}
     card = model_card(FULL | {"metrics": metrics, "data": data}, SPACE, LORA)
     assert "| accuracy on sketch | 50.00% (1,200 images, among 1 classes) |" in card
+    assert "macro accuracy on sketch" not in card
+
+
+def test_card_tells_the_metric_on_further_test_sets_too():
+    found = {"accuracy": 0.5, "macro_accuracy": 0.375, "metric": 0.4125, "loss": 1.0, "examples": 1200}
+    metrics = FULL["metrics"] | {"metric": "MulticlassF1Score", "also_test": {"sketch": found}}
+    card = model_card(FULL | {"metrics": metrics}, SPACE, LORA)
+    assert "| macro accuracy on sketch | 37.50% |" in card
+    assert "| MulticlassF1Score on sketch | 0.4125 |" in card
 
 
 def test_what_was_not_measured_is_not_claimed():

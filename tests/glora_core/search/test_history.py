@@ -1,6 +1,7 @@
 """The ranking and the aging of evaluated subnets: no tie left, and no trace of the order in which they were given."""
 
 import itertools
+from dataclasses import replace
 
 from glora_core.configs import config_hash, decode
 from glora_core.search import Evaluated, rank
@@ -34,3 +35,9 @@ def test_age_is_by_generation_then_hash_whatever_the_order_given():
 def test_a_subnet_proposed_again_is_as_old_as_when_it_was_proposed_first():
     first, again = evaluated("NNNNN", generation=1), evaluated("NNNNN", generation=3)
     assert by_age([again, first]) == by_age([first, again]) == (first,)
+
+
+def test_another_metric_than_accuracy_ranks_where_it_was_measured():
+    first, second = replace(evaluated("NNNNN", 0.4), measure=0.9), replace(evaluated("VNNNN", 0.9), measure=0.4)
+    assert rank([second, first]) == [first, second]
+    assert (first.fitness, evaluated("NNNNN", 0.4).fitness) == (0.9, 0.4)

@@ -86,3 +86,9 @@ def test_a_missing_library_is_named(problem, monkeypatch):
     history = problem.feasible[:3]
     with pytest.raises(ConfigInvalid, match="pip install moocore"):
         propose(problem.space, problem.budget, SETTINGS, history, 1, seed=0)
+
+
+def test_another_metric_than_accuracy_is_the_objective_where_it_was_measured(problem):
+    sample = replace_second(problem.feasible[::40])
+    measured = [replace(e, accuracy=0.5, measure=e.accuracy) for e in sample]
+    assert [e.config for e in select(measured, 20)] == [e.config for e in select(sample, 20)]

@@ -22,6 +22,7 @@ from glora_core.search import STRATEGIES, STRATEGY_NAMES, SearchSettings
         ({"mutation": -1}, "mutation -1"),
         ({"population": 10, "crossover": 6, "mutation": 5}, "crossover 6 and mutation 5.*population of 10"),
         ({"mutation_probability": -0.1}, "mutation_probability -0.1.*between 0 and 1"),
+        ({"metric": "f1"}, "metric 'f1' is unknown; did you mean MulticlassF1Score"),
         ({"mutation_probability": 1.1}, "mutation_probability 1.1.*between 0 and 1"),
     ],
     ids=str,

@@ -12,6 +12,7 @@ import pytest
 
 from glora_core.configs import decode, encode
 from glora_core.errors import ConfigInvalid
+from glora_core.metrics import UNMEASURED
 from glora_core.search import SearchSettings, propose, rank, surrogate
 from glora_core.search.encoding import encode_features
 from glora_core.search.surrogate import expected_improvement
@@ -55,6 +56,20 @@ def test_losses_of_nothing_and_without_bound_are_survived(problem, history):
     strange = [replace(history[0], loss=sys.float_info.max), replace(history[1], loss=0.0), *history[2:]]
     with np.errstate(all="raise"):
         assert len(propose(problem.space, problem.budget, SETTINGS, strange, 1, seed=0)) == 10
+
+
+def test_another_metric_than_accuracy_is_learned_where_it_was_measured(problem, history):
+    measured = [replace(e, accuracy=0.5, measure=e.accuracy) for e in history]
+    assert propose(problem.space, problem.budget, SETTINGS, measured, 1, 0) == propose(
+        problem.space, problem.budget, SETTINGS, history, 1, 0
+    )
+
+
+def test_a_fitness_that_could_not_be_measured_is_survived(problem, history):
+    strange = [replace(e, measure=UNMEASURED if index < 2 else e.accuracy) for index, e in enumerate(history)]
+    with np.errstate(all="raise"):
+        assert len(propose(problem.space, problem.budget, SETTINGS, strange, 1, seed=0)) == 10
+        assert len(propose(problem.space, problem.budget, SETTINGS, strange[:2], 1, seed=0)) == 10
 
 
 def test_expected_improvement_is_that_of_the_normal_distribution():

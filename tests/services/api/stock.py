@@ -31,7 +31,7 @@ CHECKPOINT = {
 }
 _WINNER = {"source": "search #1", "hash": "h", "parameters": 640, "val_accuracy": 0.875, "val_loss": 0.5, "supernet": "s"}
 _SKETCH = {"sketch": {"accuracy": 0.4375, "loss": 2.5, "examples": 16}}
-RESULT = {
+RESULT: dict[str, Any] = {
     "winner": _WINNER | {"test_accuracy": 0.8125, "test_loss": 0.6, "also_test": _SKETCH, "config": encode(SPACE.extreme(largest=False))},
     "finalists": [_WINNER],
     "baselines": [
@@ -40,6 +40,14 @@ RESULT = {
     ],
     "merge_error": 1e-7,
 }
+
+_MEASURED = {"val_macro_accuracy": 0.625, "val_metric": 0.71875}
+F1_RESULT = RESULT | {
+    "metric": "MulticlassF1Score",
+    "winner": RESULT["winner"] | _MEASURED | {"test_macro_accuracy": 0.5625, "test_metric": 0.65625},
+    "finalists": [_WINNER | _MEASURED],
+}
+"""A result of a search for another metric; `RESULT` is one of before there was a choice."""
 
 
 def body(data: Path | str = "/data/flowers", **changes: Any) -> dict[str, Any]:
@@ -70,9 +78,9 @@ def add_job(database: Database, name: str = "flowers", **changes: Any) -> str:
         return jobs.create(session, name=name, request=request.model_dump(mode="json"), backbone_key=key, data=facts).id
 
 
-def add_running(database: Database, name: str = "flowers") -> Lease:
+def add_running(database: Database, name: str = "flowers", **changes: Any) -> Lease:
     """A job that a runner has claimed; the queue must be empty before."""
-    job_id = add_job(database, name)
+    job_id = add_job(database, name, **changes)
     with database.write() as session:
         lease = jobs.claim(session, "runner", 600, 3)
     assert lease is not None and lease.job_id == job_id
@@ -85,10 +93,10 @@ def emit(database: Database, lease: Lease, phase: str) -> None:
         jobs.enter_phase(session, job, phase)
 
 
-def succeed(database: Database, lease: Lease) -> None:
+def succeed(database: Database, lease: Lease, result: dict[str, Any] = RESULT) -> None:
     """End a running job with a result."""
     with jobs.fenced(database, lease) as (session, job):
-        jobs.succeed(session, job, RESULT)
+        jobs.succeed(session, job, result)
 
 
 def fail(database: Database, lease: Lease, message: str = "image 'x.png' cannot be decoded") -> None:
@@ -97,7 +105,7 @@ def fail(database: Database, lease: Lease, message: str = "image 'x.png' cannot 
         jobs.fail(session, job, "data_invalid", message, "Traceback")
 
 
-def add_search(database: Database, lease: Lease, generations: int, population: int) -> None:
+def add_search(database: Database, lease: Lease, generations: int, population: int, metric: str = "accuracy") -> None:
     """A supernet and so many whole generations of a running job; every candidate is a config of its own."""
     now, key = datetime.now(UTC), f"{lease.job_id}-supernet"
     with jobs.fenced(database, lease) as (session, job):
@@ -110,7 +118,7 @@ def add_search(database: Database, lease: Lease, generations: int, population: i
         configs = [(SPACE.layer_configs[0][number], SPACE.layer_configs[1][position]) for position in range(population)]
         names = [(config_hash(config), encode(config), SPACE.parameters(config)) for config in configs]
         fresh = [
-            evaluation_row(key, "val", PROTOCOL, digest, text, size, Fitness((number + position + 1) / 100, 1.0, 4))
+            evaluation_row(key, "val", PROTOCOL, metric, digest, text, size, _fitness((number + position + 1) / 100, metric))
             for position, (digest, text, size) in enumerate(names)
         ]
         candidates = [
@@ -131,6 +139,7 @@ def add_search(database: Database, lease: Lease, generations: int, population: i
             number=number,
             best_hash=names[-1][0],
             best_accuracy=(number + population) / 100,
+            best_fitness=_fitness((number + population) / 100, metric).fitness,
             best_loss=1.0,
             best_parameters=names[-1][2],
             evaluated=population,
@@ -141,6 +150,11 @@ def add_search(database: Database, lease: Lease, generations: int, population: i
         with jobs.fenced(database, lease) as (session, job):
             search_state.add_evaluations(session, fresh)
             search_state.commit_generation(session, job, generation, candidates)
+
+
+def _fitness(accuracy: float, metric: str) -> Fitness:
+    """Of another metric than accuracy, half the accuracy."""
+    return Fitness(accuracy, 1.0, 4, accuracy / 4, accuracy if metric == "accuracy" else accuracy / 2)
 
 
 def add_artifact(database: Database, blobs: BlobStore, folder: Path, job_id: str, kind: str, name: str, content: bytes) -> Artifact:

@@ -186,6 +186,21 @@ def test_searching_job_shows_the_best_so_far(http: TestClient, database: Databas
     assert (job["best"]["generation"], job["best"]["accuracy"]) == (2, 0.04)
 
 
+def test_search_for_another_metric_shows_its_fitness_beside_accuracy(http: TestClient, database: Database) -> None:
+    lease = stock.add_running(database, search={"metric": "MulticlassF1Score"})
+    stock.add_search(database, lease, generations=2, population=2, metric="MulticlassF1Score")
+
+    best, generations, rows = (
+        http.get(f"/v1/jobs/{lease.job_id}").json()["best"],
+        http.get(f"/v1/jobs/{lease.job_id}/generations").json()["items"],
+        http.get(f"/v1/jobs/{lease.job_id}/evaluations").json()["items"],
+    )
+
+    assert (best["accuracy"], best["fitness"]) == (0.03, 0.015)
+    assert [(row["best_accuracy"], row["best_fitness"]) for row in generations] == [(0.02, 0.01), (0.03, 0.015)]
+    assert [(row["accuracy"], row["fitness"], row["macro_accuracy"]) for row in rows[:2]] == [(0.01, 0.005, 0.0025), (0.02, 0.01, 0.005)]
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 500])
 def test_pages_of_generations_hold_every_generation_once_in_order(limit: int, http: TestClient, database: Database) -> None:
     lease = stock.add_running(database)

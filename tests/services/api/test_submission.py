@@ -116,6 +116,8 @@ CHANGED: list[tuple[str, dict[str, Any], str]] = [
     ("oversized seed", {"seed": 2**63}, "seed"),
     ("oversized epochs", {"training": {"epochs": 10**20}}, "training.epochs"),
     ("unknown tensor", {"space": {"choices": {"F": ["none"]}}}, "space.choices.F.[key]"),
+    ("unknown metric", {"search": {"metric": "MulticlassF1"}}, "search.metric"),
+    ("metric that is no single number", {"search": {"metric": "MulticlassROC"}}, "search.metric"),
     ("unknown choice", {"space": {"choices": {"A": ["tucker"]}}}, "space.choices.A.0"),
     ("choice that the tensor cannot take", {"space": {"choices": {"C": ["scalar"]}}}, "space"),
     ("empty choices", {"space": {"choices": {"A": []}}}, "space"),
@@ -171,6 +173,23 @@ def test_budget_that_is_not_finite_is_refused(number: str, http: TestClient, dat
     response = http.post("/v1/jobs", content=raw, headers=JSON)
 
     assert (response.status_code, fields(response)) == (422, ["budget"])
+    assert stock.counts(database) == (0, 0)
+
+
+def test_unknown_metric_is_refused_with_the_names_that_come_near(http: TestClient, data: Path, backbone: str) -> None:
+    response = http.post("/v1/jobs", json=stock.body(data, search={"metric": "f1-score"}))
+
+    assert "did you mean MulticlassF1Score" in response.json()["detail"]
+
+
+def test_metric_that_cannot_count_so_many_classes_is_refused(
+    http: TestClient, data: Path, backbone: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glora_core.metrics._CLASSES", range(2, 2))
+
+    response = http.post("/v1/jobs", json=stock.body(data, search={"metric": "MulticlassF1Score"}))
+
+    assert (response.status_code, fields(response)) == (422, ["search.metric"])
     assert stock.counts(database) == (0, 0)
 
 

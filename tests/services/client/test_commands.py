@@ -169,6 +169,7 @@ def test_every_option_reaches_the_request(submit: Glora, database: Database, tmp
         "--epochs": "7",
         "--learning-rate": "0.01",
         "--policy": "random",
+        "--metric": "MulticlassF1Score",
         "--population": "9",
         "--generations": "8",
         "--finalists": "0",
@@ -184,7 +185,7 @@ def test_every_option_reaches_the_request(submit: Glora, database: Database, tmp
     assert (request["budget"], request["seed"], request["baselines"], request["space"]["ranks"]) == (1_500_000, 5, True, [2, 4])
     training = {name: request["training"][name] for name in ("epochs", "learning_rate", "policy", "workers", "use_gpu")}
     assert training == {"epochs": 7, "learning_rate": 0.01, "policy": "random", "workers": 2, "use_gpu": True}
-    assert (request["search"]["population"], request["search"]["generations"]) == (9, 8)
+    assert [request["search"][name] for name in ("metric", "population", "generations")] == ["MulticlassF1Score", 9, 8]
     assert (request["finals"]["candidates"], request["data"]["shots"]) == (0, 1)
 
 
@@ -299,6 +300,18 @@ def test_watching_a_whole_job_goes_through_its_phases(glora: Glora, server: List
 
     assert ended.status == 0, ended.err
     assert "search" in ended.out and "2/20" in ended.out
+
+
+def test_watching_a_search_for_another_metric_shows_it_beside_accuracy(glora: Glora, server: Listening, database: Database) -> None:
+    lease = stock.add_running(database, search={"metric": "MulticlassF1Score"})
+    stock.add_search(database, lease, generations=2, population=3, metric="MulticlassF1Score")
+    stock.succeed(database, lease, stock.F1_RESULT)
+
+    ended = glora("watch", lease.job_id, "--url", server.url)
+
+    assert ended.status == 0
+    for told in ("fitness 0.02", "87.5%", "62.5%", "0.7188", "81.2%", "56.2%", "0.6562", "MulticlassF1Score", "sketch", "43.8%"):
+        assert told in ended.out
 
 
 def test_watching_a_failed_job_tells_why_and_exits_with_1(glora: Glora, server: Listening, database: Database) -> None:

@@ -96,10 +96,17 @@ def artifact(artifact_id: str, job_id: str | None = None, created_at: datetime =
 
 
 def evaluation(
-    config_hash: str, accuracy: float = 0.5, *, supernet_key: str = "supernet", split: str = "val", protocol: str = PROTOCOL
+    config_hash: str,
+    accuracy: float = 0.5,
+    *,
+    supernet_key: str = "supernet",
+    split: str = "val",
+    protocol: str = PROTOCOL,
+    metric: str = "accuracy",
 ) -> Evaluation:
     """An evaluation of one config."""
-    return search_state.evaluation_row(supernet_key, split, protocol, config_hash, f"config {config_hash}", 7, Fitness(accuracy, 1.0, 10))
+    fitness = Fitness(accuracy, 1.0, 10, accuracy / 2, accuracy)
+    return search_state.evaluation_row(supernet_key, split, protocol, metric, config_hash, f"config {config_hash}", 7, fitness)
 
 
 def generation(job_id: str, number: int) -> Generation:
@@ -109,6 +116,7 @@ def generation(job_id: str, number: int) -> Generation:
         number=number,
         best_hash="best",
         best_accuracy=0.5 + number / 100,
+        best_fitness=0.5 + number / 100,
         best_loss=1.0,
         best_parameters=7,
         evaluated=2,

@@ -1,4 +1,4 @@
-"""The cache of evaluations: one for each supernet, config, split and protocol, kept for ever as first stored."""
+"""The cache of evaluations: one for each supernet, config, split, protocol and metric, kept for ever as first stored."""
 
 import pytest
 from sqlalchemy.exc import IntegrityError
@@ -7,6 +7,7 @@ from services.protocol import PROTOCOL
 from services.store import search_state
 from services.store.database import Database
 from services.store.models import Evaluation
+from services.store.search_state import Fitness
 from tests.services.store.concurrency import Background
 from tests.services.store.conftest import Connect
 from tests.services.store.rows import add_supernet, contents, evaluation
@@ -15,6 +16,7 @@ OTHERWISE = [
     pytest.param({"supernet_key": "other"}, id="another supernet"),
     pytest.param({"split": "test"}, id="another split"),
     pytest.param({"protocol": "accuracy/float16"}, id="another protocol"),
+    pytest.param({"metric": "MulticlassF1Score"}, id="another metric"),
 ]
 
 
@@ -109,7 +111,7 @@ def test_fitness_comes_back_to_the_last_bit(database: Database) -> None:
 
     _add(database, evaluation("a", accuracy))
 
-    assert _known(database, "a")["a"].accuracy == accuracy
+    assert search_state.fitness_of(_known(database, "a")["a"]) == Fitness(accuracy, 1.0, 10, accuracy / 2, accuracy)
 
 
 def _add(database: Database, *rows: Evaluation) -> list[Evaluation]:
@@ -119,4 +121,4 @@ def _add(database: Database, *rows: Evaluation) -> list[Evaluation]:
 
 def _known(database: Database, *hashes: str) -> dict[str, Evaluation]:
     with database.read() as session:
-        return search_state.known(session, "supernet", "val", PROTOCOL, hashes)
+        return search_state.known(session, "supernet", "val", PROTOCOL, "accuracy", hashes)

@@ -7,14 +7,17 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect
+from sqlalchemy import inspect, text
 
 import services.store
+from services.protocol import PROTOCOL
+from services.store import jobs, search_state
 from services.store.database import Database
 from services.store.models import Base
+from services.store.search_state import Fitness
 from tests.services.store.concurrency import at_once, in_processes
 from tests.services.store.processes import migrate
-from tests.services.store.rows import add_job, contents, job_of
+from tests.services.store.rows import add_job, contents, evaluation, job_of
 
 MIGRATIONS = Path(services.store.__file__).parent / "migrations"
 
@@ -40,6 +43,35 @@ def test_migrating_twice_changes_nothing(database: Database) -> None:
 
     assert contents(database) == before
     assert job_of(database, job_id).state == "queued"
+
+
+def test_evaluations_of_the_first_schema_become_those_by_accuracy(empty_database: Database) -> None:
+    empty_database.migrate("0001")
+    _fill_first_schema(empty_database)
+
+    empty_database.migrate()
+
+    assert _differences(empty_database) == []
+    with empty_database.read() as session:
+        row = search_state.known(session, "supernet", "val", PROTOCOL, "accuracy", ["a"])["a"]
+        assert search_state.fitness_of(row) == Fitness(0.1 + 0.2, 1.5, 10, None, 0.1 + 0.2)
+        assert [(g.best_accuracy, g.best_fitness) for g in search_state.generations(session, "job")] == [(0.75, 0.75)]
+        assert len(search_state.evaluated_candidates(session, jobs.get(session, "job"))) == 1
+    with empty_database.write() as session:
+        assert len(search_state.add_evaluations(session, [evaluation("a", metric="MulticlassF1Score"), evaluation("b")])) == 2
+
+
+def test_downgrade_to_the_first_schema_keeps_what_it_can_hold(empty_database: Database) -> None:
+    empty_database.migrate("0001")
+    _fill_first_schema(empty_database)
+    before = _first_evaluations(empty_database)
+    empty_database.migrate()
+    with empty_database.write() as session:
+        search_state.add_evaluations(session, [evaluation("a", metric="MulticlassF1Score")])
+
+    _downgrade(empty_database, "0001")
+
+    assert _first_evaluations(empty_database) == before
 
 
 def test_migrating_by_threads_at_once_is_harmless(empty_url: str) -> None:
@@ -94,9 +126,49 @@ def _differences(database: Database) -> list[object]:
         return list(compare_metadata(MigrationContext.configure(connection), Base.metadata))
 
 
-def _downgrade(database: Database) -> None:
+def _fill_first_schema(database: Database) -> None:
+    """One job with one generation of one evaluated candidate, as the first release wrote them."""
+    moment = "2026-01-01 00:00:00+00:00"
+    rows = [
+        ("backbones", {"key": "k", "spec": "{}", "state": "described", "requested_at": moment}),
+        (
+            "jobs",
+            {"id": "job", "name": "old", "state": "succeeded", "request": '{"budget": 7}', "backbone_key": "k", "data": "{}"}
+            | {"supernet_key": "supernet", "cancel_requested": False, "attempts": 0, "lease_epoch": 1, "created_at": moment},
+        ),
+        ("artifacts", {"id": "a", "kind": "log", "name": "l", "media_type": "x/y", "size": 0, "sha256": "0", "created_at": moment}),
+        ("supernets", {"key": "supernet", "recipe": "{}", "history": "[]", "artifact_id": "a", "seconds": 1.0, "created_at": moment}),
+        (
+            "generations",
+            {"job_id": "job", "number": 0, "best_hash": "a", "best_accuracy": 0.75, "best_loss": 1.5, "best_parameters": 7}
+            | {"evaluated": 1, "from_cache": 0, "seconds": 1.0, "committed_at": moment},
+        ),
+        (
+            "candidates",
+            {"job_id": "job", "generation": 0, "position": 0, "config_hash": "a", "config": "c", "parameters": 7}
+            | {"operator": "random", "parents": "[]"},
+        ),
+        (
+            "evaluations",
+            {"supernet_key": "supernet", "config_hash": "a", "config": "c", "split": "val", "protocol": PROTOCOL}
+            | {"accuracy": 0.1 + 0.2, "loss": 1.5, "examples": 10, "parameters": 7, "created_at": moment},
+        ),
+    ]
+    with database.engine.begin() as connection:
+        for table, values in rows:
+            names = ", ".join(values)
+            connection.execute(text(f"INSERT INTO {table} ({names}) VALUES ({', '.join(f':{name}' for name in values)})"), values)
+
+
+def _first_evaluations(database: Database) -> list[dict[str, object]]:
+    """Every evaluation, whatever the schema."""
+    with database.engine.connect() as connection:
+        return [dict(row) for row in connection.execute(text("SELECT * FROM evaluations ORDER BY id")).mappings()]
+
+
+def _downgrade(database: Database, target: str = "base") -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     with database.engine.begin() as connection:
         config.attributes["connection"] = connection
-        command.downgrade(config, "base")
+        command.downgrade(config, target)

@@ -40,7 +40,7 @@ def test_generation_is_stored_with_candidates_evaluations_and_event(database: Da
     with database.read() as session:
         assert [row.number for row in search_state.generations(session, lease.job_id)] == [0]
         assert [(row.position, row.config_hash) for row in search_state.candidates(session, lease.job_id)] == [(0, "a"), (1, "b"), (2, "a")]
-        assert search_state.known(session, "supernet", "val", evaluation("a").protocol, ["a", "b"]).keys() == {"a", "b"}
+        assert search_state.known(session, "supernet", "val", evaluation("a").protocol, "accuracy", ["a", "b"]).keys() == {"a", "b"}
     last = events_of(database, lease.job_id)[-1]
     assert (last.kind, last.data["generation"], last.data["evaluated"], last.data["from_cache"]) == ("generation", 0, 2, 1)
 
@@ -192,6 +192,7 @@ def test_evaluated_candidates_of_one_generation_are_paged_too(database: Database
         pytest.param({"supernet_key": "other"}, id="another supernet"),
         pytest.param({"split": "test"}, id="another split"),
         pytest.param({"protocol": "accuracy/float16"}, id="another protocol"),
+        pytest.param({"metric": "MulticlassF1Score"}, id="another metric"),
     ],
 )
 def test_fitness_measured_otherwise_is_no_fitness_of_a_candidate(database: Database, lease: Lease, foreign: dict[str, str]) -> None:
@@ -203,6 +204,15 @@ def test_fitness_measured_otherwise_is_no_fitness_of_a_candidate(database: Datab
     found = _evaluated(database, lease)
 
     assert [(c.config_hash, e.accuracy) for c, e in found] == [("a", 0.5)]
+
+
+def test_candidates_of_a_job_have_the_fitness_by_the_metric_that_it_asks_for(database: Database, lease: Lease) -> None:
+    change_job(database, lease.job_id, request={"search": {"metric": "MulticlassF1Score"}})
+    _commit(database, lease, 0, ["a"], fresh=["a"])
+    with database.write() as session:
+        search_state.add_evaluations(session, [evaluation("a", 0.9, metric="MulticlassF1Score")])
+
+    assert [(e.metric, e.fitness) for _, e in _evaluated(database, lease)] == [("MulticlassF1Score", 0.9)]
 
 
 def test_jobs_that_share_a_supernet_share_evaluations_but_not_candidates(database: Database, lease: Lease) -> None:
