@@ -1,4 +1,4 @@
-"""The library in five minutes: `load`, `images`, `preset`, `Supernet`, `train`, `search`, `export`.
+"""The library in five minutes: `load`, `images`, `preset`, `Supernet`, `train`, `search`, `finals`, `export`.
 
 Each is a thin layer over a module of its own, which has the details. No Ray, no server, no database.
 
@@ -8,7 +8,8 @@ Each is a thin layer over a module of its own, which has the details. No Ray, no
     supernet = Supernet(backbone.model, space)
     train(supernet, train_split, epochs=60)
     result = search(supernet, val_split, budget=100_000)
-    export(supernet, result.best.config, "adapted", backbone, val_split)
+    best, *others = finals(supernet, train_split, val_split, result, budget=100_000)
+    export(best.on(supernet), best.config, "adapted", backbone, val_split)
 """
 
 from collections.abc import Callable, Sequence
@@ -31,6 +32,8 @@ from glora_core.data.text import TextSplit, classify
 from glora_core.errors import BackboneUnsupported, DataInvalid
 from glora_core.evaluation import Score, SubnetScorer
 from glora_core.export import ADAPTER, Export, export_checkpoint, write_adapter, write_card, write_manifest
+from glora_core.finals import FinalsSettings
+from glora_core.finals.run import Finalist, run_finals
 from glora_core.metrics import ACCURACY
 from glora_core.presets import preset
 from glora_core.sampling import FeasibleSampler
@@ -39,7 +42,7 @@ from glora_core.space import LayerShape
 from glora_core.supernet import Supernet
 from glora_core.training import Progress, Trainer, TrainingSettings
 
-__all__ = ["Backbone", "SearchResult", "Supernet", "export", "images", "load", "preset", "search", "texts", "train"]
+__all__ = ["Backbone", "SearchResult", "Supernet", "export", "finals", "images", "load", "preset", "search", "texts", "train"]
 
 
 @dataclass(frozen=True)
@@ -204,6 +207,32 @@ def search(
         progress.append(rank(known.values())[0])
         on_generation(number, progress[-1])
     return SearchResult(rank(known.values()), progress)
+
+
+def finals(
+    supernet: Supernet,
+    train_split: Split,
+    val_split: Split,
+    found: SearchResult,
+    budget: int,
+    settings: FinalsSettings | None = None,
+    *,
+    batch_size: int = 50,
+    on_trial: Callable[[Finalist], None] = lambda finalist: None,
+    **training: Any,
+) -> list[Finalist]:
+    """Train the best candidates and the known methods within the budget alone; returns every finalist of every rung, best first.
+
+    `finalist.on(supernet)` is what `export` takes.
+
+    Args:
+        val_split: the validation split that decides.
+        settings: who is trained, at which learning rates and for how long.
+        on_trial: called with each finalist as soon as it is trained.
+        training: of `TrainingSettings`, such as `augment`: how they are trained.
+    """
+    chosen = TrainingSettings(**{"entanglement": supernet.entanglement} | training)
+    return run_finals(supernet, train_split, val_split, found.ranked, budget, settings or FinalsSettings(), chosen, batch_size, on_trial)
 
 
 def export(

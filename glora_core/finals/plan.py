@@ -47,6 +47,8 @@ class FinalsSettings:
             raise ConfigInvalid(f"candidates is {self.candidates}; accepted are integers of at least 0")
         if not self.learning_rates or min(self.learning_rates) <= 0:
             raise ConfigInvalid(f"learning_rates are {self.learning_rates}; accepted are one or more numbers above 0")
+        if len({f"{rate:g}" for rate in self.learning_rates}) < len(self.learning_rates):
+            raise ConfigInvalid(f"learning_rates are {self.learning_rates}; accepted are numbers that differ in their first six digits")
         if not self.epochs or min(*self.epochs, self.scratch_epochs) < 1:
             raise ConfigInvalid(
                 f"epochs are {self.epochs} and scratch_epochs {self.scratch_epochs}; accepted are integers from 1, for epochs one or more"

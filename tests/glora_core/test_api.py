@@ -15,6 +15,7 @@ from glora_core.api import Supernet, export, images, load, preset, search, texts
 from glora_core.errors import BackboneUnsupported, BudgetInfeasible, DataInvalid
 from glora_core.evaluation import SubnetScorer
 from glora_core.export import apply_adapter, read_adapter
+from glora_core.finals import FinalsSettings
 from glora_core.search import SearchSettings
 
 README = Path(__file__).parents[2] / "README.md"
@@ -39,6 +40,7 @@ def test_the_readmes_example_runs_and_its_checkpoint_loads_in_plain_timm(digits,
         '"vit_small_patch16_224.augreg_in21k", classes=10': f'"{name}", classes=5',
         '"flowers"': repr(str(folder)),
         "epochs=60": "epochs=1",
+        "result, budget=100_000": "result, budget=10_000, settings=quick",
         "budget=100_000": "budget=10_000, settings=small",
     }
     code = example()
@@ -47,13 +49,14 @@ def test_the_readmes_example_runs_and_its_checkpoint_loads_in_plain_timm(digits,
         code = code.replace(before, after)
     monkeypatch.chdir(tmp_path)
 
-    scope = {"small": SearchSettings(population=4, generations=2)}
+    quick = FinalsSettings("winner", epochs=(1,))
+    scope = {"small": SearchSettings(population=4, generations=2), "quick": quick}
     exec(compile(code, "README.md", "exec"), scope)
 
     assert "subnets of 0 to" in capsys.readouterr().out
     model = timm.create_model("local-dir:adapted", pretrained=True).eval()
     pixels, _ = scope["val_split"].take(torch.arange(4))
-    winner = scope["winner"].eval()
+    winner = scope["best"].on(scope["supernet"]).eval()
     with torch.inference_mode():
         torch.testing.assert_close(model(pixels), winner(pixels), rtol=1e-4, atol=1e-4)  # the tight bound is the export's own
     assert {p.name for p in Path("adapted").iterdir()} >= {"model.safetensors", "config.json", "manifest.json", "README.md"}

@@ -1,0 +1,141 @@
+"""The finals played in one process: every leg trained in turn, scored on val, best first.
+
+Says how one subnet is trained alone, from its slice of a supernet or from scratch; who is trained is `plan`'s and `rungs`'.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from glora_core.configs import SubnetConfig, decode, encode
+from glora_core.data.split import Split
+from glora_core.errors import Diverged
+from glora_core.evaluation import Score, SubnetScorer
+from glora_core.finals.plan import FinalsSettings, first_rung, from_scratch
+from glora_core.finals.rungs import Leg, play
+from glora_core.methods import methods_within
+from glora_core.search.history import Evaluated
+from glora_core.supernet import Supernet
+from glora_core.training import Progress, Trainer, TrainingSettings
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A subnet trained alone.
+
+    Attributes:
+        leg: the trial, and how far it was trained.
+        fitness: on val, as everyone's here.
+        state: trainable state of a supernet that has this one subnet.
+    """
+
+    leg: Leg
+    fitness: Evaluated
+    state: Mapping[str, Tensor]
+
+    @property
+    def config(self) -> SubnetConfig:
+        """The subnet."""
+        return self.leg.trial.config
+
+    def on(self, supernet: Supernet) -> Supernet:
+        """As a supernet that has this one subnet, over a copy of the backbone of the supernet that the finalist came from."""
+        alone = single(supernet, self.config)
+        alone.load_trainable_state(self.state)
+        return alone
+
+
+def run_finals(
+    supernet: Supernet,
+    train_split: Split,
+    val_split: Split,
+    ranked: Sequence[Evaluated],
+    budget: int,
+    settings: FinalsSettings,
+    training: TrainingSettings,
+    batch_size: int = 50,
+    on_trial: Callable[[Finalist], None] = lambda finalist: None,
+) -> list[Finalist]:
+    """Train the best candidates and the known methods within the budget alone; returns every finalist of every rung, best first.
+
+    So the first one is never worse on val than a known method within the budget. A trial that diverges is left out.
+
+    Args:
+        supernet: trained; left as it is.
+        ranked: its evaluated subnets, best first.
+        budget: upper bound on trainable parameters, head not counted.
+        settings: who is trained, at which rates and for how long.
+        training: all else of how they are trained: as the supernet was.
+        batch_size: examples scored at once.
+        on_trial: called with each finalist as soon as it is trained.
+    """
+    known = methods_within(supernet.space, budget)
+    within = {name: config for name, config in known.items() if supernet.space.contains(config)}
+
+    def train(legs: Sequence[Leg], before: Mapping[str, Finalist]) -> dict[str, Finalist]:
+        found: dict[str, Finalist] = {}
+        for leg in legs:
+            start = before.get(leg.trial.name)
+            alone = start.on(supernet) if start else _start(supernet, leg, training.seed)
+            try:
+                _, score = train_alone(alone, train_split, val_split, leg_settings(leg, training), batch_size)
+            except Diverged:
+                continue
+            fitness = Evaluated(leg.trial.config, score.accuracy, score.loss, alone.space.parameters(leg.trial.config))
+            found[leg.trial.name] = Finalist(leg, fitness, alone.trainable_state())
+            on_trial(found[leg.trial.name])
+        return found
+
+    return play(first_rung(ranked, within, settings), from_scratch(known, settings), settings, train)
+
+
+def leg_settings(leg: Leg, training: TrainingSettings, start: str | None = None) -> TrainingSettings:
+    """How a leg is trained: as the supernet was, but always the same subnet, at the trial's own rate.
+
+    Args:
+        training: of the supernet.
+        start: key of what it starts from; None where nothing needs to know.
+    """
+    return replace(
+        training,
+        epochs=leg.epochs,
+        learning_rate=leg.trial.learning_rate,
+        policy="fixed",
+        subnets=1,
+        sampling="uniform",
+        budget=None,
+        fixed=encode(leg.trial.config),
+        start=start,
+        seed=training.seed + leg.rung,  # examples come in another order than in the training before
+    )
+
+
+def train_alone(
+    alone: Supernet, train_split: Split, val_split: Split, settings: TrainingSettings, batch_size: int, plain: nn.Module | None = None
+) -> tuple[list[Progress], Score]:
+    """Train a supernet's one subnet, in place; returns the epochs and its score on val.
+
+    Args:
+        settings: of policy `fixed`.
+        plain: see `SubnetScorer`.
+
+    Raises:
+        Diverged: a loss is not finite.
+    """
+    history: list[Progress] = []
+    Trainer(alone, train_split, settings).fit(history.append)
+    return history, SubnetScorer(alone, plain).score(decode(settings.fixed or ""), val_split, batch_size)
+
+
+def single(supernet: Supernet, config: SubnetConfig, seed: int = 0) -> Supernet:
+    """An untrained supernet whose only subnet is `config`, which need not be in the other's space, over a copy of its backbone."""
+    alone = Supernet(supernet.bare(), supernet.space.covering(config), supernet.entanglement, seed)
+    alone.set_config(config)
+    return alone
+
+
+def _start(supernet: Supernet, leg: Leg, seed: int) -> Supernet:
+    """What a trial's first leg starts from."""
+    config = leg.trial.config
+    return supernet.cut(config) if leg.trial.sliced else single(supernet, config, seed)

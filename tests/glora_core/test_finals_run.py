@@ -1,0 +1,124 @@
+"""Finals played in one process: what is trained, from what, for how long; and that the winner is the best of all."""
+
+import pytest
+import torch
+
+from glora_core.evaluation import SubnetScorer
+from glora_core.finals import FinalsSettings, Leg, Trial, planned, play
+from glora_core.finals.run import leg_settings, run_finals, train_alone
+from glora_core.methods import method_config, methods_within
+from glora_core.search import Evaluated
+from glora_core.supernet import Supernet
+from glora_core.training import Trainer, TrainingSettings
+from tests.glora_core.conftest import make_toy_split
+
+TRAINING = TrainingSettings(epochs=2, batch_size=10, learning_rate=0.01, policy="sandwich")
+SETTINGS = FinalsSettings(candidates=1, learning_rates=(0.01, 0.003), epochs=(1, 2), scratch_epochs=3)
+
+
+@pytest.fixture
+def val_split():
+    return make_toy_split(12)
+
+
+@pytest.fixture
+def supernet(make_vit, space, toy_split):
+    found = Supernet(make_vit(), space)
+    Trainer(found, toy_split, TRAINING).fit()
+    return found
+
+
+@pytest.fixture
+def ranked(space):
+    """A search's history: LoRA at rank 1 first, the smallest subnet last."""
+    configs = [method_config(space, "lora", 1), space.extreme(largest=False)]
+    return [Evaluated(config, 0.9 - 0.1 * i, 1.0, space.parameters(config)) for i, config in enumerate(configs)]
+
+
+@pytest.fixture
+def budget(space):
+    """LoRA at rank 2, which this space of ranks 1 and 3 does not have."""
+    return space.parameters(method_config(space, "lora", 2))
+
+
+@pytest.fixture
+def finalists(supernet, toy_split, val_split, ranked, budget):
+    return run_finals(supernet, toy_split, val_split, ranked, budget, SETTINGS, TRAINING)
+
+
+def test_every_rung_and_every_known_method_is_among_the_finalists_best_first(finalists, supernet, budget):
+    known = set(methods_within(supernet.space, budget))
+    first, second, scratch = ([f.leg for f in finalists if f.leg.rung == rung] for rung in (1, 2, 0))
+    assert {leg.trial.source for leg in first} == {"search #1", "linear-probe", "bitfit", "ssf"}  # LoRA of rank 2 is not in the space
+    assert {leg.trial.source for leg in scratch} == known == {"linear-probe", "bitfit", "ssf", "lora"}
+    assert (len(first), len(second), len(scratch)) == (8, 4, 8)
+    assert {leg.trained for leg in first + second + scratch} == {1, 3}
+    assert [f.fitness.order for f in finalists] == sorted(f.fitness.order for f in finalists)
+
+
+def test_a_finalists_supernet_scores_as_reported_and_leaves_the_supernet_as_it_was(finalists, supernet, val_split):
+    before = supernet.trainable_state()
+    for finalist in (finalists[0], next(f for f in finalists if f.leg.trial.source == "lora")):
+        score = SubnetScorer(finalist.on(supernet)).score(finalist.config, val_split, 50)
+        assert (score.accuracy, score.loss) == (finalist.fitness.accuracy, finalist.fitness.loss)
+    assert all(torch.equal(value, before[name]) for name, value in supernet.trainable_state().items())
+
+
+def test_a_further_rung_trains_on_from_where_the_trial_was(finalists, supernet, toy_split, val_split):
+    second = next(f for f in finalists if f.leg.rung == 2)
+    first = next(f for f in finalists if f.leg.rung == 1 and f.leg.trial == second.leg.trial)
+    alone = first.on(supernet)
+    train_alone(alone, toy_split, val_split, leg_settings(second.leg, TRAINING), 50)
+    state = alone.trainable_state()
+    assert second.state.keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in second.state.items())
+
+
+def test_a_trial_that_diverges_is_left_out(supernet, toy_split, val_split, ranked, budget):
+    settings = FinalsSettings("winner", learning_rates=(1e30, 0.01), epochs=(1, 1))
+    found = run_finals(supernet, toy_split, val_split, ranked, budget, settings, TRAINING)
+    assert {f.leg.trial.learning_rate for f in found} == {0.01}
+
+
+def test_each_finalist_is_told_as_soon_as_it_is_trained(supernet, toy_split, val_split, ranked, budget):
+    told = []
+    settings = FinalsSettings("winner", learning_rates=(0.01, 0.003), epochs=(1, 1))
+    found = run_finals(supernet, toy_split, val_split, ranked, budget, settings, TRAINING, on_trial=told.append)
+    assert [f.leg.rung for f in told] == [1, 1, 2]
+    assert sorted(told, key=lambda f: f.fitness.order) == found
+
+
+class Reached:
+    """A trained leg whose fitness is its trial's place in an order."""
+
+    def __init__(self, leg: Leg, accuracy: float) -> None:
+        self.leg, self.fitness = leg, Evaluated(leg.trial.config, accuracy, 1.0, 0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 8])
+def test_as_many_legs_are_played_as_were_planned(count):
+    trials = [Trial(f"search #{i}", (), 0.1, True) for i in range(count)]
+    scratch = [Trial("lora", (), 0.1, False)]
+    rungs = []
+
+    def train(legs, before):
+        rungs.append([leg.rung for leg in legs])
+        assert set(before) >= {leg.trial.name for leg in legs if leg.rung > 1}
+        return {leg.trial.name: Reached(leg, i / 100) for i, leg in enumerate(legs)}
+
+    found = play(trials, scratch, FinalsSettings(epochs=(1, 2, 4), scratch_epochs=9), train)
+
+    assert len(found) == sum(map(len, rungs)) == planned(count, 1, 3)
+    assert rungs[0] == [0] + [1] * count
+    assert {r.leg.trained for r in found if r.leg.rung == 3} == {7}
+
+
+def test_finals_of_known_methods_alone_end_after_the_first_rung():
+    calls = []
+
+    def train(legs, before):
+        calls.append(len(legs))
+        return {leg.trial.name: Reached(leg, 0.5) for leg in legs}
+
+    assert len(play([], [Trial("lora", (), 0.1, False)], FinalsSettings(), train)) == 1
+    assert calls == [1]
