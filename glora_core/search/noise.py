@@ -12,19 +12,19 @@ def standard_error(accuracy: float, examples: int) -> float:
     return math.sqrt(share * (1 - share) / (examples + 2))
 
 
-def rank_within_noise(history: Iterable[Evaluated], examples: int, floor: float = 0.0) -> list[Evaluated]:
-    """The distinct evaluated subnets, best first, where those within one standard error of the highest accuracy are led by the lower loss.
+def rank_within_noise(history: Iterable[Evaluated], examples: int, floor: float = -math.inf) -> list[Evaluated]:
+    """The distinct evaluated subnets, best first, where those within one standard error of the highest fitness are led by the lower loss.
 
     A hundred subnets that are all right in 190 of 200 answers differ by which answers happen to be asked; the mean
     cross-entropy is the less noisy witness of the two. Equal losses go to fewer parameters.
 
     Args:
-        examples: of the validation split.
-        floor: accuracy below which none is moved up, such as a known method's, which the result must not fall behind.
+        examples: of the validation split; the standard error is that of the best one's accuracy, whatever the fitness is.
+        floor: fitness below which none is moved up, such as a known method's, which the result must not fall behind.
     """
     ranked = rank(history)
     if not ranked:
         return []
-    least = max(floor, ranked[0].accuracy - standard_error(ranked[0].accuracy, examples))
-    tied = [candidate for candidate in ranked if candidate.accuracy >= least]
+    least = max(floor, ranked[0].fitness - standard_error(ranked[0].accuracy, examples))
+    tied = [candidate for candidate in ranked if candidate.fitness >= least]
     return sorted(tied, key=lambda candidate: (candidate.loss, candidate.parameters, candidate.order)) + ranked[len(tied) :]
