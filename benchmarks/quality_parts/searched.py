@@ -3,16 +3,23 @@
 Written against the public API alone, so that the table shows what a user of the library gets.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from glora_core.api import SearchResult, Supernet, search
+from glora_core.api import Supernet, search
 from glora_core.configs import encode
+from glora_core.evaluation import score
+from glora_core.finals import FinalsSettings
+from glora_core.finals.run import Finalist, run_finals
+from glora_core.finals.soup import greedy_soup
 from glora_core.presets import preset
 from glora_core.search import SearchSettings
+from glora_core.search.noise import rank_within_noise, standard_error
 from glora_core.training import Trainer, TrainingSettings
 
 from .sources import Data
@@ -30,22 +37,32 @@ class Effort:
     Attributes:
         epochs: of the supernet; each costs two passes, the largest subnet's and a random one's.
         population, generations: of the search.
+        finals: epochs of each rung of the finals, in which the best three candidates start at two learning rates.
     """
 
     epochs: int
     population: int
     generations: int
+    finals: tuple[int, ...]
 
     def passes(self, examples: int) -> int:
         """Examples that go forward and backward."""
-        return 2 * self.epochs * examples
+        alive, epochs = CANDIDATES * len(RATES), 2 * self.epochs
+        for rung in self.finals:
+            epochs, alive = epochs + alive * rung, (alive + 1) // 2
+        return epochs * examples
 
     def forwards(self, examples: int) -> int:
         """Examples of `val` that go forward in the search."""
         return self.population * self.generations * examples
 
 
-EFFORTS: Mapping[str, Effort] = {"quick": Effort(25, 25, 4), "standard": Effort(50, 25, 8), "thorough": Effort(100, 50, 10)}
+EFFORTS: Mapping[str, Effort] = {
+    "quick": Effort(25, 25, 4, (5, 10)),
+    "standard": Effort(50, 25, 6, (10, 20)),
+    "thorough": Effort(100, 50, 10, (20, 40)),
+}
+CANDIDATES, RATES = 3, (1e-3, 3e-3)
 
 
 @dataclass(frozen=True)
@@ -67,27 +84,44 @@ class Found:
 
 
 def search_and_finish(task: Task, data: Data, seed: int, budget: int, effort: Effort, settings: Mapping[str, Any]) -> Found:
-    """Train a supernet, search it at a budget, and finish the winner.
+    """Train a supernet, search it at a budget, train the best candidates on alone, and average them where that is better.
 
     Args:
         settings: what all methods of the table share: batch size, precision, augmentation, …
     """
     supernet = Supernet(fresh_model(task, data.classes), preset("paper", task.layers, RANKS), seed=seed)
-    training = TrainingSettings(**{**settings, "epochs": effort.epochs, "learning_rate": RATE, "policy": "sandwich", "seed": seed})
+    common = {**settings, "seed": seed}
+    training = TrainingSettings(**{**common, "epochs": effort.epochs, "learning_rate": RATE, "policy": "sandwich"})
     Trainer(supernet, data.train, training).fit()
-    found = search(
-        supernet,
-        data.val,
-        budget,
-        SearchSettings(population=effort.population, generations=effort.generations),
-        seed=seed,
-        batch_size=VAL_BATCH,
-    )
-    return finish(supernet, found, effort.passes(len(data.train)), len(found.ranked) * len(data.val))
+    searching = SearchSettings(population=effort.population, generations=effort.generations)
+    found = search(supernet, data.val, budget, searching, seed=seed, batch_size=VAL_BATCH)
+    ranked = rank_within_noise(found.ranked, len(data.val))
+    plan = FinalsSettings(candidates=CANDIDATES, learning_rates=RATES, epochs=tuple(effort.finals), scratch_epochs=0)
+    finalists = run_finals(supernet, data.train, data.val, ranked, budget, plan, TrainingSettings(**common), VAL_BATCH)
+    scored = len(found.ranked) + 2 * len(finalists)
+    return _finish(supernet, data, finalists, effort.passes(len(data.train)), scored * len(data.val))
 
 
-def finish(supernet: Supernet, found: SearchResult, passes: int, forwards: int) -> Found:
-    """The search's winner as it is in the supernet. Finals and soups go here: what they train and score adds to the costs."""
-    winner = found.best
-    detail = {"subnet": encode(winner.config), "val in the search": winner.accuracy}
-    return Found(supernet.cut(winner.config).backbone, winner.parameters, passes, forwards, detail)
+def _finish(supernet: Supernet, data: Data, finalists: Sequence[Finalist], passes: int, forwards: int) -> Found:
+    """The finalists' soup; the best of them alone is told beside it."""
+    ranked = sorted(finalists, key=lambda f: (f.fitness.loss, f.leg.trial.name))
+    best = max(f.fitness.accuracy for f in finalists)
+    least = best - standard_error(best, len(data.val))
+    ranked = [f for f in ranked if f.fitness.accuracy >= least]
+    plain = supernet.bare()
+    soup = greedy_soup([partial(_merged, supernet, f) for f in ranked], plain, lambda net: score(net, data.val, VAL_BATCH))
+    single = score(_alone(supernet, ranked[0]), data.test, VAL_BATCH)
+    detail = {
+        "single": {"val": ranked[0].fitness.accuracy, "test": single.accuracy, "parameters": ranked[0].fitness.parameters},
+        "members": [f"{ranked[i].leg.trial.name}, rung {ranked[i].leg.rung}" for i in soup.members],
+        "subnets": [encode(ranked[i].config) for i in soup.members],
+    }
+    return Found(plain, sum(ranked[i].fitness.parameters for i in soup.members), passes, forwards, detail)
+
+
+def _merged(supernet: Supernet, finalist: Finalist) -> Mapping[str, Tensor]:
+    return finalist.on(supernet).merged_state(finalist.config, torch.float64)
+
+
+def _alone(supernet: Supernet, finalist: Finalist) -> nn.Module:
+    return finalist.on(supernet).backbone

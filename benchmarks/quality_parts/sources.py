@@ -13,8 +13,8 @@ from typing import Protocol
 
 from glora_core import backbones
 from glora_core.backbones import BackboneSpec
-from glora_core.data.folders import Example, ImageFolder
 from glora_core.data.images import load_split
+from glora_core.data.labelled import Example, ImageFolder
 from glora_core.data.split import Split
 from glora_core.data.text import classify
 from glora_core.errors import DataInvalid
@@ -125,7 +125,7 @@ class Images:
         """The splits by the backbone's own transform."""
         transform = backbones.describe(spec).images
         splits = {name: tuple(Example(*row) for row in rows) for name, rows in self.table.draw(seed).items()}
-        folder = ImageFolder(self.table.file.parent, tuple(self.table.classes), splits, self.fingerprint())
+        folder = ImageFolder(self.table.file.parent, tuple(self.table.classes), splits, {})
         fixed = _fixed_images(folder.root, folder.classes, splits["val"], splits["test"], transform)
         return Data(load_split(folder, "train", transform), *fixed, len(folder.classes))
 
@@ -135,7 +135,7 @@ def _fixed_images(
     root: Path, classes: tuple[str, ...], val: tuple[Example, ...], test: tuple[Example, ...], transform: backbones.Transform
 ) -> tuple[Split, Split]:
     """`val` and `test`, which all runs of a task share."""
-    folder = ImageFolder(root, classes, {"val": val, "test": test}, "")
+    folder = ImageFolder(root, classes, {"val": val, "test": test}, {})
     return load_split(folder, "val", transform), load_split(folder, "test", transform)
 
 

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from .methods import METHODS, Unavailable
 from .runs import Records, Run
@@ -17,12 +18,15 @@ class Cell:
     Args:
         runs: one for each seed.
         tuned: all runs of its tuning.
+        alone: what a run tells of one subnet, instead of the soup that it is part of.
     """
 
-    def __init__(self, runs: Sequence[Run], tuned: Sequence[Run], records: Records) -> None:
+    def __init__(self, runs: Sequence[Run], tuned: Sequence[Run], records: Records, *, alone: bool = False) -> None:
         rate = f"{runs[0].rate:g}, {runs[0].epochs} epochs" if runs[0].epochs else ""
         self.chosen = ", ".join(filter(None, [runs[0].variant.label, rate]))
         self.records = [record for run in runs if (record := records.get(run)) is not None]
+        if alone:
+            self.records = [replace(r, **{name: r.detail["single"][name] for name in ("val", "test", "parameters")}) for r in self.records]
         self.failed = next((record.failed for record in self.records if record.failed), "")
         self.test = [100 * record.test for record in self.records]
         self.parameters = [record.parameters for record in self.records]
@@ -76,6 +80,8 @@ def _cells(case: Case, records: Records) -> list[tuple[str, Cell | None]]:
     tuned, choice = [run for run in state.asked if run.seed == 0], state.choice
     own = [run for run in tuned if run.epochs in (0, *case.epochs)]
     cells: list[tuple[str, Cell | None]] = [(title, Cell(choice.runs, own, records))]
+    if METHODS[case.method].kind == "searched":
+        cells.append((f"{title}, its best subnet alone", Cell(choice.runs, own, records, alone=True)))
     if choice.matched:
         cells.append((f"{title}, at our cost", Cell(choice.matched, tuned, records)))
     return cells

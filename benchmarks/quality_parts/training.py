@@ -5,7 +5,7 @@ and optimiser are not merely alike but the same code.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from glora_core.configs import SubnetConfig, decode, encode
 from glora_core.errors import Diverged
 from glora_core.evaluation import score
 from glora_core.export.peft.layout import exactly
+from glora_core.layers import GLoRALayer
 from glora_core.methods import method_config
 from glora_core.space import LayerShape, SearchSpace
 from glora_core.supernet import Supernet
@@ -51,6 +52,10 @@ class Alone(Supernet):
         for parameter in head_parameters(backbone):
             parameter.requires_grad_(True)
             nn.init.normal_(parameter, std=HEAD_STD if parameter.dim() > 1 else 0.0, generator=generator)
+
+    def layers(self) -> Iterator[tuple[LayerShape, GLoRALayer]]:
+        """None of ours."""
+        return iter(())
 
     def set_config(self, config: SubnetConfig) -> None:
         """Nothing to switch."""

@@ -24,11 +24,12 @@ class FinalsSettings:
 
     Args:
         mode: `off`, the search's winner is taken as it is in the supernet; `winner`, it is trained on alone; `thorough`, the best distinct
-            candidates and the known methods are, and the known methods are also trained from scratch.
+            candidates are, and the known methods within the budget are trained from scratch. (From their slice of the supernet they
+            have been candidates all along: see `SearchSettings.seed_known_methods`.)
         candidates: best distinct candidates of `thorough`.
         learning_rates: peak rates that each of them is tried at.
         epochs: of each rung in turn; after each but the last, the better half of the trials goes on from where it is.
-        scratch_epochs: of known methods trained from scratch, in one go.
+        scratch_epochs: of known methods trained from scratch, in one go; 0: none are.
 
     Raises:
         ConfigInvalid: a value is not accepted.
@@ -49,10 +50,10 @@ class FinalsSettings:
             raise ConfigInvalid(f"learning_rates are {self.learning_rates}; accepted are one or more numbers above 0")
         if len({f"{rate:g}" for rate in self.learning_rates}) < len(self.learning_rates):
             raise ConfigInvalid(f"learning_rates are {self.learning_rates}; accepted are numbers that differ in their first six digits")
-        if not self.epochs or min(*self.epochs, self.scratch_epochs) < 1:
-            raise ConfigInvalid(
-                f"epochs are {self.epochs} and scratch_epochs {self.scratch_epochs}; accepted are integers from 1, for epochs one or more"
-            )
+        if not self.epochs or min(self.epochs) < 1:
+            raise ConfigInvalid(f"epochs are {self.epochs}; accepted are one or more integers of at least 1, for one rung each")
+        if self.scratch_epochs < 0:
+            raise ConfigInvalid(f"scratch_epochs is {self.scratch_epochs}; accepted are integers of at least 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,25 +78,18 @@ class Trial:
         return f"{self.source}{'' if self.sliced else ' from scratch'} @ {self.learning_rate:g}"
 
 
-def first_rung(ranked: Sequence[Evaluated], known: Mapping[str, SubnetConfig], settings: FinalsSettings) -> list[Trial]:
-    """Every trial of the first rung: subnets that start from their slice of the supernet.
-
-    Args:
-        ranked: the search's evaluated subnets, best first.
-        known: known methods that are in the space and within the budget, by name.
-    """
+def first_rung(ranked: Sequence[Evaluated], settings: FinalsSettings) -> list[Trial]:
+    """Every trial of the first rung: the search's evaluated subnets, given best first, from their slice of the supernet."""
     if settings.mode == "off":
         return []
     count = 1 if settings.mode == "winner" else settings.candidates
     entrants = {f"search #{place}": config for place, config in enumerate(distinct(ranked, count), 1)}
-    if settings.mode == "thorough":
-        entrants |= known
     return _trials(entrants, settings, sliced=True)
 
 
 def from_scratch(known: Mapping[str, SubnetConfig], settings: FinalsSettings) -> list[Trial]:
     """The trials that owe the supernet nothing: known methods within the budget, in the space or not, by name."""
-    return _trials(known, settings, sliced=False) if settings.mode == "thorough" else []
+    return _trials(known, settings, sliced=False) if settings.mode == "thorough" and settings.scratch_epochs else []
 
 
 def _trials(entrants: Mapping[str, SubnetConfig], settings: FinalsSettings, *, sliced: bool) -> list[Trial]:

@@ -71,7 +71,6 @@ def run_finals(
         on_trial: called with each finalist as soon as it is trained.
     """
     known = methods_within(supernet.space, budget)
-    within = {name: config for name, config in known.items() if supernet.space.contains(config)}
 
     def train(legs: Sequence[Leg], before: Mapping[str, Finalist]) -> dict[str, Finalist]:
         found: dict[str, Finalist] = {}
@@ -87,7 +86,7 @@ def run_finals(
             on_trial(found[leg.trial.name])
         return found
 
-    return play(first_rung(ranked, within, settings), from_scratch(known, settings), settings, train)
+    return play(first_rung(ranked, settings), from_scratch(known, settings), settings, train)
 
 
 def leg_settings(leg: Leg, training: TrainingSettings, start: str | None = None) -> TrainingSettings:
