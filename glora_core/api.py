@@ -156,7 +156,7 @@ def train(
 
     Args:
         on_epoch: called after each epoch.
-        settings: of `TrainingSettings`; the policy is `sandwich` unless given.
+        settings: of `TrainingSettings`; the policy is `sandwich`, and images are changed by `crop`, unless given.
 
     Raises:
         Diverged: the loss is no longer finite.
@@ -167,10 +167,15 @@ def train(
         history.append(progress)
         on_epoch(progress)
 
-    alone = supernet.space.size == 1
-    chosen = {"policy": "random" if alone else "sandwich", "entanglement": supernet.entanglement} | settings
-    Trainer(supernet, split, TrainingSettings(**chosen)).fit(note)
+    Trainer(supernet, split, _training(supernet, split, settings)).fit(note)
     return history
+
+
+def _training(supernet: Supernet, split: Split, given: dict[str, Any]) -> TrainingSettings:
+    """What is given, over the library's defaults for such a supernet and split."""
+    policy = "random" if supernet.space.size == 1 else "sandwich"
+    augment = ("crop",) if isinstance(split, ImageSplit) else ()
+    return TrainingSettings(**{"policy": policy, "augment": augment, "entanglement": supernet.entanglement} | given)
 
 
 def search(
@@ -229,9 +234,9 @@ def finals(
         val_split: the validation split that decides.
         settings: who is trained, at which learning rates and for how long.
         on_trial: called with each finalist as soon as it is trained.
-        training: of `TrainingSettings`, such as `augment`: how they are trained.
+        training: of `TrainingSettings`: how they are trained; images are changed by `crop` unless given.
     """
-    chosen = TrainingSettings(**{"entanglement": supernet.entanglement} | training)
+    chosen = _training(supernet, train_split, training)
     return run_finals(supernet, train_split, val_split, found.ranked, budget, settings or FinalsSettings(), chosen, batch_size, on_trial)
 
 

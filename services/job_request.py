@@ -157,7 +157,10 @@ class TrainingRequest(_Strict):
     )
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps spent warming up.")
     augment: list[Literal["crop", "flip", "colour"]] = Field(
-        [], max_length=3, description="Random changes of training images: `crop` (a random part), `flip` (mirrored), `colour`."
+        ["crop"],
+        max_length=3,
+        description="Random changes of training images: `crop` (a random part, of half the area at least), `flip` (mirrored), `colour`. "
+        "Leave `crop` out where position or size is the answer.",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of every label spread over all classes.")
     ema: float = Field(0.0, ge=0, lt=1, description="Decay, by step, of the running average that is kept in the end; 0: none.")
