@@ -31,9 +31,18 @@ from glora_core.data.tables import read_table
 from glora_core.data.text import TextSplit, classify
 from glora_core.errors import BackboneUnsupported, DataInvalid
 from glora_core.evaluation import Score, SubnetScorer
-from glora_core.export import ADAPTER, Export, export_checkpoint, write_adapter, write_card, write_manifest
+from glora_core.export import (
+    ADAPTER,
+    Export,
+    export_checkpoint,
+    export_soup,
+    write_adapter,
+    write_card,
+    write_manifest,
+    write_soup_manifest,
+)
 from glora_core.finals import FinalsSettings
-from glora_core.finals.run import Finalist, run_finals
+from glora_core.finals.run import Finalist, choose_soup, run_finals
 from glora_core.metrics import ACCURACY
 from glora_core.presets import preset
 from glora_core.sampling import FeasibleSampler
@@ -42,7 +51,21 @@ from glora_core.space import LayerShape
 from glora_core.supernet import Supernet
 from glora_core.training import Progress, Trainer, TrainingSettings
 
-__all__ = ["Backbone", "SearchResult", "Supernet", "export", "finals", "images", "load", "preset", "search", "texts", "train"]
+__all__ = [
+    "Backbone",
+    "SearchResult",
+    "Supernet",
+    "export",
+    "export_average",
+    "finals",
+    "images",
+    "load",
+    "preset",
+    "search",
+    "soup",
+    "texts",
+    "train",
+]
 
 
 @dataclass(frozen=True)
@@ -259,16 +282,47 @@ def export(
     Raises:
         ExportMismatch: the merge lost more than rounding allows; the message has the figure.
     """
-    folder = Path(folder)
-    tokenizer = backbones.language.tokenizer(backbone.spec) if backbone.info.transform is None else None
-    names = tuple(classes) or _numbers(supernet.backbone)
-    written = export_checkpoint(folder, supernet, config, names, backbone.info.transform, check, tokenizer)
-    origin = {"name": backbone.spec.name, "weights_sha256": backbone.weights_sha256, "license": backbone.info.license}
-    transform = backbone.info.to_dict()["transform"]
-    known = {"backbone": origin, "transform": transform, "merge_error": written.merge_error} | (facts or {})
-    write_card(folder, write_manifest(folder, supernet, config, known), supernet.space, config)
+    folder, names = Path(folder), tuple(classes) or _numbers(supernet.backbone)
+    written = export_checkpoint(folder, supernet, config, names, backbone.info.transform, check, _tokenizer(backbone))
+    manifest = write_manifest(folder, supernet, config, _facts(backbone, written, facts))
+    write_card(folder, manifest, supernet.space, config)
     write_adapter(folder / ADAPTER, supernet, config, names)
     return written
+
+
+def soup(supernet: Supernet, finalists: Sequence[Finalist], split: Split, *, batch_size: int = 50) -> tuple[list[Finalist], Score]:
+    """The finalists whose averaged weights are best on the validation split, and the score; one alone where no average helps."""
+    members, found, _ = choose_soup(supernet, finalists, split, batch_size)
+    return members, found
+
+
+def export_average(
+    supernet: Supernet,
+    members: Sequence[Finalist],
+    folder: str | Path,
+    backbone: Backbone,
+    check: Split,
+    classes: Sequence[str] = (),
+    facts: dict[str, Any] | None = None,
+) -> Export:
+    """Write the average of finalists' weights as a plain checkpoint with manifest and model card; arguments and errors as of `export`."""
+    folder, names = Path(folder), tuple(classes) or _numbers(supernet.backbone)
+    nets = [(member.on(supernet), member.config) for member in members]
+    written = export_soup(folder, nets, names, backbone.info.transform, check, _tokenizer(backbone))
+    manifest = write_soup_manifest(folder, nets, _facts(backbone, written, facts))
+    write_card(folder, manifest, nets[0][0].space, nets[0][1])
+    return written
+
+
+def _tokenizer(backbone: Backbone) -> Any:
+    return backbones.language.tokenizer(backbone.spec) if backbone.info.transform is None else None
+
+
+def _facts(backbone: Backbone, written: Export, given: dict[str, Any] | None) -> dict[str, Any]:
+    """What a manifest says of a checkpoint's origin."""
+    origin = {"name": backbone.spec.name, "weights_sha256": backbone.weights_sha256, "license": backbone.info.license}
+    transform = backbone.info.to_dict()["transform"]
+    return {"backbone": origin, "transform": transform, "merge_error": written.merge_error} | (given or {})
 
 
 def _evaluated(supernet: Supernet, config: SubnetConfig, score: Score, metric: str, generation: int) -> Evaluated:

@@ -5,21 +5,18 @@ Written against the public API alone, so that the table shows what a user of the
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from glora_core.api import Supernet, search
 from glora_core.configs import encode
 from glora_core.evaluation import score
 from glora_core.finals import FinalsSettings
-from glora_core.finals.run import Finalist, run_finals
-from glora_core.finals.soup import greedy_soup
+from glora_core.finals.run import Finalist, choose_soup, run_finals
 from glora_core.presets import preset
 from glora_core.search import SearchSettings
-from glora_core.search.noise import rank_within_noise, standard_error
+from glora_core.search.noise import rank_within_noise
 from glora_core.training import Trainer, TrainingSettings
 
 from .sources import Data
@@ -103,25 +100,14 @@ def search_and_finish(task: Task, data: Data, seed: int, budget: int, effort: Ef
 
 
 def _finish(supernet: Supernet, data: Data, finalists: Sequence[Finalist], passes: int, forwards: int) -> Found:
-    """The finalists' soup; the best of them alone is told beside it."""
-    ranked = sorted(finalists, key=lambda f: (f.fitness.loss, f.leg.trial.name))
-    best = max(f.fitness.accuracy for f in finalists)
-    least = best - standard_error(best, len(data.val))
-    ranked = [f for f in ranked if f.fitness.accuracy >= least]
-    plain = supernet.bare()
-    soup = greedy_soup([partial(_merged, supernet, f) for f in ranked], plain, lambda net: score(net, data.val, VAL_BATCH))
-    single = score(_alone(supernet, ranked[0]), data.test, VAL_BATCH)
+    """The finalists' soup; its first member, the best finalist, is told beside it."""
+    members, _, network = choose_soup(supernet, finalists, data.val, VAL_BATCH)
+    alone = members[0].on(supernet)
+    alone.set_config(members[0].config)
+    single = score(alone.backbone, data.test, VAL_BATCH)
     detail = {
-        "single": {"val": ranked[0].fitness.accuracy, "test": single.accuracy, "parameters": ranked[0].fitness.parameters},
-        "members": [f"{ranked[i].leg.trial.name}, rung {ranked[i].leg.rung}" for i in soup.members],
-        "subnets": [encode(ranked[i].config) for i in soup.members],
+        "single": {"val": members[0].fitness.accuracy, "test": single.accuracy, "parameters": members[0].fitness.parameters},
+        "members": [f"{member.leg.trial.name}, rung {member.leg.rung}" for member in members],
+        "subnets": [encode(member.config) for member in members],
     }
-    return Found(plain, sum(ranked[i].fitness.parameters for i in soup.members), passes, forwards, detail)
-
-
-def _merged(supernet: Supernet, finalist: Finalist) -> Mapping[str, Tensor]:
-    return finalist.on(supernet).merged_state(finalist.config, torch.float64)
-
-
-def _alone(supernet: Supernet, finalist: Finalist) -> nn.Module:
-    return finalist.on(supernet).backbone
+    return Found(network, sum(member.fitness.parameters for member in members), passes, forwards, detail)

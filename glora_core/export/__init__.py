@@ -3,8 +3,9 @@
 from glora_core.export.adapter import ADAPTER, Adapter, apply_adapter, read_adapter, write_adapter
 from glora_core.export.card import CARD, model_card, write_card
 from glora_core.export.checkpoint import CONFIG, MANIFEST, WEIGHTS, Export, export_checkpoint, merged_network
-from glora_core.export.manifest import versions, write_manifest
+from glora_core.export.manifest import versions, write_manifest, write_soup_manifest
 from glora_core.export.onnx_format import ONNX, Parity, write_onnx
+from glora_core.export.soup import export_soup
 from glora_core.export.states import load_state, save_state
 from glora_core.export.verify import BOUND, Verification, merge_error, verify
 
@@ -22,6 +23,7 @@ __all__ = [
     "Verification",
     "apply_adapter",
     "export_checkpoint",
+    "export_soup",
     "load_state",
     "merge_error",
     "merged_network",
@@ -34,4 +36,5 @@ __all__ = [
     "write_card",
     "write_manifest",
     "write_onnx",
+    "write_soup_manifest",
 ]

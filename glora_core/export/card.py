@@ -29,7 +29,7 @@ def model_card(manifest: Mapping[str, Any], space: SearchSpace, config: SubnetCo
     Args:
         manifest: as `write_manifest` writes it; `backbone`, `data`, `budget`, `metrics`, `seed` and `job` are shown where present.
         space: over the layers that adapt.
-        config: the subnet that was merged.
+        config: the subnet that was merged; of a soup, its first member.
     """
     parts = [
         _front_matter(manifest),
@@ -39,7 +39,7 @@ def model_card(manifest: Mapping[str, Any], space: SearchSpace, config: SubnetCo
         _section("Checks of the data", "\n".join(f"- {warning}" for warning in manifest.get("data", {}).get("warnings", []))),
         _section("Where it comes from", _rows(_origin(manifest, space, config))),
         _section("How to load it", _loading(manifest)),
-        _section("What was adapted", f"{summary(space, config)}\n\n{table(space, config)}"),
+        _section("What was adapted", f"{_soup(manifest)}{summary(space, config)}\n\n{table(space, config)}"),
         _section("Versions", ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -92,7 +92,10 @@ def _origin(manifest: Mapping[str, Any], space: SearchSpace, config: SubnetConfi
     yield "classes", f"{len(manifest['classes']):,}"
     yield "method", "per-layer GLoRA configuration ([arXiv 2306.07967](https://arxiv.org/abs/2306.07967)), found by search in a supernet"
     budget = f" of a budget of {manifest['budget']:,}" if manifest.get("budget") is not None else ""
-    yield "trainable parameters", f"{space.parameters(config):,}{budget}, head not counted"
+    soup = manifest.get("soup")
+    if soup:
+        yield "average of", f"{len(soup['members'])} subnets, each within the budget by itself; {soup['parameters']:,} parameters in all"
+    yield "trainable parameters", f"{space.parameters(config):,}{budget}, head not counted" + (", of its first member" if soup else "")
     yield "seed", str(manifest.get("seed", ""))
     yield "difference of merged and unmerged logits", f"{manifest['merge_error']:.1e} of the largest" if "merge_error" in manifest else ""
     yield "weights, sha256", f"`{manifest['weights']['sha256']}`"
@@ -101,6 +104,14 @@ def _origin(manifest: Mapping[str, Any], space: SearchSpace, config: SubnetConfi
 def _range(counts: Sequence[int]) -> str:
     """The smallest and the largest of some counts; one number where they are the same."""
     return f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
+
+
+def _soup(manifest: Mapping[str, Any]) -> str:
+    """The members of a soup, one a line; nothing for a single subnet."""
+    members = manifest.get("soup", {}).get("members", ())
+    rows = [f"{i}. `{member['hash'][:12]}`, {member['parameters']:,} parameters: `{member['code']}`" for i, member in enumerate(members, 1)]
+    head, foot = f"The weights are the average of {len(rows)} merged subnets:", "The first of them:\n\n"
+    return "\n\n".join([head, "\n".join(rows), foot]) if rows else ""
 
 
 def _loading(manifest: Mapping[str, Any]) -> str:

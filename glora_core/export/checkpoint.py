@@ -13,7 +13,7 @@ import torch
 from timm.models import save_for_hf
 from torch import nn
 
-from glora_core.backbones import Transform
+from glora_core.backbones import Inputs, Transform
 from glora_core.configs import SubnetConfig
 from glora_core.data.split import Split
 from glora_core.errors import ExportMismatch
@@ -62,13 +62,22 @@ def export_checkpoint(
             whose architecture has none.
     """
     plain = merged_network(supernet, config)
-    examples, _ = check.take(torch.arange(min(_EXAMPLES, len(check)), device=check.labels.device))
-    verification = verify(supernet, plain, config, examples)
+    verification = verify(supernet, plain, config, examples_of(check))
+    save_network(folder, plain, classes, transform, tokenizer)
+    return Export(folder, verification)
+
+
+def examples_of(check: Split) -> Inputs:
+    """The first eight examples, on which the merged and the unmerged network are compared."""
+    return check.take(torch.arange(min(_EXAMPLES, len(check)), device=check.labels.device))[0]
+
+
+def save_network(folder: Path, plain: nn.Module, classes: tuple[str, ...], transform: Transform | None, tokenizer: Any = None) -> None:
+    """Write a plain network's weights and config files; arguments as of `export_checkpoint`."""
     folder.mkdir(parents=True, exist_ok=True)
     _save(folder, plain, classes, transform)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-    return Export(folder, verification)
 
 
 def merged_network(supernet: Supernet, config: SubnetConfig) -> nn.Module:

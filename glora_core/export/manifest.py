@@ -3,7 +3,7 @@
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 import glora_core
 from glora_core.configs import SubnetConfig, config_hash, encode
 from glora_core.export.checkpoint import CONFIG, MANIFEST, WEIGHTS
+from glora_core.space import SearchSpace
 from glora_core.supernet import Supernet
 
 
@@ -24,6 +25,28 @@ def write_manifest(folder: Path, supernet: Supernet, config: SubnetConfig, facts
     Args:
         facts: what only the caller knows: backbone, data fingerprint, budget, seeds, settings, metrics.
     """
+    return _write(folder, {"subnet": _subnet(supernet.space, config)}, facts)
+
+
+def write_soup_manifest(folder: Path, members: Sequence[tuple[Supernet, SubnetConfig]], facts: Mapping[str, Any]) -> Path:
+    """As `write_manifest`, of a checkpoint whose weights are the average of several merged subnets.
+
+    `soup.parameters` is what was trained for it in all: the sum over its members, each of which kept the budget by itself.
+    """
+    subnets = [_subnet(supernet.space, config) for supernet, config in members]
+    return _write(folder, {"soup": {"parameters": sum(subnet["parameters"] for subnet in subnets), "members": subnets}}, facts)
+
+
+def _subnet(space: SearchSpace, config: SubnetConfig) -> dict[str, Any]:
+    return {
+        "hash": config_hash(config),
+        "code": encode(config),
+        "parameters": space.parameters(config),
+        "layers": {name: layer.code for name, layer in space.named(config)},
+    }
+
+
+def _write(folder: Path, adapted: Mapping[str, Any], facts: Mapping[str, Any]) -> Path:
     written = json.loads((folder / CONFIG).read_text())
     labels = {int(number): name for number, name in written.get("id2label", {}).items()}
     manifest = {
@@ -32,12 +55,7 @@ def write_manifest(folder: Path, supernet: Supernet, config: SubnetConfig, facts
         "architecture": written.get("architecture") or written["architectures"][0],
         "model_args": written.get("model_args", {}),
         "classes": written.get("label_names") or [labels[number] for number in sorted(labels)],
-        "subnet": {
-            "hash": config_hash(config),
-            "code": encode(config),
-            "parameters": supernet.space.parameters(config),
-            "layers": {name: layer.code for name, layer in supernet.space.named(config)},
-        },
+        **adapted,
         "weights": {"file": WEIGHTS, "sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(), "dtype": "float32"},
         "versions": versions(),
         **facts,

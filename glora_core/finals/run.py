@@ -5,17 +5,21 @@ Says how one subnet is trained alone, from its slice of a supernet or from scrat
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from glora_core.configs import SubnetConfig, decode, encode
 from glora_core.data.split import Split
 from glora_core.errors import Diverged
-from glora_core.evaluation import Score, SubnetScorer
+from glora_core.evaluation import Score, SubnetScorer, score
 from glora_core.finals.plan import FinalsSettings, first_rung, from_scratch
 from glora_core.finals.rungs import Leg, play
+from glora_core.finals.soup import greedy_soup
 from glora_core.methods import methods_within
 from glora_core.search.history import Evaluated
+from glora_core.search.noise import standard_error
 from glora_core.supernet import Supernet
 from glora_core.training import Progress, Trainer, TrainingSettings
 
@@ -87,6 +91,33 @@ def run_finals(
         return found
 
     return play(first_rung(ranked, settings), from_scratch(known, settings), settings, train)
+
+
+def choose_soup(
+    supernet: Supernet, finalists: Sequence[Finalist], val_split: Split, batch_size: int = 50
+) -> tuple[list[Finalist], Score, nn.Module]:
+    """The finalists whose averaged weights are best on val: the best one, and each further one that does the average no harm.
+
+    Asked are those that val cannot tell from the best by accuracy, the lowest loss first. Every member is within the budget that the finals
+    kept; together they have the sum of their parameters.
+
+    Args:
+        supernet: that the finalists come from.
+        finalists: one at least.
+
+    Returns:
+        the members (the best finalist alone where no average helps), the score on val, and a plain network with the averaged weights.
+    """
+    best = max(f.fitness.fitness for f in finalists)
+    least = best - standard_error(max(f.fitness.accuracy for f in finalists), len(val_split))
+    asked = sorted((f for f in finalists if f.fitness.fitness >= least), key=lambda f: (f.fitness.loss, f.leg.trial.name, f.leg.rung))
+    plain = supernet.bare()
+    soup = greedy_soup([partial(_merged, supernet, f) for f in asked], plain, lambda network: score(network, val_split, batch_size))
+    return [asked[member] for member in soup.members], soup.score, plain
+
+
+def _merged(supernet: Supernet, finalist: Finalist) -> dict[str, Tensor]:
+    return finalist.on(supernet).merged_state(finalist.config, torch.float64)
 
 
 def leg_settings(leg: Leg, training: TrainingSettings, start: str | None = None) -> TrainingSettings:

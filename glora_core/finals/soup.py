@@ -46,7 +46,7 @@ def greedy_soup(merged: Sequence[Callable[[], State]], plain: nn.Module, measure
     for number, make in enumerate(merged[1:], 1):
         tried = {name: value + other if value.is_floating_point() else value for (name, value), other in _pairs(total, make())}
         score = measure(_filled(plain, tried, len(members) + 1))
-        if (-score.accuracy, score.loss) <= (-best.accuracy, best.loss):
+        if (-score.fitness, score.loss) <= (-best.fitness, best.loss):
             members, total, best = (*members, number), tried, score
     _filled(plain, total, len(members))
     return Soup(members, best, {name: _mean(value, len(members)) for name, value in total.items()})
