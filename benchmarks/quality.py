@@ -53,7 +53,7 @@ def fill(cases: Sequence[Case], records: Records, workers: int) -> int:
             finish(missing[0], records)
             count += 1
         return count
-    with ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker, (os.getpid(),)) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), begin_worker, (os.getpid(),)) as pool:
         return _fill_in(pool, cases, records, workers)
 
 
@@ -93,7 +93,7 @@ def finish(run: Run, records: Records | Path) -> None:
     print(f"{run.task.name} {run.method} ({what}): {came_to}", flush=True)
 
 
-def _begin_worker(parent: int) -> None:
+def begin_worker(parent: int) -> None:
     """One thread, and no life after the parent's."""
     torch.set_num_threads(1)
 

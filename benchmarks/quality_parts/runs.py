@@ -58,7 +58,7 @@ class Run:
     def name(self) -> str:
         """Of its record: for people, and by its hash for certain. Methods that come to the same share one run."""
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
-        return f"{self.task.name.replace('/', '-')}-{METHODS[self.method].kind}-seed{self.seed}-{digest}"
+        return f"{self.task.name.replace('/', '-')}-{self.identity['kind']}-seed{self.seed}-{digest}"
 
 
 @dataclass(frozen=True)

@@ -10,64 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import timm
-import torch
-from safetensors.torch import save_file
 
 from benchmarks import quality
 from benchmarks.quality_parts.methods import METHODS, Unavailable, budgets
 from benchmarks.quality_parts.runs import Record, Records, Run
 from benchmarks.quality_parts.searched import EFFORTS
 from benchmarks.quality_parts.searched import Effort as SearchEffort
-from benchmarks.quality_parts.sources import Data, Table
+from benchmarks.quality_parts.sources import Table
 from benchmarks.quality_parts.table import markdown
 from benchmarks.quality_parts.tasks import Task
 from benchmarks.quality_parts.training import perform, rival, trained_parameters
 from benchmarks.quality_parts.tuning import RATES, Case, Effort, standing
 from glora_core import backbones
-from glora_core.backbones import BackboneSpec
-from glora_core.data.images import ImageSplit
 from glora_core.errors import DataInvalid
 
-VIT = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
-TRANSFORM = {
-    "input_size": [3, 8, 8],
-    "interpolation": "bicubic",
-    "crop_pct": 1.0,
-    "mean": [0.5] * 3,
-    "std": [0.5] * 3,
-    "classifier": "head",
-}
 TINY = Effort(lengths=(1, 2), seeds=2)
-
-
-class Shades:
-    """Images whose class is how bright they are."""
-
-    images = True
-    size = 12
-
-    def fingerprint(self) -> str:
-        return "shades"
-
-    def load(self, spec: BackboneSpec, seed: int) -> Data:
-        return Data(*(self._split(count, seed) for count in (self.size, 12, 12)), classes=3)
-
-    def _split(self, count: int, seed: int) -> ImageSplit:
-        labels = torch.arange(count) % 3
-        noise = torch.randint(0, 30, (count, 3, 8, 8), generator=torch.Generator().manual_seed(seed))
-        return ImageSplit((labels.view(-1, 1, 1, 1) * 80 + noise).to(torch.uint8), labels, (0.5,) * 3, (0.5,) * 3)
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory) -> Task:
-    folder = tmp_path_factory.mktemp("vit")
-    torch.manual_seed(0)
-    model = timm.create_model("vit_tiny_patch16_224", num_classes=3, **VIT)
-    save_file(model.state_dict(), folder / "model.safetensors")
-    described = {"architecture": "vit_tiny_patch16_224", "num_classes": 3, "model_args": VIT, "pretrained_cfg": TRANSFORM}
-    (folder / "config.json").write_text(json.dumps(described))
-    return Task("shades/vit", BackboneSpec(f"local-dir:{folder}"), Shades(), "random")
 
 
 def make_case(task: Task, method: str, effort: Effort = TINY) -> Case:
@@ -82,11 +39,6 @@ def pretend(case: Case, records: Records, val: dict[float, float]) -> list[Run]:
             records.put(run, Record(val[run.rate], 1.0, 0.5, 10, run.epochs, 0, 0.1), {})
             done.append(run)
     return done
-
-
-@pytest.fixture
-def records(tmp_path) -> Records:
-    return Records(tmp_path / "records")
 
 
 @pytest.mark.parametrize("method", ["lora", "peft-lora"])
@@ -212,7 +164,8 @@ def test_a_write_that_is_cut_short_leaves_no_record(task, records, monkeypatch):
 SCRIPT = """
 import sys
 from pathlib import Path
-from tests.benchmarks.test_quality import Shades, make_case
+from tests.benchmarks.made_up import Shades
+from tests.benchmarks.test_quality import make_case
 from benchmarks import quality
 from benchmarks.quality_parts.runs import Records
 from benchmarks.quality_parts.tasks import Task
