@@ -82,14 +82,14 @@ def first_rung(ranked: Sequence[Evaluated], known: Mapping[str, SubnetConfig], s
 
     Args:
         ranked: the search's evaluated subnets, best first.
-        known: known methods that are in the space and within the budget, by name.
+        known: known methods that are in the space and within the budget, by name; one that is a candidate enters once, as that.
     """
     if settings.mode == "off":
         return []
     count = 1 if settings.mode == "winner" else settings.candidates
     entrants = {f"search #{place}": config for place, config in enumerate(distinct(ranked, count), 1)}
     if settings.mode == "thorough":
-        entrants |= known
+        entrants |= {name: config for name, config in known.items() if config not in entrants.values()}
     return _trials(entrants, settings, sliced=True)
 
 

@@ -25,9 +25,10 @@ class AlsoTest:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row of a table of compared subnets; `gain` is the winner's accuracy on val less this one's."""
+    """A row of a table of compared subnets; `gain` is the winner's accuracy on val less this one's, `trained` how long it was alone."""
 
     label: str
+    trained: str
     parameters: int
     val_accuracy: float
     val_loss: float | None
@@ -85,7 +86,7 @@ def winner(result: Mapping[str, Any]) -> Winner:
     """The winner of a result."""
     row = result["winner"]
     return Winner(
-        label=wording.source(row["source"]),
+        label=wording.finalist(row),
         source=row["source"],
         hash=row["hash"],
         val_accuracy=row["val_accuracy"],
@@ -106,15 +107,15 @@ def baselines(result: Mapping[str, Any]) -> tuple[Entry, ...]:
     """The winner and then the baselines it is compared with; empty if none were asked for."""
     rows = result.get("baselines", [])
     best = result["winner"]
-    return (_entry(best, best), *(_entry(row, best) for row in rows if row["hash"] != best["hash"])) if rows else ()
+    return (_entry(best, best), *(_entry(row, best) for row in rows if row["supernet"] != best["supernet"])) if rows else ()
 
 
 def finalists_so_far(events: Iterable[JobEvent]) -> tuple[Entry, ...]:
-    """The finalists that a running job has reported, best first; one reported by two attempts counts once."""
-    rows = {event.data["source"]: event.data for event in events}
-    ranked = sorted(rows.values(), key=lambda data: (-data["accuracy"], data["loss"], data["parameters"]))
+    """The finalists that a running job has reported, best first."""
+    ranked = sorted((event.data for event in events), key=lambda data: (-data["accuracy"], data["loss"], data["parameters"]))
     return tuple(
-        Entry(wording.source(data["source"]), data["parameters"], data["accuracy"], data["loss"], None, False, None) for data in ranked
+        Entry(wording.finalist(data), wording.trained(data), data["parameters"], data["accuracy"], data["loss"], None, False, None)
+        for data in ranked
     )
 
 
@@ -152,7 +153,8 @@ def _also_tests(row: Mapping[str, Any]) -> tuple[AlsoTest, ...]:
 def _entry(row: Mapping[str, Any], best: Mapping[str, Any]) -> Entry:
     is_winner = row["hash"] == best["hash"] and row["supernet"] == best["supernet"]
     return Entry(
-        label=wording.source(row["source"]),
+        label=wording.finalist(row),
+        trained=wording.trained(row),
         parameters=row["parameters"],
         val_accuracy=row["val_accuracy"],
         val_loss=row.get("val_loss"),

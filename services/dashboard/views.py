@@ -119,6 +119,7 @@ class JobPage:
     name: str
     request: JobRequest
     architecture: str
+    finals: str
     data: Data
     failure: Failure | None
     winner: Winner | None
@@ -160,6 +161,7 @@ def job_page(session: Session, job_id: str) -> JobPage:
         name=job.name,
         request=request,
         architecture=info.get("architecture", request.backbone.name),
+        finals=wording.finals(request.finals.settings(request.training)),
         data=_data(job.data),
         failure=_failure(job) if job.state == "failed" else None,
         winner=results.winner(result) if result else None,

@@ -9,7 +9,8 @@ from glora_core.evaluation import Score
 from glora_core.export import ADAPTER, CARD, CONFIG, MANIFEST, WEIGHTS, export_checkpoint, write_adapter, write_card, write_manifest
 from services.protocol import PROTOCOL
 from services.scheduler.context import RunContext
-from services.scheduler.finals import Finalist, Outcome
+from services.scheduler.finals import Outcome
+from services.scheduler.legs import Finalist, trained_alone
 from services.scheduler.prepare import Prepared
 from services.scheduler.testing import score_tests
 from services.store import artifacts, jobs
@@ -61,6 +62,7 @@ def _summary(finalist: Finalist) -> dict[str, Any]:
         "val_accuracy": finalist.fitness.accuracy,
         "val_loss": finalist.fitness.loss,
         "supernet": finalist.supernet_key,
+        **(trained_alone(finalist.leg) if finalist.leg else {}),
     }
 
 

@@ -42,7 +42,8 @@ from services.job_request import JobRequest
 from services.scheduler.context import RunContext
 from services.scheduler.exits import LOST, OVER, RETRY, STOPPED
 from services.scheduler.exporting import export
-from services.scheduler.finals import Finalist, finals
+from services.scheduler.finals import finals
+from services.scheduler.legs import Finalist
 from services.scheduler.prepare import prepare
 from services.scheduler.searching import search
 from services.scheduler.supernets import InputsChanged, supernet_settings, train_or_find

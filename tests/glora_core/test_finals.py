@@ -51,6 +51,11 @@ def test_thorough_trains_candidates_from_their_slice_and_known_methods_also_from
     assert len({trial.name for trial in trials + scratch}) == len(trials) + len(scratch)
 
 
+def test_a_known_method_that_the_search_found_enters_once():
+    trials = first_rung(rank([evaluated(KNOWN["lora"], 0.95), *RANKED]), KNOWN, FinalsSettings(candidates=1, learning_rates=(1e-3,)))
+    assert [trial.source for trial in trials] == ["search #1", "bitfit"]
+
+
 @pytest.mark.parametrize("mode", ["off", "winner"])
 def test_only_thorough_finals_train_from_scratch(mode):
     assert from_scratch(KNOWN, FinalsSettings(mode)) == []
@@ -104,6 +109,7 @@ def test_a_trial_that_diverged_is_out():
         ({"candidates": -1}, "candidates is -1"),
         ({"learning_rates": ()}, "learning_rates are"),
         ({"learning_rates": (0.0,)}, "above 0"),
+        ({"learning_rates": (0.1, 0.10000001)}, "differ in their first six digits"),
         ({"epochs": ()}, "epochs are"),
         ({"epochs": (10, 0)}, "integers from 1"),
         ({"scratch_epochs": 0}, "scratch_epochs 0"),

@@ -42,7 +42,7 @@ def finished(service: Service, data: Path, sketch: Path, backbone: str) -> dict[
             "budget": 700,
             "training": {"epochs": 4, "learning_rate": 0.01},
             "search": {"population": 12, "generations": 3},
-            "finals": {"candidates": 2, "epochs": 3},
+            "finals": {"candidates": 2, "epochs": [1, 2], "scratch_epochs": 3},
             "baselines": True,
         }
     )

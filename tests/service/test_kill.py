@@ -19,7 +19,7 @@ def undisturbed(service: Service, data: Any, backbone: str) -> dict[str, Any]:
         "budget": 700,
         "training": {"epochs": 5, "learning_rate": 0.01},
         "search": {"population": 12, "generations": 40},
-        "finals": {"candidates": 0},
+        "finals": {"mode": "off"},
         "seed": 11,
     }
     job = service.wait(service.client.submit(request)["id"])
