@@ -12,7 +12,7 @@ from services.dashboard.charts import ChartData, chart_data
 from services.dashboard.progress import Progress, Step, progress, steps
 from services.dashboard.results import Entry, File, LayerRow, Winner
 from services.job_request import JobRequest
-from services.store import artifacts, jobs
+from services.store import artifacts, events, jobs
 from services.store.models import Backbone, Generation, Job, JobEvent
 
 PAGE = 50
@@ -192,7 +192,7 @@ def _status(session: Session, job: Job, request: JobRequest) -> Status:
         started_at=job.started_at,
         finished_at=job.finished_at,
         seconds=_seconds(job),
-        finalists=results.finalists(job.result) if job.result else results.finalists_so_far(_finalist_events(session, job.id)),
+        finalists=results.finalists(job.result) if job.result else results.finalists_so_far(events.of_kind(session, job.id, "finalist")),
         log=log,
         log_total=_last_sequence(session, job.id),
     )
@@ -218,11 +218,6 @@ def _row(session: Session, job: Job, best_in_search: float | None) -> JobRow:
 def _best_in_search(session: Session, job_ids: list[str]) -> dict[str, float]:
     query = select(Generation.job_id, func.max(Generation.best_accuracy).label("best")).where(Generation.job_id.in_(job_ids))
     return {row.job_id: row.best for row in session.execute(query.group_by(Generation.job_id))}
-
-
-def _finalist_events(session: Session, job_id: str) -> list[JobEvent]:
-    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.kind == "finalist").order_by(JobEvent.sequence)
-    return list(session.scalars(query))
 
 
 def _last_sequence(session: Session, job_id: str) -> int:

@@ -96,7 +96,8 @@ class Rungs:
         """
         self._rung += 1
         plans = [self._plan(leg, before) for leg in legs]
-        missing = {plan.key: plan for plan in plans if self._stored(plan) is None}
+        diverged = self._diverged()
+        missing = {plan.key: plan for plan in plans if plan.key not in diverged and self._stored(plan) is None}
         self._announce(legs, len(missing))
         if missing:
             self._train(missing, before)
@@ -118,6 +119,11 @@ class Rungs:
         if row is None:
             return None
         return Finalist(plan.leg.trial.source, Evaluated(config, row.accuracy, row.loss, row.parameters), plan.key, plan.settings, plan.leg)
+
+    def _diverged(self) -> set[str]:
+        """Keys of what has diverged in this job, before a restart perhaps."""
+        with self._context.database.read() as session:
+            return {event.data["supernet"] for event in events.of_kind(session, self._context.lease.job_id, "finalist_diverged")}
 
     def _announce(self, legs: Sequence[Leg], missing: int) -> None:
         """Say which rung begins, and how many legs of all rungs are done and will be."""
@@ -161,7 +167,7 @@ class Rungs:
 
     def _store(self, plan: _Plan, result: Trained | Diverged) -> None:
         if isinstance(result, Diverged):
-            self._context.emit("finalist_diverged", plan.facts() | {"message": str(result)})
+            self._context.emit("finalist_diverged", plan.facts() | {"supernet": plan.key, "message": str(result)})
             return
         artifact = store_state(self._context, result.state, plan.key, "finalist")
         config, fitness = plan.leg.trial.config, Fitness(result.val.accuracy, result.val.loss, result.val.examples)
