@@ -247,6 +247,7 @@ def finals(
     *,
     batch_size: int = 50,
     on_trial: Callable[[Finalist], None] = lambda finalist: None,
+    metric: str = ACCURACY,
     **training: Any,
 ) -> list[Finalist]:
     """Train the best candidates and the known methods within the budget alone; returns every finalist of every rung, best first.
@@ -257,10 +258,12 @@ def finals(
         val_split: the validation split that decides.
         settings: who is trained, at which learning rates and for how long.
         on_trial: called with each finalist as soon as it is trained.
+        metric: what they are compared by on val, as the search's.
         training: of `TrainingSettings`: how they are trained; images are changed by `crop` unless given.
     """
     chosen = _training(supernet, train_split, training)
-    return run_finals(supernet, train_split, val_split, found.ranked, budget, settings or FinalsSettings(), chosen, batch_size, on_trial)
+    plan = settings or FinalsSettings()
+    return run_finals(supernet, train_split, val_split, found.ranked, budget, plan, chosen, batch_size, on_trial, metric=metric)
 
 
 def export(

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from glora_core.errors import ConfigInvalid
+from glora_core.finals import FinalsSettings
 from glora_core.metrics import ACCURACY, METRIC_NAMES, check_metric
 from glora_core.presets import preset
 from glora_core.search import SearchSettings
@@ -224,16 +225,52 @@ class SearchRequest(_Strict):
         return SearchSettings(**self.model_dump(exclude={"evaluators"}))
 
 
+Epochs = Annotated[int, Field(ge=1, le=10_000)]
+Rate = Annotated[float, Field(gt=0, le=10)]
+
+
 class FinalsRequest(_Strict):
     """The last round: the best few candidates, and the known methods within the budget, each trained alone and compared on val."""
 
-    candidates: int = Field(
-        3, ge=0, le=50, description="Best distinct candidates to train alone; 0: the search's winner is exported as it is in the supernet."
+    mode: Literal["off", "winner", "thorough"] = Field(
+        "thorough",
+        description="`off`: the search's best is exported as it is in the supernet. `winner`: one candidate is trained on alone. "
+        "`thorough`: the best distinct candidates are, and the known methods within the budget are trained from scratch; the best on val "
+        "is exported.",
     )
-    epochs: int | None = Field(None, ge=1, le=10_000, description="Epochs of each finalist; those of the supernet if absent.")
-    learning_rate: float | None = Field(
-        None, gt=0, le=10, description="Peak learning rate of each finalist; that of the supernet if absent."
+    candidates: int = Field(3, ge=1, le=50, description="Best distinct candidates of `thorough`.")
+    learning_rates: Annotated[list[Rate], Field(min_length=1, max_length=8)] | None = Field(
+        None,
+        description="Peak learning rates that each of them is tried at; that of the supernet and a third of it if absent.",
+        examples=[[0.003, 0.001]],
     )
+    epochs: Annotated[list[Epochs], Field(min_length=1, max_length=8)] | None = Field(
+        None,
+        description="Epochs of each rung, after which the better half goes on; a quarter and a half of those of the supernet if absent.",
+        examples=[[15, 30]],
+    )
+    scratch_epochs: int | None = Field(
+        None,
+        ge=0,
+        le=10_000,
+        description="Epochs of known methods trained from scratch, in one go; those of the supernet if absent; 0: none are.",
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> "FinalsRequest":
+        self.settings(TrainingRequest())
+        return self
+
+    def settings(self, training: TrainingRequest) -> FinalsSettings:
+        """The finals' settings for glora_core; what is absent follows from the supernet's training."""
+        rate, epochs = training.learning_rate, training.epochs
+        return FinalsSettings(
+            self.mode,
+            self.candidates,
+            tuple(self.learning_rates or (rate, float(f"{rate / 3:.2g}"))),
+            tuple(self.epochs or (max(1, epochs // 4), max(1, epochs // 2))),
+            epochs if self.scratch_epochs is None else self.scratch_epochs,
+        )
 
 
 class JobRequest(_Strict):
@@ -265,7 +302,9 @@ class JobRequest(_Strict):
     search: SearchRequest = SearchRequest()
     finals: FinalsRequest = FinalsRequest()
     baselines: bool = Field(
-        False, description="Also train linear probe, BitFit and LoRA alone within the budget and report their accuracy."
+        False,
+        description="Also train linear probe, BitFit and LoRA from scratch within the budget, at each of the finals' learning rates, "
+        "and report the best.",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Of everything random in the job.")
 

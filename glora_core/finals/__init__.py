@@ -1,10 +1,11 @@
 """Finals: the best candidates and the known methods trained alone.
 
-`plan`: who, how, and who goes on; `rungs`: in which order; `run`: trained in one process. Only `run`, which is not imported here,
-needs torch.
+`plan`: who, how, and who goes on; `rungs`: in which order; `ranking`: who wins; `run`: trained in one process. Only
+`run`, which is not imported here, needs torch.
 """
 
 from glora_core.finals.plan import FinalsSettings, Trial, distinct, first_rung, from_scratch, survivors
+from glora_core.finals.ranking import rank_finalists
 from glora_core.finals.rungs import Leg, planned, play
 
-__all__ = ["FinalsSettings", "Leg", "Trial", "distinct", "first_rung", "from_scratch", "planned", "play", "survivors"]
+__all__ = ["FinalsSettings", "Leg", "Trial", "distinct", "first_rung", "from_scratch", "planned", "play", "rank_finalists", "survivors"]

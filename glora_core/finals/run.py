@@ -15,9 +15,11 @@ from glora_core.data.split import Split
 from glora_core.errors import Diverged
 from glora_core.evaluation import Score, SubnetScorer, score
 from glora_core.finals.plan import FinalsSettings, first_rung, from_scratch
+from glora_core.finals.ranking import rank_finalists
 from glora_core.finals.rungs import Leg, play
 from glora_core.finals.soup import greedy_soup
 from glora_core.methods import methods_within
+from glora_core.metrics import ACCURACY
 from glora_core.search.history import Evaluated
 from glora_core.search.noise import standard_error
 from glora_core.supernet import Supernet
@@ -60,10 +62,13 @@ def run_finals(
     training: TrainingSettings,
     batch_size: int = 50,
     on_trial: Callable[[Finalist], None] = lambda finalist: None,
+    *,
+    metric: str = ACCURACY,
 ) -> list[Finalist]:
     """Train the best candidates and the known methods within the budget alone; returns every finalist of every rung, best first.
 
-    So the first one is never worse on val than a known method within the budget. A trial that diverges is left out.
+    Ranked as by `rank_finalists`, so that the first one is never worse on val than a known method within the budget that was
+    trained from scratch. A trial that diverges is left out.
 
     Args:
         supernet: trained; left as it is.
@@ -73,6 +78,7 @@ def run_finals(
         training: all else of how they are trained: as the supernet was.
         batch_size: examples scored at once.
         on_trial: called with each finalist as soon as it is trained.
+        metric: what fitness on val is, one of `glora_core.metrics.METRIC_NAMES`.
     """
     known = methods_within(supernet.space, budget)
 
@@ -82,15 +88,22 @@ def run_finals(
             start = before.get(leg.trial.name)
             alone = start.on(supernet) if start else _start(supernet, leg, training.seed)
             try:
-                _, score = train_alone(alone, train_split, val_split, leg_settings(leg, training), batch_size)
+                _, score = train_alone(alone, train_split, val_split, leg_settings(leg, training), batch_size, metric=metric)
             except Diverged:
                 continue
-            fitness = Evaluated(leg.trial.config, score.accuracy, score.loss, alone.space.parameters(leg.trial.config))
+            fitness = _evaluated(alone, leg.trial.config, score, metric)
             found[leg.trial.name] = Finalist(leg, fitness, alone.trainable_state())
             on_trial(found[leg.trial.name])
         return found
 
-    return play(first_rung(ranked, settings), from_scratch(known, settings), settings, train)
+    found = play(first_rung(ranked, settings), from_scratch(known, settings), settings, train)
+    return rank_finalists(found, len(val_split))
+
+
+def _evaluated(alone: Supernet, config: SubnetConfig, score: Score, metric: str) -> Evaluated:
+    measure = None if metric == ACCURACY else score.fitness
+    parameters = alone.space.parameters(config)
+    return Evaluated(config, score.accuracy, score.loss, parameters, measure=measure, macro_accuracy=score.macro_accuracy)
 
 
 def choose_soup(
@@ -142,20 +155,28 @@ def leg_settings(leg: Leg, training: TrainingSettings, start: str | None = None)
 
 
 def train_alone(
-    alone: Supernet, train_split: Split, val_split: Split, settings: TrainingSettings, batch_size: int, plain: nn.Module | None = None
+    alone: Supernet,
+    train_split: Split,
+    val_split: Split,
+    settings: TrainingSettings,
+    batch_size: int,
+    plain: nn.Module | None = None,
+    *,
+    metric: str = ACCURACY,
 ) -> tuple[list[Progress], Score]:
     """Train a supernet's one subnet, in place; returns the epochs and its score on val.
 
     Args:
         settings: of policy `fixed`.
         plain: see `SubnetScorer`.
+        metric: what the score's fitness is.
 
     Raises:
         Diverged: a loss is not finite.
     """
     history: list[Progress] = []
     Trainer(alone, train_split, settings).fit(history.append)
-    return history, SubnetScorer(alone, plain).score(decode(settings.fixed or ""), val_split, batch_size)
+    return history, SubnetScorer(alone, plain).score(decode(settings.fixed or ""), val_split, batch_size, metric=metric)
 
 
 def single(supernet: Supernet, config: SubnetConfig, seed: int = 0) -> Supernet:

@@ -1,9 +1,12 @@
 """Which of the best is best: among subnets that the validation split cannot tell apart by accuracy. Plain Python."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from glora_core.search.history import Evaluated, rank
+
+T = TypeVar("T")
 
 
 def standard_error(accuracy: float, examples: int) -> float:
@@ -22,9 +25,20 @@ def rank_within_noise(history: Iterable[Evaluated], examples: int, floor: float 
         examples: of the validation split; the standard error is that of the best one's accuracy, whatever the fitness is.
         floor: fitness below which none is moved up, such as a known method's, which the result must not fall behind.
     """
-    ranked = rank(history)
+    return lead_within_noise(rank(history), lambda candidate: candidate, examples, floor)
+
+
+def lead_within_noise(ranked: Sequence[T], measured: Callable[[T], Evaluated], examples: int, floor: float = -math.inf) -> list[T]:
+    """The same of anything that has a fitness, in which a subnet may come more than once.
+
+    Args:
+        ranked: by fitness, best first; the order among equals.
+        measured: the fitness of each.
+        examples, floor: as of `rank_within_noise`.
+    """
     if not ranked:
         return []
-    least = max(floor, ranked[0].fitness - standard_error(ranked[0].accuracy, examples))
-    tied = [candidate for candidate in ranked if candidate.fitness >= least]
-    return sorted(tied, key=lambda candidate: (candidate.loss, candidate.parameters, candidate.order)) + ranked[len(tied) :]
+    best = measured(ranked[0])
+    least = max(floor, best.fitness - standard_error(best.accuracy, examples))
+    tied = [candidate for candidate in ranked if measured(candidate).fitness >= least]
+    return sorted(tied, key=lambda candidate: (measured(candidate).loss, measured(candidate).parameters)) + list(ranked[len(tied) :])

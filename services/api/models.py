@@ -137,7 +137,7 @@ class ArtifactView(_FromRow):
 
     id: str
     job_id: str | None
-    kind: str = Field(description="merged, timm-config, manifest or supernet.")
+    kind: str = Field(description="merged, timm-config, manifest, model-card, adapter, supernet or finalist.")
     name: str
     media_type: str
     size: int = Field(description="Bytes.")

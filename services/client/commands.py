@@ -57,8 +57,9 @@ def submit(
     ] = None,
     population: Annotated[int | None, typer.Option(help="Candidates per generation. Default 50.")] = None,
     generations: Annotated[int | None, typer.Option(help="Generations. Default 20.")] = None,
-    finalists: Annotated[int | None, typer.Option(help="Best candidates to train alone. Default 3; 0 for no finals.")] = None,
-    baselines: Annotated[bool, typer.Option(help="Also train linear probe, BitFit and LoRA alone.")] = False,
+    finals: Annotated[str | None, typer.Option(help="Last round, trained alone: thorough (default), winner or off.")] = None,
+    finalists: Annotated[int | None, typer.Option(help="Best candidates of thorough finals. Default 3.")] = None,
+    baselines: Annotated[bool, typer.Option(help="Also train linear probe, BitFit and LoRA from scratch.")] = False,
     shots: Annotated[int | None, typer.Option(help="Few-shot: so many training images per class, drawn by the seed. Default all.")] = None,
     also_test: Annotated[
         list[str] | None, typer.Option(help="NAME=DIR: a further test set of the same classes, perhaps several times.")
@@ -79,7 +80,7 @@ def submit(
     _merge(request, "space", _given(preset=preset, ranks=rank or None))
     _merge(request, "training", _given(epochs=epochs, learning_rate=learning_rate, policy=policy, workers=workers, use_gpu=gpu or None))
     _merge(request, "search", _given(strategy=strategy, metric=metric, population=population, generations=generations))
-    _merge(request, "finals", _given(candidates=finalists))
+    _merge(request, "finals", _given(mode=finals, candidates=finalists))
     client = connect(url, token)
     job = client.submit(request)
     console.print(f"Job {job['id']} queued. Dashboard: {client.url}/jobs/{job['id']}", soft_wrap=True)
@@ -182,10 +183,15 @@ def _figure(key: str, value: float | None) -> str:
 
 def _origin(job: dict[str, Any]) -> str:
     """Where a job's winner comes from, in words."""
-    source = str(job["result"]["winner"]["source"])
+    winner = job["result"]["winner"]
+    source = str(winner["source"])
     if source == "search":
         return "the best candidate of the search"
-    return f"candidate {source.removeprefix('search ')} of the search" if source.startswith("search ") else f"the known method {source}"
+    named = f"candidate {source.removeprefix('search ')} of the search" if source.startswith("search ") else f"the known method {source}"
+    if "epochs" not in winner:
+        return named
+    start = "from scratch" if winner["start"] == "scratch" else "from the supernet"
+    return f"{named}, trained alone {start} for {winner['epochs']:,} epochs at rate {winner['learning_rate']:.3g}"
 
 
 def run(app: typer.Typer) -> None:

@@ -51,6 +51,7 @@ class _Bars:
         self._progress = progress
         self._generations, self._metric = (job["request"]["search"][name] for name in ("generations", "metric"))
         self._tasks: dict[str, Any] = {}
+        self._best_finalist = 0.0
         self._phase = progress.add_task("queued", total=1, note="waiting for a scheduler")
 
     def show(self, event: dict[str, Any]) -> None:
@@ -83,11 +84,18 @@ class _Bars:
         self._set("search", self._generations, data["generation"] + 1, note)
 
     def _on_finals(self, data: dict[str, Any]) -> None:
-        self._set("finals", max(data["finalists"], 1), data["finalists"] - data["missing"], "training finalists alone")
+        self._set("finals", max(data["finalists"], 1), data["done"], f"rung {data['rung']} of {data['rungs']}")
 
     def _on_finalist(self, data: dict[str, Any]) -> None:
+        self._best_finalist = max(self._best_finalist, data["accuracy"])
+        self._another(f"{data['source']}: val {data['accuracy']:.1%}, best {self._best_finalist:.1%}")
+
+    def _on_finalist_diverged(self, data: dict[str, Any]) -> None:
+        self._another(f"{data['source']} diverged at rate {data['learning_rate']:.3g}")
+
+    def _another(self, note: str) -> None:
         task = self._progress.tasks[self._tasks["finals"]]
-        self._set("finals", int(task.total or 1), int(task.completed) + 1, f"{data['source']}: val {data['accuracy']:.1%}")
+        self._set("finals", int(task.total or 1), int(task.completed) + 1, note)
 
     def _set(self, name: str, total: int, completed: int, note: str) -> None:
         if name not in self._tasks:

@@ -1,5 +1,6 @@
 """What a job's Ray workers need, put into the object store once, so that each node receives it once."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -24,13 +25,12 @@ class Workload:
     val: ImageSplit
     metric: str
 
-    def supernet(self, settings: TrainingSettings, state: dict[str, Tensor] | None = None) -> Supernet:
+    def supernet(self, settings: TrainingSettings, state: Mapping[str, Tensor] | None = None) -> Supernet:
         """A supernet of its own over a copy of the backbone, with a trained state if one is given.
 
-        A fixed subnet trained from scratch gets a supernet no larger than itself.
+        A fixed subnet gets a supernet that has it alone.
         """
-        alone = settings.fixed is not None and settings.start is None
-        space = self.space.covering(decode(settings.fixed or "")) if alone else self.space
+        space = self.space if settings.fixed is None else self.space.covering(decode(settings.fixed))
         supernet = Supernet(deepcopy(self.plain), space, settings.entanglement, settings.seed)
         if state is not None:
             supernet.load_trainable_state(state)

@@ -79,8 +79,10 @@ def _counted(session: Session, job: Job, request: JobRequest, phase: str) -> tup
     if not opening:
         return 0, 0, []
     since = opening[0].sequence
-    query = select(func.count()).where(JobEvent.job_id == job.id, JobEvent.kind == "finalist", JobEvent.sequence > since)
-    return session.scalar(query) or 0, int(opening[0].data["missing"]), [event for event in recent if event.sequence > since]
+    kinds = ("finalist", "finalist_diverged")
+    query = select(func.count()).where(JobEvent.job_id == job.id, JobEvent.kind.in_(kinds), JobEvent.sequence > since)
+    done = int(opening[0].data["done"]) + (session.scalar(query) or 0)
+    return done, int(opening[0].data["finalists"]), [event for event in recent if event.sequence > since]
 
 
 def _latest(session: Session, job_id: str, kind: str, limit: int = _RECENT) -> list[JobEvent]:

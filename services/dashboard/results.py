@@ -26,12 +26,13 @@ class AlsoTest:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row of a table of compared subnets; `gain` is the winner's accuracy on val less this one's.
+    """A row of a table of compared subnets; `gain` is the winner's accuracy on val less this one's, `trained` how long it was alone.
 
     `val_metric` is None where the metric searched for is one of those that have a column anyway.
     """
 
     label: str
+    trained: str
     parameters: int
     val_accuracy: float
     val_macro_accuracy: float | None
@@ -96,7 +97,7 @@ def winner(result: Mapping[str, Any]) -> Winner:
     """The winner of a result."""
     row, metric = result["winner"], _other_metric(result)
     return Winner(
-        label=wording.source(row["source"]),
+        label=wording.finalist(row),
         source=row["source"],
         hash=row["hash"],
         val_accuracy=row["val_accuracy"],
@@ -122,13 +123,13 @@ def baselines(result: Mapping[str, Any]) -> tuple[Entry, ...]:
     """The winner and then the baselines it is compared with; empty if none were asked for."""
     rows = result.get("baselines", [])
     best = result["winner"]
-    return (_entry(best, result), *(_entry(row, result) for row in rows if row["hash"] != best["hash"])) if rows else ()
+    return (_entry(best, result), *(_entry(row, result) for row in rows if row["supernet"] != best["supernet"])) if rows else ()
 
 
 def finalists_so_far(events: Iterable[JobEvent], metric: str) -> tuple[Entry, ...]:
-    """The finalists that a running job has reported, best first; one reported by two attempts counts once."""
-    rows = {event.data["source"]: event.data for event in events}
-    ranked = sorted(rows.values(), key=lambda data: (-data.get("fitness", data["accuracy"]), data["loss"], data["parameters"]))
+    """The finalists that a running job has reported, best first."""
+    rows = (event.data for event in events)
+    ranked = sorted(rows, key=lambda data: (-data.get("fitness", data["accuracy"]), data["loss"], data["parameters"]))
     return tuple(_reported(data, metric) for data in ranked)
 
 
@@ -172,7 +173,8 @@ def _other_metric(result: Mapping[str, Any]) -> str | None:
 def _reported(data: Mapping[str, Any], metric: str) -> Entry:
     """A finalist from its event."""
     return Entry(
-        label=wording.source(data["source"]),
+        label=wording.finalist(data),
+        trained=wording.trained(data),
         parameters=data["parameters"],
         val_accuracy=data["accuracy"],
         val_macro_accuracy=data.get("macro_accuracy"),
@@ -188,7 +190,8 @@ def _entry(row: Mapping[str, Any], result: Mapping[str, Any]) -> Entry:
     best = result["winner"]
     is_winner = row["hash"] == best["hash"] and row["supernet"] == best["supernet"]
     return Entry(
-        label=wording.source(row["source"]),
+        label=wording.finalist(row),
+        trained=wording.trained(row),
         parameters=row["parameters"],
         val_accuracy=row["val_accuracy"],
         val_macro_accuracy=row.get("val_macro_accuracy"),

@@ -12,7 +12,7 @@ from services.dashboard.charts import ChartData, chart_data
 from services.dashboard.progress import Progress, Step, progress, steps
 from services.dashboard.results import Entry, File, LayerRow, Winner
 from services.job_request import JobRequest
-from services.store import artifacts, jobs
+from services.store import artifacts, events, jobs
 from services.store.models import Backbone, Generation, Job, JobEvent
 
 PAGE = 50
@@ -120,6 +120,7 @@ class JobPage:
     name: str
     request: JobRequest
     architecture: str
+    finals: str
     data: Data
     failure: Failure | None
     winner: Winner | None
@@ -161,6 +162,7 @@ def job_page(session: Session, job_id: str) -> JobPage:
         name=job.name,
         request=request,
         architecture=info.get("architecture", request.backbone.name),
+        finals=wording.finals(request.finals.settings(request.training)),
         data=_data(job.data),
         failure=_failure(job) if job.state == "failed" else None,
         winner=results.winner(result) if result else None,
@@ -194,7 +196,7 @@ def _status(session: Session, job: Job, request: JobRequest) -> Status:
         metric=request.search.metric,
         finalists=results.finalists(job.result)
         if job.result
-        else results.finalists_so_far(_finalist_events(session, job.id), request.search.metric),
+        else results.finalists_so_far(events.of_kind(session, job.id, "finalist"), request.search.metric),
         log=log,
         log_total=_last_sequence(session, job.id),
     )
@@ -225,11 +227,6 @@ def _best_in_search(session: Session, job_ids: list[str]) -> dict[str, float]:
         numbers, (Generation.job_id == numbers.c.job_id) & (Generation.number == numbers.c.number)
     )
     return {row.job_id: row.best_accuracy for row in session.execute(query)}
-
-
-def _finalist_events(session: Session, job_id: str) -> list[JobEvent]:
-    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.kind == "finalist").order_by(JobEvent.sequence)
-    return list(session.scalars(query))
 
 
 def _last_sequence(session: Session, job_id: str) -> int:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from glora_core.finals import FinalsSettings
+
 _SOURCES = {
     "search": "Search, as in the supernet",
     "linear-probe": "Linear probe",
@@ -35,6 +37,7 @@ _KINDS = {
     "model-card": "Model card",
     "adapter": "Adapter only",
     "supernet": "Trained support tensors",
+    "finalist": "Support tensors of a finalist",
 }
 _TITLES = {
     "queued": "Queued",
@@ -46,6 +49,7 @@ _TITLES = {
     "generation": "Generation",
     "finals": "Finals",
     "finalist": "Finalist",
+    "finalist_diverged": "Finalist diverged",
     "cancel_requested": "Cancel requested",
     "requeued": "Requeued",
     "succeeded": "Succeeded",
@@ -123,6 +127,32 @@ def source(name: str) -> str:
     return _SOURCES.get(name, name[:1].upper() + name[1:])
 
 
+def finalist(data: Mapping[str, Any]) -> str:
+    """A finalist of a result or an event: its source, and the learning rate it was trained alone at."""
+    named, rate = source(str(data.get("source"))), data.get("learning_rate")
+    return named if rate is None else f"{named}, rate {rate:.3g}"
+
+
+def finals(settings: FinalsSettings) -> str:
+    """How a job's finals go."""
+    if settings.mode == "off":
+        return "off"
+    who = "the search’s winner" if settings.mode == "winner" else f"best {settings.candidates}"
+    rates, epochs = (", ".join(f"{value:.3g}" for value in values) for values in (settings.learning_rates, settings.epochs))
+    scratch = (
+        f"; known methods from scratch for {settings.scratch_epochs}" if settings.mode == "thorough" and settings.scratch_epochs else ""
+    )
+    return f"{who} trained alone at rates {rates}, in rungs of {epochs} epochs{scratch}"
+
+
+def trained(data: Mapping[str, Any]) -> str:
+    """How long a finalist was trained alone, and from what; a dash where it was not."""
+    epochs = data.get("epochs")
+    if epochs is None:
+        return "–"
+    return f"{thousands(epochs)} epochs {'from scratch' if data.get('start') == 'scratch' else 'from the supernet'}"
+
+
 def reason(code: str) -> str:
     """A failure's typed reason as a headline."""
     return _REASONS.get(code, code.replace("_", " ").capitalize())
@@ -153,9 +183,13 @@ def event_text(kind: str, data: Mapping[str, Any]) -> str:
             best, fresh, cached = percent(data.get("best_accuracy")), data.get("evaluated"), data.get("from_cache")
             return f"{int(data.get('generation', 0)) + 1}: best so far {best}{_fitness(data)}, {fresh} evaluated, {cached} from cache"
         case "finals":
-            return f"{data.get('finalists')} to compare, {data.get('missing')} to train"
+            done = f"{data.get('done')} of {data.get('finalists')} done"
+            return f"rung {data.get('rung')} of {data.get('rungs')}, {data.get('missing')} to train, {done}"
         case "finalist":
-            return f"{source(str(data.get('source')))}: {percent(data.get('accuracy'))}, {thousands(data.get('parameters'))} parameters"
+            reached, parameters = percent(data.get("accuracy")), thousands(data.get("parameters"))
+            return f"{finalist(data)}: {reached} after {trained(data)}, {parameters} parameters"
+        case "finalist_diverged":
+            return f"{finalist(data)}: {data.get('message')}"
         case "requeued":
             return (
                 f"after {data.get('attempts')} failed attempts"

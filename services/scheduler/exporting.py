@@ -8,7 +8,8 @@ from glora_core.export import ADAPTER, CARD, CONFIG, MANIFEST, WEIGHTS, export_c
 from glora_core.metrics import UNMEASURED, own_value
 from services.protocol import PROTOCOL
 from services.scheduler.context import RunContext
-from services.scheduler.finals import Finalist, Outcome
+from services.scheduler.finals import Outcome
+from services.scheduler.legs import Finalist, trained_alone
 from services.scheduler.prepare import Prepared
 from services.scheduler.testing import score_tests
 from services.store import artifacts, jobs
@@ -79,6 +80,7 @@ def _summary(finalist: Finalist, metric: str) -> dict[str, Any]:
         "val_metric": _value(metric, finalist.fitness.fitness),
         "val_loss": finalist.fitness.loss,
         "supernet": finalist.supernet_key,
+        **(trained_alone(finalist.leg) if finalist.leg else {}),
     }
 
 

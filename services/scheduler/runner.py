@@ -42,7 +42,7 @@ from services.job_request import JobRequest
 from services.scheduler.context import RunContext
 from services.scheduler.exits import LOST, OVER, RETRY, STOPPED
 from services.scheduler.exporting import export
-from services.scheduler.finals import Finalist, finals
+from services.scheduler.finals import finals
 from services.scheduler.prepare import prepare
 from services.scheduler.searching import search
 from services.scheduler.supernets import InputsChanged, supernet_settings, train_or_find
@@ -91,7 +91,7 @@ def run_job(context: RunContext) -> None:
     finally:
         pool.close()
     context.enter("finals")
-    outcome = finals(context, prepared, ranked, Finalist("search", ranked[0], key, settings))
+    outcome = finals(context, prepared, ranked, key)
     context.enter("export")
     export(context, prepared, outcome)
 

@@ -7,7 +7,7 @@ the very same way.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +15,6 @@ import ray
 from sqlalchemy.orm import Session
 from torch import Tensor
 
-from glora_core.configs import SubnetConfig, encode
 from glora_core.data.decoding import DECODING
 from glora_core.export import load_state, save_state, versions
 from glora_core.training import Progress, TrainingSettings
@@ -35,25 +34,6 @@ def supernet_settings(context: RunContext) -> TrainingSettings:
     asked = context.request.training.model_dump(exclude={"workers", "use_gpu"})
     budget = context.request.budget if asked["sampling"] == "budget" else None
     return TrainingSettings(**asked, budget=budget, seed=context.request.seed)
-
-
-def alone_settings(context: RunContext, config: SubnetConfig, start: str | None) -> TrainingSettings:
-    """How a finalist is trained: as the supernet, but always the same config, with the finals' own epochs and rate.
-
-    `start` is the key of the supernet whose weights it is trained on from; None: from scratch.
-    """
-    training, finals = supernet_settings(context), context.request.finals
-    return replace(
-        training,
-        epochs=finals.epochs or training.epochs,
-        learning_rate=finals.learning_rate or training.learning_rate,
-        policy="fixed",
-        subnets=1,
-        sampling="uniform",
-        budget=None,
-        fixed=encode(config),
-        start=start,
-    )
 
 
 def recipe_of(context: RunContext, weights_hash: str, settings: TrainingSettings) -> dict[str, Any]:
@@ -129,18 +109,22 @@ def _train(
         on_epoch=history,
     )
     state: dict[str, Tensor] = result["trainable"]
-    artifact = store_state(context, state, key)
+    artifact = store_state(context, state, key, "supernet")
     with context.fenced() as (session, job):
         store_supernet(session, key, recipe, history.rows(session, job.id), artifact)
         job.attempts = 0
     return state
 
 
-def store_state(context: RunContext, state: dict[str, Tensor], key: str) -> Artifact:
-    """Make a trainable state durable; returns the artifact row to add with its supernet."""
-    path = context.workdir / f"supernet-{key[:12]}.safetensors"
+def store_state(context: RunContext, state: dict[str, Tensor], key: str, kind: str) -> Artifact:
+    """Make a trainable state durable; returns the artifact row to add with its supernet.
+
+    Args:
+        kind: `supernet`, or `finalist` for one that has a single subnet.
+    """
+    path = context.workdir / f"{kind}-{key[:12]}.safetensors"
     save_state(path, state)
-    return artifacts.stored(context.blobs, path, "supernet", context.lease.job_id)
+    return artifacts.stored(context.blobs, path, kind, context.lease.job_id)
 
 
 def store_supernet(session: Session, key: str, recipe: dict[str, Any], history: Sequence[dict[str, Any]], artifact: Artifact) -> None:

@@ -13,10 +13,10 @@ from glora_core.configs import config_hash, encode
 from glora_core.data.images import ImageSplit, load_split
 from glora_core.data.labelled import ImageFolder
 from glora_core.data.shifted import present
-from services.cluster.alone import score_split
+from services.cluster.scoring import score_split
 from services.protocol import PROTOCOL
 from services.scheduler.context import RunContext
-from services.scheduler.finals import Finalist
+from services.scheduler.legs import Finalist
 from services.scheduler.prepare import Prepared
 from services.scheduler.searching import fitness_of
 from services.store import search_state

@@ -18,6 +18,12 @@ def append(session: Session, job_id: str, kind: str, data: dict[str, Any]) -> Jo
     return event
 
 
+def of_kind(session: Session, job_id: str, kind: str) -> list[JobEvent]:
+    """A job's events of one kind, oldest first."""
+    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.kind == kind).order_by(JobEvent.sequence)
+    return list(session.scalars(query))
+
+
 def after(session: Session, job_id: str, sequence: int, limit: int = 500) -> list[JobEvent]:
     """Events of a job numbered above `sequence`, oldest first."""
     query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.sequence > sequence).order_by(JobEvent.sequence)

@@ -1,12 +1,13 @@
 """Finals: who enters, who goes on, and that neither depends on the order in which trials were done."""
 
 import random
+from dataclasses import dataclass
 
 import pytest
 
 from glora_core.configs import LayerConfig, lora
 from glora_core.errors import ConfigInvalid
-from glora_core.finals import FinalsSettings, Trial, distinct, first_rung, from_scratch, survivors
+from glora_core.finals import FinalsSettings, Leg, Trial, distinct, first_rung, from_scratch, rank_finalists, survivors
 from glora_core.search import Evaluated, rank
 
 LAYERS = 4
@@ -104,6 +105,7 @@ def test_a_trial_that_diverged_is_out():
         ({"candidates": -1}, "candidates is -1"),
         ({"learning_rates": ()}, "learning_rates are"),
         ({"learning_rates": (0.0,)}, "above 0"),
+        ({"learning_rates": (0.1, 0.10000001)}, "differ in their first six digits"),
         ({"epochs": ()}, "epochs are"),
         ({"epochs": (10, 0)}, "at least 1"),
         ({"scratch_epochs": -1}, "scratch_epochs is -1"),
@@ -113,3 +115,34 @@ def test_a_trial_that_diverged_is_out():
 def test_settings_out_of_range_are_refused_by_name(changes, message):
     with pytest.raises(ConfigInvalid, match=message):
         FinalsSettings(**changes)
+
+
+@dataclass(frozen=True)
+class Reached:
+    leg: Leg
+    fitness: Evaluated
+
+
+def reached(accuracy, loss, sliced=True, rate=0.1, rung=1):
+    trial = Trial("search #1" if sliced else "lora", KNOWN["lora"], rate, sliced)
+    return Reached(Leg(trial, rung if sliced else 0, 1, 1), evaluated(KNOWN["lora"], accuracy, loss))
+
+
+def test_finalists_that_val_cannot_tell_apart_are_led_by_the_lower_loss_though_they_are_one_subnet():
+    noisy, steady, far = reached(0.95, 0.9), reached(0.94, 0.2, rung=2), reached(0.5, 0.1, rate=0.2)
+    assert rank_finalists([noisy, steady, far], 200) == [steady, noisy, far]
+    assert rank_finalists([noisy, steady, far], 100_000) == [noisy, steady, far]
+    assert rank_finalists([], 200) == []
+
+
+def test_no_finalist_leads_that_is_worse_than_a_known_method_from_scratch():
+    best, known, steady = reached(0.96, 0.9), reached(0.95, 0.8, sliced=False), reached(0.94, 0.2)
+    assert rank_finalists([best, known, steady], 200) == [known, best, steady]
+    level = reached(0.95, 0.3, rung=2)
+    assert rank_finalists([best, known, level, steady], 200) == [level, known, best, steady]
+
+
+def test_equal_finalists_stay_in_the_order_that_the_finals_gave():
+    first, second = reached(0.9, 0.5, rate=0.1), reached(0.9, 0.5, rate=0.2)
+    assert rank_finalists([first, second], 200) == [first, second]
+    assert rank_finalists([second, first], 200) == [second, first]

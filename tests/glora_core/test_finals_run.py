@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from glora_core.evaluation import SubnetScorer
-from glora_core.finals import FinalsSettings, Leg, Trial, planned, play
+from glora_core.finals import FinalsSettings, Leg, Trial, planned, play, rank_finalists
 from glora_core.finals.run import leg_settings, run_finals, train_alone
 from glora_core.methods import method_config, methods_within
 from glora_core.search import Evaluated
@@ -53,7 +53,19 @@ def test_every_rung_and_every_known_method_is_among_the_finalists_best_first(fin
     assert {leg.trial.source for leg in scratch} == known == {"linear-probe", "bitfit", "ssf", "lora"}
     assert (len(first), len(second), len(scratch)) == (2, 1, 8)
     assert {leg.trained for leg in first + second + scratch} == {1, 3}
-    assert [f.fitness.order for f in finalists] == sorted(f.fitness.order for f in finalists)
+    assert rank_finalists(sorted(finalists, key=lambda f: f.fitness.order), 12) == finalists
+    assert finalists[0].fitness.fitness >= max(f.fitness.fitness for f in finalists if not f.leg.trial.sliced)
+
+
+def test_finalists_are_measured_by_the_metric_asked_for(supernet, toy_split, val_split, ranked, budget):
+    settings = FinalsSettings("winner", learning_rates=(0.01,), epochs=(1,))
+    (found,) = run_finals(supernet, toy_split, val_split, ranked, budget, settings, TRAINING, metric="macro-accuracy")
+    score = SubnetScorer(found.on(supernet)).score(found.config, val_split, 50, metric="macro-accuracy")
+    assert (found.fitness.measure, found.fitness.macro_accuracy, found.fitness.accuracy) == (
+        score.fitness,
+        score.macro_accuracy,
+        score.accuracy,
+    )
 
 
 def test_a_finalists_supernet_scores_as_reported_and_leaves_the_supernet_as_it_was(finalists, supernet, val_split):
@@ -85,7 +97,7 @@ def test_each_finalist_is_told_as_soon_as_it_is_trained(supernet, toy_split, val
     settings = FinalsSettings("winner", learning_rates=(0.01, 0.003), epochs=(1, 1))
     found = run_finals(supernet, toy_split, val_split, ranked, budget, settings, TRAINING, on_trial=told.append)
     assert [f.leg.rung for f in told] == [1, 1, 2]
-    assert sorted(told, key=lambda f: f.fitness.order) == found
+    assert rank_finalists(sorted(told, key=lambda f: f.fitness.order), 12) == found
 
 
 class Reached:

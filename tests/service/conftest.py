@@ -132,7 +132,7 @@ def request_body(data: Path, backbone: str) -> dict[str, Any]:
         "budget": 700,
         "training": {"epochs": 4, "learning_rate": 0.01},
         "search": {"population": 12, "generations": 5, "evaluators": 2},
-        "finals": {"candidates": 1, "epochs": 2},
+        "finals": {"candidates": 1, "learning_rates": [0.01], "epochs": [1, 1], "scratch_epochs": 2},
         "seed": 3,
     }
 

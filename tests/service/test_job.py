@@ -42,7 +42,7 @@ def finished(service: Service, data: Path, sketch: Path, backbone: str) -> dict[
             "budget": 700,
             "training": {"epochs": 4, "learning_rate": 0.01},
             "search": {"population": 12, "generations": 3},
-            "finals": {"candidates": 2, "epochs": 3},
+            "finals": {"candidates": 2, "epochs": [1, 2], "scratch_epochs": 3},
             "baselines": True,
         }
     )
@@ -57,9 +57,12 @@ def test_job_succeeds_within_its_budget(finished: dict[str, Any]) -> None:
     assert all(entry["parameters"] <= 700 for entry in finished["result"]["baselines"])
 
 
-def test_winner_is_no_worse_on_val_than_any_finalist(finished: dict[str, Any]) -> None:
-    winner = finished["result"]["winner"]
-    assert all(winner["val_accuracy"] >= entry["val_accuracy"] for entry in finished["result"]["finalists"])
+def test_winner_is_the_first_finalist_and_no_worse_on_val_than_any_known_method(finished: dict[str, Any]) -> None:
+    winner, finalists = finished["result"]["winner"], finished["result"]["finalists"]
+    assert all(winner[name] == value for name, value in finalists[0].items())
+    known = [entry for entry in finalists if entry["start"] == "scratch"]
+    assert {entry["source"] for entry in known} >= {"linear-probe", "bitfit", "lora"}
+    assert all(winner["val_accuracy"] >= entry["val_accuracy"] for entry in known)
 
 
 def test_every_candidate_of_every_generation_is_stored_with_its_fitness(service: Service, finished: dict[str, Any]) -> None:
@@ -112,7 +115,7 @@ def test_second_job_with_the_same_supernet_trains_none(service: Service, finishe
 def test_second_job_with_another_metric_measures_anew_and_trains_nothing(
     service: Service, finished: dict[str, Any], tmp_path: Path
 ) -> None:
-    request = finished["request"] | {"finals": finished["request"]["finals"] | {"candidates": 0}}
+    request = finished["request"] | {"finals": finished["request"]["finals"] | {"mode": "off"}}
     request["search"] = request["search"] | {"metric": "MulticlassF1Score"}
 
     job = service.wait(service.client.submit(request)["id"])
@@ -124,8 +127,8 @@ def test_second_job_with_another_metric_measures_anew_and_trains_nothing(
     assert [e["source"] for e in job["result"]["baselines"]] == [e["source"] for e in finished["result"]["baselines"]]
     events = list(service.client.events(job["id"]))
     assert next(e["data"]["from_cache"] for e in events if e["kind"] == "generation") == 0
-    assert len([e for e in events if e["kind"] == "finalist"]) == len(finished["result"]["baselines"])
-    assert "supernet" not in {row["kind"] for row in service.client.artifacts(job["id"])}
+    assert len([e for e in events if e["kind"] == "finalist"]) == 2 * len(finished["result"]["baselines"])  # at two rates
+    assert {"supernet", "finalist"}.isdisjoint(row["kind"] for row in service.client.artifacts(job["id"]))
     folder = service.client.download(job["id"], tmp_path / "checkpoint")
     metrics = json.loads((folder / "manifest.json").read_text())["metrics"]
     assert metrics["metric"] == "MulticlassF1Score"

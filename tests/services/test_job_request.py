@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from glora_core.errors import ConfigInvalid
+from glora_core.finals import FinalsSettings
 from glora_core.space import LayerShape
 from services.job_request import JobRequest, SearchRequest, parse_budget, space_of
 
@@ -188,3 +189,45 @@ def test_evolution_takes_every_setting_of_the_search() -> None:
 def test_truth_values_are_no_budgets(budget: bool) -> None:
     with pytest.raises(ValueError, match="not numbers of parameters"):
         parse_budget(budget)
+
+
+def test_finals_that_are_not_described_follow_from_the_supernets_training() -> None:
+    asked = request(training={"epochs": 50, "learning_rate": 0.01})
+
+    found = asked.finals.settings(asked.training)
+
+    assert found == FinalsSettings("thorough", 3, (0.01, 0.0033), (12, 25), 50)
+
+
+def test_finals_may_train_no_known_method_from_scratch() -> None:
+    asked = request(finals={"scratch_epochs": 0})
+
+    assert asked.finals.settings(asked.training).scratch_epochs == 0
+
+
+def test_finals_take_what_is_asked_for() -> None:
+    asked = request(finals={"mode": "winner", "candidates": 2, "learning_rates": [0.1], "epochs": [1, 2, 4], "scratch_epochs": 9})
+
+    assert asked.finals.settings(asked.training) == FinalsSettings("winner", 2, (0.1,), (1, 2, 4), 9)
+
+
+@pytest.mark.parametrize(
+    ("finals", "place"),
+    [
+        ({"mode": "some"}, ("mode",)),
+        ({"candidates": 0}, ("candidates",)),
+        ({"learning_rates": []}, ("learning_rates",)),
+        ({"learning_rates": [0.1, 0.0]}, ("learning_rates", 1)),
+        ({"learning_rates": [0.1, 0.1]}, ()),
+        ({"epochs": [0]}, ("epochs", 0)),
+        ({"epochs": 3}, ("epochs",)),
+        ({"scratch_epochs": -1}, ("scratch_epochs",)),
+        ({"learning_rate": 0.1}, ("learning_rate",)),
+    ],
+    ids=str,
+)
+def test_finals_out_of_range_are_refused_at_their_field(finals: object, place: tuple[object, ...]) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        request(finals=finals)
+
+    assert [error["loc"] for error in refusal.value.errors()] == [("finals", *place)]

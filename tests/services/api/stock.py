@@ -13,7 +13,7 @@ from glora_core.configs import config_hash, encode
 from glora_core.space import LayerShape, SearchSpace
 from services.job_request import JobRequest
 from services.protocol import PROTOCOL
-from services.store import artifacts, backbones, jobs, search_state
+from services.store import artifacts, backbones, events, jobs, search_state
 from services.store.blobs import BlobStore
 from services.store.database import Database
 from services.store.jobs import Lease
@@ -29,14 +29,20 @@ CHECKPOINT = {
     "timm-config": ("config.json", b'{"architecture": "toy_vit"}'),
     "manifest": ("MANIFEST.json", b'{"budget": 700}'),
 }
-_WINNER = {"source": "search #1", "hash": "h", "parameters": 640, "val_accuracy": 0.875, "val_loss": 0.5, "supernet": "s"}
+_WINNER = {"source": "search #1", "hash": "h", "parameters": 640, "val_accuracy": 0.875, "val_loss": 0.5, "supernet": "s"} | {
+    "start": "supernet",
+    "learning_rate": 0.003,
+    "rung": 2,
+    "epochs": 45,
+}
 _SKETCH = {"sketch": {"accuracy": 0.4375, "loss": 2.5, "examples": 16}}
 RESULT: dict[str, Any] = {
     "winner": _WINNER | {"test_accuracy": 0.8125, "test_loss": 0.6, "also_test": _SKETCH, "config": encode(SPACE.extreme(largest=False))},
     "finalists": [_WINNER],
     "baselines": [
         _WINNER
-        | {"source": "lora", "parameters": 512, "val_accuracy": 0.75, "test_accuracy": None, "test_loss": None, "also_test": _SKETCH}
+        | {"source": "lora", "supernet": "t", "start": "scratch", "rung": 0, "epochs": 60}
+        | {"parameters": 512, "val_accuracy": 0.75, "test_accuracy": None, "test_loss": None, "also_test": _SKETCH}
     ],
     "merge_error": 1e-7,
 }
@@ -91,6 +97,17 @@ def emit(database: Database, lease: Lease, phase: str) -> None:
     """One more event of a running job."""
     with jobs.fenced(database, lease) as (session, job):
         jobs.enter_phase(session, job, phase)
+
+
+def add_finals(database: Database, lease: Lease) -> None:
+    """The first rung of a running job's finals: one finalist and one that diverged, of three in all."""
+    facts = {"start": "supernet", "learning_rate": 0.003, "rung": 1, "epochs": 15}
+    scratch = {"start": "scratch", "rung": 0, "epochs": 60}
+    measured = {"accuracy": 0.875, "macro_accuracy": 0.625, "fitness": 0.875, "loss": 0.5, "parameters": 640}
+    with jobs.fenced(database, lease) as (session, job):
+        events.append(session, job.id, "finals", {"rung": 1, "rungs": 2, "missing": 2, "done": 0, "finalists": 3})
+        events.append(session, job.id, "finalist", {"source": "search #1"} | facts | measured)
+        events.append(session, job.id, "finalist_diverged", {"source": "lora"} | facts | scratch | {"message": "training loss became nan"})
 
 
 def succeed(database: Database, lease: Lease, result: dict[str, Any] = RESULT) -> None:

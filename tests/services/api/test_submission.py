@@ -151,7 +151,6 @@ def test_refused_field_is_named_and_nothing_is_created(
         ("training", "weight_decay"),
         ("training", "warmup"),
         ("search", "mutation_probability"),
-        ("finals", "learning_rate"),
     ],
 )
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400"])

@@ -172,7 +172,8 @@ def test_every_option_reaches_the_request(submit: Glora, database: Database, tmp
         "--metric": "MulticlassF1Score",
         "--population": "9",
         "--generations": "8",
-        "--finalists": "0",
+        "--finals": "winner",
+        "--finalists": "2",
         "--workers": "2",
         "--shots": "1",
         "--seed": "5",
@@ -186,7 +187,7 @@ def test_every_option_reaches_the_request(submit: Glora, database: Database, tmp
     training = {name: request["training"][name] for name in ("epochs", "learning_rate", "policy", "workers", "use_gpu")}
     assert training == {"epochs": 7, "learning_rate": 0.01, "policy": "random", "workers": 2, "use_gpu": True}
     assert [request["search"][name] for name in ("metric", "population", "generations")] == ["MulticlassF1Score", 9, 8]
-    assert (request["finals"]["candidates"], request["data"]["shots"]) == (0, 1)
+    assert (request["finals"]["mode"], request["finals"]["candidates"], request["data"]["shots"]) == ("winner", 2, 1)
 
 
 def test_further_test_sets_reach_the_request_as_the_folders_they_are_here(
@@ -294,12 +295,15 @@ def test_watching_a_whole_job_goes_through_its_phases(glora: Glora, server: List
     for phase in ("prepare", "train", "search", "finals", "export"):
         stock.emit(database, lease, phase)
     stock.add_search(database, lease, generations=2, population=2)
+    stock.add_finals(database, lease)
     stock.succeed(database, lease)
 
     ended = glora("watch", lease.job_id, "--url", server.url)
 
     assert ended.status == 0, ended.err
     assert "search" in ended.out and "2/20" in ended.out
+    assert "lora diverged at rate 0.003" in ended.out and "2/3" in ended.out
+    assert "candidate #1 of the search, trained alone from the supernet for 45 epochs at rate 0.003" in " ".join(ended.out.split())
 
 
 def test_watching_a_search_for_another_metric_shows_it_beside_accuracy(glora: Glora, server: Listening, database: Database) -> None:

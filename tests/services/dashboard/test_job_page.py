@@ -43,4 +43,24 @@ def test_page_shows_the_winner_and_its_baselines_on_further_test_sets(
 
     assert "<div><b>43.8%</b><span>on sketch, 16 images</span></div>" in page
     assert page.count('<th scope="col" class="number">On sketch</th>') == 1
-    assert page.count('<td class="number">43.8%</td>') == 1
+    assert page.count('<td class="number">43.8%</td>') == 2
+
+
+def test_page_tells_how_each_finalist_was_trained(http: TestClient, database: Database, blobs: BlobStore, tmp_path: Path) -> None:
+    page = http.get(f"/jobs/{stock.add_finished(database, blobs, tmp_path / 'made')}").text
+
+    assert "Winner: Search #1, rate 0.003." in page
+    assert "<td>45 epochs from the supernet</td>" in page
+    assert "LoRA, rate 0.003" in page and "<td>60 epochs from scratch</td>" in page
+
+
+def test_page_counts_the_finals_of_all_rungs_while_they_go_on(http: TestClient, database: Database) -> None:
+    lease = stock.add_running(database)
+    stock.emit(database, lease, "finals")
+    stock.add_finals(database, lease)
+
+    page = http.get(f"/jobs/{lease.job_id}").text
+
+    assert "finalist 2 of 3" in page
+    assert "<td>15 epochs from the supernet</td>" in page
+    assert "LoRA, rate 0.003: training loss became nan" in page

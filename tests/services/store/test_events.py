@@ -32,6 +32,16 @@ def test_event_keeps_its_kind_data_and_time(database: Database) -> None:
     assert read.at == appended.at
 
 
+def test_events_of_one_kind_are_those_of_the_job_in_order(database: Database) -> None:
+    first, second = add_job(database), add_job(database)
+    with database.write() as session:
+        for job_id, kind, number in ((first, "note", 1), (first, "other", 2), (second, "note", 3), (first, "note", 4)):
+            events.append(session, job_id, kind, {"number": number})
+
+    with database.read() as session:
+        assert [event.data["number"] for event in events.of_kind(session, first, "note")] == [1, 4]
+
+
 def test_events_of_concurrent_writers_are_numbered_without_gaps(database: Database, connect: Connect) -> None:
     lease = add_running_job(database)
     writers = [connect() for _ in range(WRITERS)]

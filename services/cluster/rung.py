@@ -1,0 +1,145 @@
+"""One rung of the finals: subnets trained alone, each as a trial of Ray Tune. It is over when all of them are.
+
+Ray Tune starts the trials, as many at once as there is room for, and starts a lost one again; it decides nothing. What a trial
+reached comes back through the folder that training checkpoints go to, and is handed over as soon as the trial is done.
+"""
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from fsspec import AbstractFileSystem
+from pyarrow.fs import FSSpecHandler, PyFileSystem
+from ray import tune
+from torch import Tensor
+
+from glora_core.errors import Diverged
+from glora_core.evaluation import Score
+from glora_core.finals.run import train_alone
+from glora_core.training import Progress, TrainingSettings
+from services.cluster.workload import Workload, settle
+from services.protocol import BATCH_SIZE
+
+_RESULT = "result.pt"
+_QUIET = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1", "RAY_AIR_NEW_OUTPUT": "0"}
+"""No tables of progress, no result files that nobody reads, and no handler of signals in the runner's place."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A subnet to train alone: settings of policy `fixed`, and the state of a supernet that has it alone; from scratch if None."""
+
+    settings: TrainingSettings
+    start: Mapping[str, Tensor] | None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A subnet trained alone: its trainable state, its training history and its score on val."""
+
+    state: dict[str, Tensor]
+    history: list[Progress]
+    val: Score
+
+
+OnDone = Callable[[str, Trained | Diverged], None]
+
+
+def train_rung(
+    workload: "ray.ObjectRef[Workload]",
+    tasks: Mapping[str, Task],
+    *,
+    use_gpu: bool,
+    name: str,
+    filesystem: AbstractFileSystem,
+    folder: str,
+    on_done: OnDone,
+) -> None:
+    """Train several subnets, each alone; returns when all are done.
+
+    Args:
+        workload: reference to the backbone, space and splits.
+        tasks: by a key of the caller's.
+        name: of a folder in `folder` that nothing else uses; it is the caller's to remove.
+        filesystem, folder: must be reachable from every node.
+        on_done: called in this process, with a task's key, as soon as it is trained, or has diverged; what it raises ends the rung.
+
+    Raises:
+        RayError, or what the training raised: a trial failed four times.
+    """
+    os.environ.update(_QUIET)
+    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # it misses the files that nobody reads
+    keys = sorted(tasks)
+    trial = tune.with_parameters(_train, workload=workload, tasks=[ray.put(tasks[key]) for key in keys], use_gpu=use_gpu)
+    tuner = tune.Tuner(
+        tune.with_resources(trial, {"cpu": 0, "gpu": 1} if use_gpu else {"cpu": 1}),
+        param_space={"place": tune.grid_search(list(range(len(keys))))},
+        # a process that has started serves one trial after another: 4.6 instead of 9.4 s for four empty trials on two busy cores
+        tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=lambda started: started.trial_id),
+        run_config=tune.RunConfig(
+            name=name,
+            storage_path=folder,
+            storage_filesystem=PyFileSystem(FSSpecHandler(filesystem)),
+            failure_config=tune.FailureConfig(max_failures=3),
+            callbacks=[_Results(keys, on_done)],
+            verbose=0,
+        ),
+    )
+    errors = tuner.fit().errors
+    if errors:
+        raise errors[0]
+
+
+class _Results(tune.Callback):  # type: ignore[misc]
+    """Hands over each trial's result. Ray Tune would take an error in that for the trial's own, so it is raised between two steps."""
+
+    def __init__(self, keys: list[str], on_done: OnDone) -> None:
+        self._keys, self._on_done = keys, on_done
+        self._error: Exception | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Ray Tune writes down how to restore a run, and nobody restores this one."""
+        return {}
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called by Ray Tune in the process that waits for it."""
+        try:
+            with trial.checkpoint.as_directory() as local:
+                found = torch.load(Path(local) / _RESULT, map_location="cpu", weights_only=True)
+            self._on_done(self._keys[trial.config["place"]], _unpacked(found))
+        except Exception as error:
+            self._error = error
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Called by Ray Tune between two steps."""
+        if self._error is not None:
+            raise self._error
+
+
+def _train(config: dict[str, Any], workload: Workload, tasks: "list[ray.ObjectRef[Task]]", use_gpu: bool) -> None:
+    """Runs in a trial's process."""
+    if tune.get_checkpoint() is not None:
+        return  # lost between its report and its end: there is nothing left to do
+    device, task = settle(use_gpu), ray.get(tasks[config["place"]])
+    alone = workload.supernet(task.settings, task.start).to(device)
+    try:
+        plain, train, val = workload.plain.to(device), workload.train.to(device), workload.val.to(device)
+        history, score = train_alone(alone, train, val, task.settings, BATCH_SIZE, plain, metric=workload.metric)
+        found = {"state": alone.trainable_state(), "history": [asdict(row) for row in history], "val": asdict(score)}
+    except Diverged as error:  # it would in every further attempt
+        found = {"diverged": str(error)}
+    with tempfile.TemporaryDirectory() as local:
+        torch.save(found, Path(local) / _RESULT)
+        tune.report({}, checkpoint=tune.Checkpoint.from_directory(local))
+
+
+def _unpacked(found: dict[str, Any]) -> Trained | Diverged:
+    if "diverged" in found:
+        return Diverged(found["diverged"])
+    return Trained(found["state"], [Progress(**row) for row in found["history"]], Score(**found["val"]))

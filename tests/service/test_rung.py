@@ -1,0 +1,167 @@
+"""A rung of the finals on real Ray: trials give what training in this process gives, and what becomes of those that fail."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+import ray
+import timm
+import torch
+
+from glora_core.backbones import adapted_layers
+from glora_core.configs import encode
+from glora_core.errors import Diverged
+from glora_core.finals.run import train_alone
+from glora_core.methods import method_config
+from glora_core.space import SearchSpace
+from glora_core.supernet import Supernet
+from glora_core.training import TrainingSettings
+from services.cluster.rung import Task, Trained, train_rung
+from services.cluster.workload import Workload, settle
+from services.protocol import BATCH_SIZE
+from services.scheduler.runner import classify
+from services.store.errors import LeaseLost
+from tests.glora_core.conftest import make_toy_split
+
+pytestmark = pytest.mark.slow
+
+Results = dict[str, Trained | Diverged]
+
+
+@dataclass(frozen=True)
+class Troubled(Workload):
+    """A workload that has trouble in every trial until so many attempts have been made.
+
+    Args:
+        notes: a file with a letter for each attempt.
+        fatal: whether the trial's process dies of it.
+    """
+
+    notes: Path
+    attempts: int
+    fatal: bool
+
+    def supernet(self, *arguments: Any) -> Supernet:
+        """What a trial asks for first."""
+        with self.notes.open("a") as file:
+            file.write("x")
+        if len(self.notes.read_text()) <= self.attempts:
+            if self.fatal:
+                os._exit(1)
+            raise MemoryError("no memory for this")
+        return super().supernet(*arguments)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Ray on this machine, with room for two trials at once."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False)
+    yield
+    ray.shutdown()
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.fixture(scope="module")
+def workload() -> Workload:
+    """A tiny ViT over images whose colour tells their class."""
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=8, patch_size=4, embed_dim=16, depth=2, num_heads=2).eval()
+    return Workload(model, SearchSpace(adapted_layers(model)), make_toy_split(30), make_toy_split(12), "macro-accuracy")
+
+
+@pytest.fixture
+def tasks(workload: Workload) -> dict[str, Task]:
+    """Three subnets from scratch."""
+    training = TrainingSettings(epochs=2, batch_size=10, learning_rate=0.01)
+    configs = {name: encode(method_config(workload.space, name)) for name in ("bitfit", "ssf", "lora")}
+    return {name: Task(replace(training, policy="fixed", fixed=code), None) for name, code in configs.items()}
+
+
+@pytest.fixture
+def train(cluster: None, tmp_path: Path) -> Callable[..., Results]:
+    """Trains tasks as a rung; returns what was handed over."""
+
+    def run(workload: Workload, tasks: dict[str, Task], on_done: Callable[[str], None] = lambda key: None) -> Results:
+        found: Results = {}
+
+        def keep(key: str, result: Trained | Diverged) -> None:
+            assert key not in found
+            found[key] = result
+            on_done(key)
+
+        files = fsspec.filesystem("file")
+        train_rung(ray.put(workload), tasks, use_gpu=False, name="rung", filesystem=files, folder=str(tmp_path), on_done=keep)
+        return found
+
+    return run
+
+
+def test_trials_give_what_training_in_this_process_gives_bit_for_bit(
+    train: Callable[..., Results], workload: Workload, tasks: dict[str, Task]
+) -> None:
+    settle(use_gpu=False)
+    found = train(workload, tasks)
+
+    assert found.keys() == tasks.keys()
+    for key, task in tasks.items():
+        alone, trial = workload.supernet(task.settings), found[key]
+        history, score = train_alone(alone, workload.train, workload.val, task.settings, BATCH_SIZE, metric=workload.metric)
+        assert isinstance(trial, Trained)
+        assert (trial.val, [row.loss for row in trial.history]) == (score, [row.loss for row in history])
+        state = alone.trainable_state()
+        assert state.keys() == trial.state.keys()
+        assert all(torch.equal(value, trial.state[name]) for name, value in state.items())
+
+
+def test_a_trial_that_diverges_is_handed_over_as_such_and_the_others_go_on(
+    train: Callable[..., Results], workload: Workload, tasks: dict[str, Task]
+) -> None:
+    tasks["lora"] = Task(replace(tasks["lora"].settings, learning_rate=1e30), None)
+
+    found = train(workload, tasks)
+
+    assert {key: type(result) for key, result in found.items()} == {"bitfit": Trained, "ssf": Trained, "lora": Diverged}
+
+
+def test_a_trial_whose_process_dies_is_started_again(
+    train: Callable[..., Results], workload: Workload, tasks: dict[str, Task], tmp_path: Path
+) -> None:
+    dying = Troubled(**vars(workload), notes=tmp_path / "notes", attempts=2, fatal=True)
+
+    found = train(dying, {"lora": tasks["lora"]})
+
+    assert isinstance(found["lora"], Trained)
+    assert (tmp_path / "notes").read_text() == "xxx"
+
+
+@pytest.mark.parametrize(("fatal", "reason"), [(False, ("out_of_memory", False)), (True, ("worker_lost", True))], ids=["raises", "dies"])
+def test_a_trial_that_fails_four_times_ends_the_rung_with_its_reason(
+    fatal: bool, reason: tuple[str, bool], train: Callable[..., Results], workload: Workload, tasks: dict[str, Task], tmp_path: Path
+) -> None:
+    failing = Troubled(**vars(workload), notes=tmp_path / "notes", attempts=9, fatal=fatal)
+
+    with pytest.raises(Exception) as raised:
+        train(failing, {"lora": tasks["lora"]})
+
+    assert classify(raised.value) == reason
+    assert (tmp_path / "notes").read_text() == "xxxx"
+
+
+def test_a_runner_that_may_not_store_a_result_leaves_the_rung_at_once(
+    train: Callable[..., Results], workload: Workload, tasks: dict[str, Task]
+) -> None:
+    handed: list[str] = []
+
+    def store(key: str) -> None:
+        handed.append(key)
+        raise LeaseLost("another runner owns the job")
+
+    with pytest.raises(LeaseLost):
+        train(workload, tasks, store)
+    assert len(handed) < len(tasks)

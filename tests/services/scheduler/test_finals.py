@@ -1,0 +1,247 @@
+"""The finals as the service plays them, with Ray left out: who is trained, what is stored, what a restarted job trains again.
+
+What stands in for Ray Tune gives every trial a fitness, and a loss, that follow from its learning rate, and can be cut off after any trial.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from glora_core.backbones import BackboneInfo
+from glora_core.errors import Diverged
+from glora_core.evaluation import Score
+from glora_core.methods import method_config
+from glora_core.search import Evaluated
+from glora_core.training import TrainingSettings
+from services.cluster.rung import Task, Trained
+from services.job_request import JobRequest
+from services.scheduler import legs
+from services.scheduler.context import RunContext
+from services.scheduler.finals import Outcome, finals
+from services.settings import Settings
+from services.store import events, jobs
+from services.store.blobs import BlobStore
+from services.store.database import Database
+from services.store.jobs import Lease
+from services.store.models import Artifact, Supernet
+from tests.services.api import stock
+
+TRANSFORM = {"input_size": [3, 8, 8], "interpolation": "bicubic", "mean": [0.5], "std": [0.5], "crop_pct": 1.0, "crop_mode": "center"}
+RANKED = [Evaluated(method_config(stock.SPACE, "lora", 4), 0.9, 1.0, 256), Evaluated(stock.SPACE.extreme(largest=False), 0.1, 2.0, 0)]
+
+
+class Killed(Exception):
+    """The runner ends here."""
+
+
+@dataclass
+class Cluster:
+    """In the place of Ray Tune.
+
+    Args:
+        survives: so many trials are done before the runner is killed.
+    """
+
+    survives: int = 1000
+    trained: list[tuple[str, float, int]] = field(default_factory=list)
+    diverging: float = 0.5
+    backwards: bool = False
+    metric: str = "accuracy"
+    scored: int = 0
+
+    def train_rung(self, workload: Any, tasks: dict[str, Task], *, on_done: Callable[..., None], **where: Any) -> None:
+        """Every trial in turn; rates from `diverging` on diverge."""
+        for key in sorted(tasks, reverse=self.backwards):
+            if self.survives == 0:
+                raise Killed
+            self.survives -= 1
+            settings = tasks[key].settings
+            self.trained.append((settings.fixed or "", settings.learning_rate, settings.epochs))
+            if settings.learning_rate >= self.diverging:
+                on_done(key, Diverged("training loss became nan"))
+            else:
+                on_done(key, Trained({"numbers": torch.ones(2)}, [], self.reached(settings)))
+
+    def score_split(self, workload: Any, settings: TrainingSettings, *subnet: Any) -> Score:
+        """In the place of a Ray task."""
+        self.scored += 1
+        return self.reached(settings)
+
+    def reached(self, settings: TrainingSettings) -> Score:
+        """What a trial reaches: the higher its rate, the higher its accuracy and loss, and the lower the metric."""
+        rate = settings.learning_rate
+        return Score(0.5 + rate, rate, 10, 0.4 + rate, 0.5 + rate if self.metric == "accuracy" else -rate)
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    found = Cluster()
+    monkeypatch.setattr(legs, "train_rung", found.train_rung)
+    monkeypatch.setattr(legs, "score_split", found.score_split)
+    return found
+
+
+@pytest.fixture
+def play(database: Database, blobs: BlobStore, tmp_path: Path, cluster: Cluster) -> Callable[..., Outcome]:
+    """Plays the finals of one job, as many times as it is called, for the cluster's metric, with so many examples on val."""
+    lease: list[Lease] = []
+
+    def run(finals_asked: dict[str, Any], baselines: bool = False, examples: int = 10**6, history: Sequence[Evaluated] = RANKED) -> Outcome:
+        if not lease:
+            lease.append(stock.add_running(database))
+        request = JobRequest.model_validate(stock.body(finals=finals_asked, baselines=baselines, search={"metric": cluster.metric}))
+        info = BackboneInfo.from_dict(stock.INFO | {"arguments": {}, "transform": TRANSFORM})
+        context = RunContext(Settings(), database, blobs, lease[0], request, info, {"fingerprint": "f"}, tmp_path)
+        sliced = SimpleNamespace(cut=lambda config: SimpleNamespace(trainable_state=lambda: {"slice": torch.ones(1)}))
+        local = SimpleNamespace(supernet=lambda *given: sliced, val=range(examples))
+        prepared: Any = SimpleNamespace(workload=None, weights_hash="w", local=local)
+        return finals(context, prepared, history, _supernet(context))
+
+    return run
+
+
+def _supernet(context: RunContext) -> str:
+    """The job's supernet, stored; returns its key."""
+    with context.fenced() as (session, _):
+        if session.get(Supernet, "s") is None:
+            artifact = legs.store_state(context, {"numbers": torch.ones(1)}, "s", "supernet")
+            legs.store_supernet(session, "s", {}, [], artifact)
+    return "s"
+
+
+def told(database: Database, kind: str) -> list[dict[str, Any]]:
+    """What the job's events of a kind say."""
+    with database.read() as session:
+        (job,) = jobs.page(session, state=None, before=None, limit=9)
+        return [event.data for event in events.of_kind(session, job.id, kind)]
+
+
+ASKED = {"candidates": 1, "learning_rates": [0.1, 0.2], "epochs": [1, 2], "scratch_epochs": 3}
+
+
+def test_every_trial_of_every_rung_is_a_finalist_and_the_best_wins(play: Any, cluster: Cluster, database: Database) -> None:
+    outcome = play(ASKED)
+
+    found = [(f.source, f.leg.rung, f.leg.trial.learning_rate, f.leg.trained) for f in outcome.finalists]
+    assert {(name, rate) for name, rung, rate, _ in found if rung == 1} == {("search #1", 0.1), ("search #1", 0.2)}
+    assert [(name, rate, trained) for name, rung, rate, trained in found if rung == 2] == [("search #1", 0.2, 3)]
+    assert {name for name, rung, _, _ in found if rung == 0} == {"linear-probe", "bitfit", "ssf", "lora"}
+    assert outcome.winner == outcome.finalists[0]
+    assert len(found) == told(database, "finals")[0]["finalists"] == 11
+    assert [rung["done"] for rung in told(database, "finals")] == [0, 10]
+
+
+@pytest.mark.parametrize("survives", [1, 9, 10])
+def test_finals_cut_off_anywhere_end_the_same_and_train_no_trial_twice(
+    survives: int, play: Any, cluster: Cluster, database: Database
+) -> None:
+    cluster.survives = survives
+    with pytest.raises(Killed):
+        play(ASKED)
+    cluster.survives, cluster.backwards = 1000, True
+
+    resumed = play(ASKED)
+
+    assert len(cluster.trained) == len(resumed.finalists) == len(told(database, "finalist")) == 11
+    assert resumed == play(ASKED)
+    assert len(cluster.trained) == 11
+
+
+def test_a_trial_that_diverged_is_dropped_and_not_tried_again(play: Any, cluster: Cluster, database: Database) -> None:
+    cluster.diverging = 0.2
+    first = play(ASKED)
+    trained = len(cluster.trained)
+
+    assert {f.leg.trial.learning_rate for f in first.finalists if f.leg} == {0.1}
+    assert play(ASKED) == first
+    assert len(cluster.trained) == trained
+    assert len(told(database, "finalist_diverged")) == 5
+
+
+def test_where_all_diverge_the_searchs_winner_is_exported(play: Any, cluster: Cluster) -> None:
+    cluster.diverging = 0.0
+    outcome = play({"mode": "winner"})
+    assert (outcome.winner.source, outcome.winner.leg, outcome.finalists) == ("search", None, [])
+
+
+@pytest.mark.parametrize("mode", ["off", "winner", "thorough"])
+def test_baselines_are_the_best_trials_from_scratch_whatever_the_finals(mode: str, play: Any, cluster: Cluster) -> None:
+    outcome = play(ASKED | {"mode": mode}, baselines=True)
+
+    assert [(f.source, f.leg.rung, f.leg.trial.learning_rate) for f in outcome.baselines] == [
+        ("linear-probe", 0, 0.2),
+        ("bitfit", 0, 0.2),
+        ("lora", 0, 0.2),
+    ]
+    assert any(f.leg.rung == 0 for f in outcome.finalists) == (mode == "thorough")
+    assert (outcome.winner.source == "search") == (mode == "off")
+
+
+def test_a_further_rung_starts_from_the_trial_of_the_rung_before(play: Any, cluster: Cluster, database: Database) -> None:
+    outcome = play(ASKED | {"mode": "winner"})
+
+    second = next(f for f in outcome.finalists if f.leg.rung == 2)
+    first = next(f for f in outcome.finalists if f.leg.trial == second.leg.trial and f.leg.rung == 1)
+    assert (first.settings.start, second.settings.start) == ("s", first.supernet_key)
+    with database.read() as session:
+        row = session.get_one(Supernet, second.supernet_key)
+        assert row.recipe["training"]["start"] == first.supernet_key
+        assert session.get_one(Artifact, row.artifact_id).kind == "finalist"
+
+
+def test_baselines_are_trained_for_as_long_as_the_supernet_where_the_finals_train_no_known_method(play: Any, cluster: Cluster) -> None:
+    asked = ASKED | {"scratch_epochs": 0}
+    assert play(asked).baselines == []
+    assert all(f.leg.trial.sliced for f in play(asked).finalists)
+
+    outcome = play(asked, baselines=True)
+
+    assert [(f.source, f.leg.trained) for f in outcome.baselines] == [("linear-probe", 60), ("bitfit", 60), ("lora", 60)]
+    assert all(f.leg.trial.sliced for f in outcome.finalists)
+
+
+def test_among_finalists_that_val_cannot_tell_apart_the_lower_loss_wins_unless_a_known_method_is_better(
+    play: Any, cluster: Cluster
+) -> None:
+    assert [f.leg.trial.learning_rate for f in play(ASKED | {"mode": "winner"}, examples=10).finalists] == [0.1, 0.2, 0.2]
+
+    outcome = play(ASKED, examples=10)
+
+    assert outcome.winner == outcome.finalists[0]
+    assert outcome.winner.leg is not None and outcome.winner.leg.trial.learning_rate == 0.2
+
+
+@pytest.mark.parametrize(("examples", "first"), [(10, 1), (10**6, 0)])
+def test_candidates_to_train_are_ranked_within_the_noise_of_val_and_what_is_exported_untrained_is_not(
+    examples: int, first: int, play: Any, cluster: Cluster
+) -> None:
+    history = [replace(RANKED[0], loss=2.0), replace(RANKED[1], accuracy=0.89, loss=1.0)]
+    searched = play({"mode": "off"}, examples=examples, history=history).winner
+    trained = play(ASKED | {"mode": "winner"}, examples=examples, history=history).winner
+    assert searched.fitness == history[0]
+    assert trained.fitness.config == history[first].config
+
+
+def test_finalists_are_compared_by_the_jobs_metric_and_trained_once_for_all_metrics(
+    play: Any, cluster: Cluster, database: Database
+) -> None:
+    asked = ASKED | {"epochs": [1]}
+    by_accuracy, trained = play(asked), len(cluster.trained)
+    cluster.metric = "MulticlassF1Score"
+
+    outcome = play(asked)
+
+    assert (len(cluster.trained), cluster.scored) == (trained, trained)
+    assert {f.supernet_key for f in outcome.finalists} == {f.supernet_key for f in by_accuracy.finalists}
+    assert by_accuracy.winner.leg.trial.learning_rate == 0.2
+    best = outcome.winner.fitness
+    assert (best.fitness, best.measure, best.accuracy, best.macro_accuracy) == (-0.1, -0.1, 0.6, 0.5)
+    assert (by_accuracy.winner.fitness.measure, by_accuracy.winner.fitness.macro_accuracy) == (None, 0.6000000000000001)
+    assert told(database, "finalist")[-1]["fitness"] in (-0.1, -0.2)
+    assert play(asked) == outcome
+    assert cluster.scored == trained
