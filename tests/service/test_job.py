@@ -59,7 +59,14 @@ def test_job_succeeds_within_its_budget(finished: dict[str, Any]) -> None:
 
 def test_winner_is_no_worse_on_val_than_any_finalist(finished: dict[str, Any]) -> None:
     winner = finished["result"]["winner"]
-    assert all(winner["val_accuracy"] >= entry["val_accuracy"] for entry in finished["result"]["finalists"])
+    finalists = finished["result"]["finalists"]
+    assert all(winner["val_accuracy"] >= entry["val_accuracy"] for entry in finalists)
+    assert {(entry["start"], entry["rung"], entry["epochs"]) for entry in finalists} == {
+        ("supernet", 1, 1),
+        ("supernet", 2, 3),
+        ("scratch", 0, 3),
+    }
+    assert {entry["learning_rate"] for entry in finalists if entry["rung"] == 1} == {0.01, 0.0033}
 
 
 def test_every_candidate_of_every_generation_is_stored_with_its_fitness(service: Service, finished: dict[str, Any]) -> None:
