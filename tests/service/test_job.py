@@ -63,6 +63,12 @@ def test_winner_is_the_first_finalist_and_no_worse_on_val_than_any_known_method(
     known = [entry for entry in finalists if entry["start"] == "scratch"]
     assert {entry["source"] for entry in known} >= {"linear-probe", "bitfit", "lora"}
     assert all(winner["val_accuracy"] >= entry["val_accuracy"] for entry in known)
+    assert {(entry["start"], entry["rung"], entry["epochs"]) for entry in finalists} == {
+        ("supernet", 1, 1),
+        ("supernet", 2, 3),
+        ("scratch", 0, 3),
+    }
+    assert {entry["learning_rate"] for entry in finalists if entry["rung"] == 1} == {0.01, 0.0033}
 
 
 def test_every_candidate_of_every_generation_is_stored_with_its_fitness(service: Service, finished: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ const KINDS = [
   "generation",
   "finals",
   "finalist",
+  "finalist_diverged",
   "cancel_requested",
   "requeued",
   "succeeded",
