@@ -5,7 +5,8 @@ the image); glob patterns choose others. Imports torch; knows timm and transform
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -28,6 +29,18 @@ def run(model: nn.Module, inputs: Inputs) -> Tensor:
     """A model's logits for its inputs."""
     logits: Tensor = model(inputs) if isinstance(inputs, Tensor) else model(**inputs).logits
     return logits
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode for a while, in which a forward pass changes no statistics; each module is given back the mode it had."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
 
 
 def classifier(model: nn.Module) -> nn.Module | None:
@@ -122,16 +135,15 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @torch.no_grad()
 def _trace(model: nn.Module) -> _Trace:
-    trace, training = _Trace(), model.training
+    trace = _Trace()
     hooks = [module.register_forward_pre_hook(trace.before) for module in model.modules()]
     hooks += [module.register_forward_hook(trace.after) for module in model.modules()]
     try:
-        with trace:
-            run(model.eval(), _example(model))
+        with evaluating(model), trace:
+            run(model, _example(model))
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         raise BackboneUnsupported(f"{type(model).__name__} cannot be run to find its layers: {error}") from error
     finally:
-        model.train(training)
         for hook in hooks:
             hook.remove()
     return trace

@@ -38,14 +38,14 @@ class Trainer:
     """Trains a supernet epoch by epoch; its state can be saved after any epoch and taken up again.
 
     Args:
-        supernet: changed in place.
+        supernet: changed in place; put into eval mode, so that the statistics of a frozen batch norm stay as they are.
         split: the training split, whole in every process; each trains its share of every batch.
         settings: see `TrainingSettings`.
         probe: subnets to score along the way; nothing trained depends on it.
     """
 
     def __init__(self, supernet: Supernet, split: Split, settings: TrainingSettings, probe: Probe | None = None) -> None:
-        self.supernet, self.split, self.settings, self.probe = supernet, split, settings, probe
+        self.supernet, self.split, self.settings, self.probe = supernet.eval(), split, settings, probe
         self.epoch = 0
         self.steps_per_epoch = math.ceil(len(split) / settings.batch_size)
         self._rank, self._world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
