@@ -92,8 +92,9 @@ def load(
         BackboneUnknown, BackboneUnsupported, ConfigInvalid: see `glora_core.backbones`.
     """
     spec = BackboneSpec(name, weights, image_size, tuple(layers), **task)
+    info = backbones.describe(spec)  # first, since it costs little and refuses what could not be adapted
     model = backbones.load(spec, classes)
-    return Backbone(model, spec, backbones.describe(spec), weights_hash(model))
+    return Backbone(model, spec, info, weights_hash(model))
 
 
 def images(

@@ -47,6 +47,7 @@ def load(spec: BackboneSpec, num_classes: int) -> nn.Module:
 
     Raises:
         BackboneUnknown: the name or its weights cannot be resolved (a hub out of reach counts as such).
+        BackboneUnsupported: it has several heads, or does not tell which is its own.
     """
     return _create(spec, num_classes, pretrained=True)
 

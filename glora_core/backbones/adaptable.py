@@ -47,19 +47,29 @@ def classifier(model: nn.Module) -> nn.Module | None:
     """The trainable head of a model: what is outside the base model of a transformers classifier; None for a language model.
 
     Raises:
-        BackboneUnsupported: a timm model with several heads.
+        BackboneUnsupported: a model with several heads, or one that cannot tell which it is.
     """
     known: Any = model
     if hasattr(model, "base_model_prefix"):
         if "CausalLM" in type(model).__name__ or "LMHead" in type(model).__name__:
             return None
         return nn.ModuleList(module for name, module in model.named_children() if name != known.base_model_prefix)
-    head = known.get_classifier()
-    if not isinstance(head, nn.Module):
+    try:
+        head = known.get_classifier()
+    except AttributeError as error:  # of some of timm's models, where they are made without a head
         raise BackboneUnsupported(
-            f"{type(model).__name__} has several classifiers, such as a distillation head; accepted are models with one"
+            f"{type(model).__name__} does not tell what its classifier is: {error}; accepted are models that do"
+        ) from error
+    if not isinstance(head, nn.Module) or _second_head(model):
+        raise BackboneUnsupported(
+            f"{type(model).__name__} has several classifiers, such as a distillation or auxiliary head; accepted are models with one"
         )
     return head
+
+
+def _second_head(model: nn.Module) -> bool:
+    """Whether a timm model adds another head's output to its classifier's, as VOLO does, or would do so if it had classes."""
+    return isinstance(getattr(model, "aux_head", None), nn.Module) or bool(getattr(model, "use_aux_head", False))
 
 
 def adapted_layers(model: nn.Module, patterns: Sequence[str] = ()) -> tuple[LayerShape, ...]:
