@@ -48,9 +48,8 @@ class Supernet(nn.Module):
             parent, _, attribute = shape.name.rpartition(".")
             setattr(backbone.get_submodule(parent), attribute, layer)
             self._layers.append(layer)
-        for parameter in () if head is None else head.parameters():
-            parameter.requires_grad_(True)
-            nn.init.normal_(parameter, std=0.02 if parameter.dim() > 1 else 0.0, generator=generator)
+        if head is not None:
+            _start(head, generator)
         self.to(next(backbone.parameters()).device)
 
     def forward(self, inputs: Inputs) -> Tensor:
@@ -172,6 +171,17 @@ def _adaptable(backbone: nn.Module, space: SearchSpace, entanglement: str) -> li
     if len({id(module) for module in found}) < len(found):
         raise ConfigInvalid("the layers given name a layer of this backbone twice; accepted is each once")
     return found
+
+
+@torch.no_grad()
+def _start(head: nn.Module, generator: torch.Generator) -> None:
+    """Make a head trainable, from small random matrices; a bias starts at 0, a norm's weight at 1."""
+    for name, parameter in head.named_parameters():
+        parameter.requires_grad_(True)
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter, std=0.02, generator=generator)
+        else:
+            parameter.fill_(0.0 if name.rpartition(".")[2].endswith("bias") else 1.0)
 
 
 def layer_module(modules: Mapping[str, nn.Module], shape: LayerShape) -> nn.Module:

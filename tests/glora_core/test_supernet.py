@@ -3,14 +3,17 @@
 from dataclasses import replace
 
 import pytest
+import timm
 import torch
 from torch import nn
 
+from glora_core.backbones import adapted_layers
 from glora_core.configs import SubnetConfig, decode
 from glora_core.errors import ConfigInvalid
 from glora_core.evaluation import give_biases
 from glora_core.layers import GLoRALinear
 from glora_core.methods import method_config
+from glora_core.presets import preset
 from glora_core.sampling import FeasibleSampler, stream
 from glora_core.space import LayerShape, SearchSpace
 from glora_core.supernet import Supernet
@@ -245,3 +248,15 @@ def test_a_backbone_that_is_already_adapted_is_refused_and_its_supernet_still_tr
     with pytest.raises(ConfigInvalid, match="already adapted"):
         Supernet(trained.backbone, space)
     assert [name for name, _ in trained.trainable()] == before
+
+
+@pytest.mark.parametrize(
+    ("name", "norm"), [("caformer_s18", "head.fc.norm"), ("repvit_m0_9", "head.head.bn")], ids=["layer norm", "batch norm"]
+)
+def test_a_norm_inside_the_head_starts_as_the_identity_so_that_the_head_learns(name, norm):
+    model = timm.create_model(name, num_classes=3).eval()
+    supernet = Supernet(model, preset("bitfit", adapted_layers(model, ["stages.0.*"])))
+    weight, bias = (supernet.backbone.get_parameter(f"{norm}.{part}") for part in ("weight", "bias"))
+    assert bool((weight == 1).all())
+    assert not bool(bias.any())
+    assert float(supernet(torch.randn(2, 3, 64, 64)).detach().abs().max()) > 0
