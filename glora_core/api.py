@@ -108,9 +108,10 @@ def images(
         shots: so many training images per class, drawn by `seed`; all if absent.
 
     Raises:
-        DataInvalid: a split is missing or cannot be read.
+        DataInvalid: a split is missing or cannot be read, or the folder has other classes than the backbone's head.
     """
     data = scan(str(folder))
+    _check_classes(folder, len(data.classes), backbone)
     if shots is not None:
         data = few_shot(data, shots, seed)
     missing = [name for name in splits if name not in data.names]
@@ -137,17 +138,19 @@ def texts(
     if backbone.info.transform is not None or backbone.spec.task != "classification":
         raise BackboneUnsupported(f"backbone {backbone.spec.name!r} does not classify texts; accepted is transformers:FOLDER")
     table = read_table(path)
-    head = backbone.model.config.num_labels  # type: ignore[union-attr]
-    if len(table.classes) != head:
-        raise DataInvalid(
-            f"{path} has {len(table.classes)} classes and the backbone's head {head}; load it with classes={len(table.classes)}"
-        )
+    _check_classes(path, len(table.classes), backbone)
     missing = [name for name in splits if name not in table.splits]
     if missing:
         raise DataInvalid(f"{path} has no split {missing[0]!r}; it has {', '.join(table.splits)}")
     reader = backbones.language.tokenizer(backbone.spec)
     chosen = [table.splits[name] for name in splits]
     return tuple(classify([e.text for e in rows], [e.label for e in rows], reader, max_length) for rows in chosen)
+
+
+def _check_classes(path: str | Path, classes: int, backbone: Backbone) -> None:
+    head = backbones.outputs(backbone.model)
+    if classes != head:
+        raise DataInvalid(f"{path} has {classes:,} classes and the backbone's head {head:,}; load it with classes={classes}")
 
 
 def train(
@@ -258,11 +261,12 @@ def export(
         facts: anything else for the manifest, such as `metrics` or `budget`.
 
     Raises:
+        ConfigInvalid: there are more or fewer names than outputs, or a name twice; nothing is written.
         ExportMismatch: the merge lost more than rounding allows; the message has the figure.
     """
     folder = Path(folder)
     tokenizer = backbones.language.tokenizer(backbone.spec) if backbone.info.transform is None else None
-    names = tuple(classes) or _numbers(supernet.backbone)
+    names = tuple(classes) or tuple(str(number) for number in range(backbones.outputs(supernet.backbone)))
     written = export_checkpoint(folder, supernet, config, names, backbone.info.transform, check, tokenizer)
     origin = {"name": backbone.spec.name, "weights_sha256": backbone.weights_sha256, "license": backbone.info.license}
     transform = backbone.info.to_dict()["transform"]
@@ -276,11 +280,3 @@ def _evaluated(supernet: Supernet, config: SubnetConfig, score: Score, metric: s
     measure = None if metric == ACCURACY else score.fitness
     parameters = supernet.space.parameters(config)
     return Evaluated(config, score.accuracy, score.loss, parameters, generation, measure=measure, macro_accuracy=score.macro_accuracy)
-
-
-def _numbers(model: Any) -> tuple[str, ...]:
-    """Names for the outputs of a head that nobody named; none for a language model, which has no head."""
-    if backbones.classifier(model) is None:
-        return ()
-    count = model.config.num_labels if hasattr(model, "config") else model.num_classes
-    return tuple(str(number) for number in range(count))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from glora_core.backbones import language, vision
-from glora_core.backbones.adaptable import Inputs, adapted_layers, classifier, run
+from glora_core.backbones.adaptable import Inputs, adapted_layers, classifier, outputs, run
 from glora_core.backbones.spec import BackboneInfo, BackboneSpec, Transform
 from glora_core.backbones.vision import input_transform
 from glora_core.names import transformers_name
@@ -23,6 +23,7 @@ __all__ = [
     "describe",
     "input_transform",
     "load",
+    "outputs",
     "run",
     "skeleton",
 ]

@@ -72,6 +72,14 @@ def _second_head(model: nn.Module) -> bool:
     return isinstance(getattr(model, "aux_head", None), nn.Module) or bool(getattr(model, "use_aux_head", False))
 
 
+def outputs(model: nn.Module) -> int:
+    """How many classes a model's head tells apart; 0 for a language model, which has no head."""
+    known: Any = model
+    if classifier(model) is None:
+        return 0
+    return int(known.config.num_labels if hasattr(model, "config") else known.num_classes)
+
+
 def adapted_layers(model: nn.Module, patterns: Sequence[str] = ()) -> tuple[LayerShape, ...]:
     """The layers that adapt, in the order of the model's modules.
 
