@@ -163,6 +163,8 @@ def train(
         settings: of `TrainingSettings`; the policy is `sandwich`, and images are changed by `crop`, unless given.
 
     Raises:
+        ConfigInvalid: a setting is not accepted.
+        DataInvalid: the split is empty.
         Diverged: the loss is no longer finite.
     """
     history: list[Progress] = []
@@ -202,7 +204,8 @@ def search(
 
     Raises:
         BudgetInfeasible: no subnet has so few parameters.
-        ConfigInvalid: the metric does not take so many classes.
+        ConfigInvalid: the metric does not take so many classes, or budget, seed or batch size are no such integers.
+        DataInvalid: the split is empty.
     """
     settings = settings or SearchSettings()
     sampler, scorer = FeasibleSampler(supernet.space, budget), SubnetScorer(supernet)
