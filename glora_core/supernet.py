@@ -92,7 +92,8 @@ class Supernet(nn.Module):
         """
         own, scaled = dict(self.trainable()), {f"{name}.scales": module for name, module in self._scaled()}
         numbers = {name: value for name, value in state.items() if name not in scaled}
-        if set(own) != set(numbers) or any(own[name].shape != numbers[name].shape for name in own):
+        scales = [value.numel() == module.scales.numel() for name, module in scaled.items() if (value := state.get(name)) is not None]
+        if set(own) != set(numbers) or any(own[name].shape != numbers[name].shape for name in own) or not all(scales):
             raise ConfigInvalid("this state belongs to another supernet: names or shapes of its tensors differ")
         for name, parameter in own.items():
             parameter.copy_(numbers[name])
