@@ -115,8 +115,9 @@ def load(
         BackboneUnknown, BackboneUnsupported, ConfigInvalid: see `glora_core.backbones`.
     """
     spec = BackboneSpec(name, weights, image_size, tuple(layers), **task)
+    info = backbones.describe(spec)  # first, since it costs little and refuses what could not be adapted
     model = backbones.load(spec, classes)
-    return Backbone(model, spec, backbones.describe(spec), weights_hash(model))
+    return Backbone(model, spec, info, weights_hash(model))
 
 
 def images(
@@ -130,9 +131,10 @@ def images(
         shots: so many training images per class, drawn by `seed`; all if absent.
 
     Raises:
-        DataInvalid: a split is missing or cannot be read.
+        DataInvalid: a split is missing or cannot be read, or the folder has other classes than the backbone's head.
     """
     data = scan(str(folder))
+    _check_classes(folder, len(data.classes), backbone)
     if shots is not None:
         data = few_shot(data, shots, seed)
     missing = [name for name in splits if name not in data.names]
@@ -159,17 +161,19 @@ def texts(
     if backbone.info.transform is not None or backbone.spec.task != "classification":
         raise BackboneUnsupported(f"backbone {backbone.spec.name!r} does not classify texts; accepted is transformers:FOLDER")
     table = read_table(path)
-    head = backbone.model.config.num_labels  # type: ignore[union-attr]
-    if len(table.classes) != head:
-        raise DataInvalid(
-            f"{path} has {len(table.classes)} classes and the backbone's head {head}; load it with classes={len(table.classes)}"
-        )
+    _check_classes(path, len(table.classes), backbone)
     missing = [name for name in splits if name not in table.splits]
     if missing:
         raise DataInvalid(f"{path} has no split {missing[0]!r}; it has {', '.join(table.splits)}")
     reader = backbones.language.tokenizer(backbone.spec)
     chosen = [table.splits[name] for name in splits]
     return tuple(classify([e.text for e in rows], [e.label for e in rows], reader, max_length) for rows in chosen)
+
+
+def _check_classes(path: str | Path, classes: int, backbone: Backbone) -> None:
+    head = backbones.outputs(backbone.model)
+    if classes != head:
+        raise DataInvalid(f"{path} has {classes:,} classes and the backbone's head {head:,}; load it with classes={classes}")
 
 
 def train(
@@ -182,6 +186,8 @@ def train(
         settings: of `TrainingSettings`; the policy is `sandwich`, and images are changed by `crop`, unless given.
 
     Raises:
+        ConfigInvalid: a setting is not accepted.
+        DataInvalid: the split is empty.
         Diverged: the loss is no longer finite.
     """
     history: list[Progress] = []
@@ -221,7 +227,8 @@ def search(
 
     Raises:
         BudgetInfeasible: no subnet has so few parameters.
-        ConfigInvalid: the metric does not take so many classes.
+        ConfigInvalid: the metric does not take so many classes, or budget, seed or batch size are no such integers.
+        DataInvalid: the split is empty.
     """
     settings = settings or SearchSettings()
     sampler, scorer = FeasibleSampler(supernet.space, budget), SubnetScorer(supernet)
@@ -283,9 +290,10 @@ def export(
         facts: anything else for the manifest, such as `metrics` or `budget`.
 
     Raises:
+        ConfigInvalid: there are more or fewer names than outputs, or a name twice; nothing is written.
         ExportMismatch: the merge lost more than rounding allows; the message has the figure.
     """
-    folder, names = Path(folder), tuple(classes) or _numbers(supernet.backbone)
+    folder, names = Path(folder), tuple(classes) or _numbers(supernet)
     written = export_checkpoint(folder, supernet, config, names, backbone.info.transform, check, _tokenizer(backbone))
     manifest = write_manifest(folder, supernet, config, _facts(backbone, written, facts))
     write_card(folder, manifest, supernet.space, config)
@@ -309,7 +317,7 @@ def export_average(
     facts: dict[str, Any] | None = None,
 ) -> Export:
     """Write the average of finalists' weights as a plain checkpoint with manifest and model card; arguments and errors as of `export`."""
-    folder, names = Path(folder), tuple(classes) or _numbers(supernet.backbone)
+    folder, names = Path(folder), tuple(classes) or _numbers(supernet)
     nets = [(member.on(supernet), member.config) for member in members]
     written = export_soup(folder, nets, names, backbone.info.transform, check, _tokenizer(backbone))
     manifest = write_soup_manifest(folder, nets, _facts(backbone, written, facts))
@@ -319,6 +327,11 @@ def export_average(
 
 def _tokenizer(backbone: Backbone) -> Any:
     return backbones.language.tokenizer(backbone.spec) if backbone.info.transform is None else None
+
+
+def _numbers(supernet: Supernet) -> tuple[str, ...]:
+    """Names for the outputs of a head that nobody named; none for a language model, which has no head."""
+    return tuple(str(number) for number in range(backbones.outputs(supernet.backbone)))
 
 
 def _facts(backbone: Backbone, written: Export, given: dict[str, Any] | None) -> dict[str, Any]:
@@ -332,11 +345,3 @@ def _evaluated(supernet: Supernet, config: SubnetConfig, score: Score, metric: s
     measure = None if metric == ACCURACY else score.fitness
     parameters = supernet.space.parameters(config)
     return Evaluated(config, score.accuracy, score.loss, parameters, generation, measure=measure, macro_accuracy=score.macro_accuracy)
-
-
-def _numbers(model: Any) -> tuple[str, ...]:
-    """Names for the outputs of a head that nobody named; none for a language model, which has no head."""
-    if backbones.classifier(model) is None:
-        return ()
-    count = model.config.num_labels if hasattr(model, "config") else model.num_classes
-    return tuple(str(number) for number in range(count))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from glora_core.backbones import Inputs
+from glora_core.backbones.adaptable import evaluating
 from glora_core.configs import TENSORS
 from glora_core.layers import GLoRALayer
 from glora_core.layers.storage import KINDS, NormalisedStorage, xavier
@@ -34,7 +35,8 @@ def calibrate(supernet: Supernet, inputs: Inputs, seed: int = 0) -> None:
     """Measure and set the scales of every adapted layer; nothing is done to the `paper` form, whose choices share numbers.
 
     Args:
-        supernet: untrained, so that what it computes does not change; its config is set to the smallest subnet.
+        supernet: untrained, so that what it computes does not change; its config is set to the smallest subnet. It runs in eval mode,
+            and the statistics of its batch norms stay as they are.
         inputs: some training examples.
         seed: of the signs.
     """
@@ -48,7 +50,8 @@ def calibrate(supernet: Supernet, inputs: Inputs, seed: int = 0) -> None:
     layers = [layer for _, layer in supernet.layers() if isinstance(layer.support, NormalisedStorage)]
     hooks = [layer.register_forward_pre_hook(keep) for layer in layers]
     try:
-        supernet(inputs)
+        with evaluating(supernet):
+            supernet(inputs)
     finally:
         for hook in hooks:
             hook.remove()

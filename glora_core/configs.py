@@ -36,6 +36,8 @@ class Choice:
     def __post_init__(self) -> None:
         if self.kind not in _LETTER:
             raise ConfigInvalid(f"choice {self.kind!r} is unknown; accepted: {', '.join(_LETTER)}")
+        if type(self.rank) is not int:  # 4.0, True and numpy's integers are equal to an int, but not in their text, which is the identity
+            raise ConfigInvalid(f"rank {self.rank!r} is of type {type(self.rank).__name__}; accepted are ints of at least 1")
         if (self.kind == "lora") != (self.rank > 0) or not 0 <= self.rank < 10**9:
             raise ConfigInvalid(f"choice {self.kind!r} with rank {self.rank}: lora needs a rank of at least 1, the others none")
 

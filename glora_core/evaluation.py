@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glora_core.backbones import run
+from glora_core.checks import check_whole
 from glora_core.configs import SubnetConfig
 from glora_core.data.split import Split, answers
 from glora_core.errors import DataInvalid, LibraryMissing
@@ -56,11 +57,12 @@ def score(model: nn.Module, split: Split, batch_size: int, *, among: Sequence[in
         metric: what the fitness is, one of `glora_core.metrics.METRIC_NAMES`.
 
     Raises:
-        ConfigInvalid: no such metric, or not with so many classes.
+        ConfigInvalid: no such metric, or not with so many classes, or a batch of less than one.
         DataInvalid: the split asks for no answer.
         LibraryMissing: the metric needs torchmetrics, which is not installed.
     """
     check_metric(metric)
+    check_whole("batch_size", batch_size, 1)
     tally: _Tally | None = None
     for inputs, wanted in split.batches(batch_size):
         logits, labels = answers(run(model, inputs), wanted)

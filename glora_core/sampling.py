@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from glora_core.checks import check_whole
 from glora_core.configs import SubnetConfig
 from glora_core.space import SearchSpace
 
@@ -21,7 +22,12 @@ _Ways = NDArray[np.float64]
 
 
 def stream(seed: int, *counters: int) -> np.random.Generator:
-    """A counter-based generator (Philox): equal arguments give equal streams, whatever was drawn before."""
+    """A counter-based generator (Philox): equal arguments give equal streams, whatever was drawn before.
+
+    Raises:
+        ConfigInvalid: the seed is no integer of at least 0.
+    """
+    check_whole("seed", seed, 0)
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *counters])))
 
 
@@ -55,12 +61,13 @@ class FeasibleSampler:
 
     Raises:
         BudgetInfeasible: no config fits.
+        ConfigInvalid: the budget is no integer.
     """
 
     def __init__(self, space: SearchSpace, budget: int, max_bins: int = MAX_BINS) -> None:
         space.check_budget(budget)
-        self.space, self.budget = space, budget
-        self._slack = min(budget, space.maximum) - space.minimum
+        self.space, self.budget = space, int(budget)
+        self._slack = min(self.budget, space.maximum) - space.minimum
         self.unit = max(1, -(-self._slack // max_bins))
         self._bins = self._slack // self.unit
         self._cheapest = [min(costs) for costs in space.costs]

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from glob import escape
+from numbers import Integral
 from typing import Any
 
 from glora_core.configs import KINDS, NONE, TENSORS, Choice, LayerConfig, SubnetConfig, lora, parse_choice
@@ -56,7 +57,7 @@ class Override:
     @staticmethod
     def of(layers: str, ranks: Sequence[int] | None = None, kinds: Mapping[str, Sequence[str]] | None = None) -> "Override":
         """An override from plain lists and dicts, as they stand in a request."""
-        return Override(layers, None if ranks is None else tuple(sorted(ranks)), _plain_kinds(kinds))
+        return Override(layers, None if ranks is None else _ascending(ranks), _plain_kinds(kinds))
 
     @staticmethod
     def freeze(layers: str, config: LayerConfig) -> "Override":
@@ -108,7 +109,7 @@ class SearchSpace:
         new_biases: bool = False,
     ) -> "SearchSpace":
         """A space from plain lists and dicts, as they stand in a request."""
-        return SearchSpace(tuple(layers), tuple(sorted(ranks)), _plain_kinds(kinds), tuple(overrides), new_biases)
+        return SearchSpace(tuple(layers), _ascending(ranks), _plain_kinds(kinds), tuple(overrides), new_biases)
 
     @cached_property
     def choices(self) -> tuple[Mapping[str, tuple[Choice, ...]], ...]:
@@ -199,7 +200,10 @@ class SearchSpace:
 
         Raises:
             BudgetInfeasible: even the smallest subnet has more than `budget` trainable parameters.
+            ConfigInvalid: the budget is no integer.
         """
+        if isinstance(budget, bool) or not isinstance(budget, Integral):
+            raise ConfigInvalid(f"budget {budget!r} is no number of parameters; accepted are integers of at least {self.minimum:,}")
         if budget < self.minimum:
             raise BudgetInfeasible(budget, self.minimum, self.maximum)
 
@@ -223,9 +227,15 @@ def _plain_kinds(kinds: Mapping[str, Sequence[str]] | None) -> Kinds:
     return tuple((tensor, tuple(names)) for tensor, names in sorted((kinds or {}).items()))
 
 
+def _ascending(ranks: Sequence[int]) -> tuple[int, ...]:
+    """Ranks in order; those that are none stay as they are, for `_check` to refuse."""
+    return tuple(sorted(ranks)) if all(type(rank) is int for rank in ranks) else tuple(ranks)
+
+
 def _check(ranks: Sequence[int] | None, kinds: Kinds, where: str) -> None:
-    if ranks is not None and (not ranks or min(ranks) < 1 or len(set(ranks)) != len(ranks)):
-        raise ConfigInvalid(f"{where}ranks {list(ranks)} must be distinct integers of at least 1")
+    whole = ranks is None or all(type(rank) is int for rank in ranks)
+    if ranks is not None and not (whole and ranks and min(ranks) >= 1 and max(ranks) < 10**9 and len(set(ranks)) == len(ranks)):
+        raise ConfigInvalid(f"{where}ranks {list(ranks)} must be distinct integers of at least 1, and below a billion")
     for tensor, names in kinds:
         if tensor not in KINDS:
             raise ConfigInvalid(f"{where}tensor {tensor!r} is unknown; accepted: {', '.join(KINDS)}")

@@ -16,7 +16,7 @@ from glora_core.errors import ConfigInvalid
 from glora_core.layers import GLoRALayer, adapt
 from glora_core.layers.adapted import rounded
 from glora_core.layers.kinds import kind_of, matrix_size
-from glora_core.layers.storage import NormalisedStorage
+from glora_core.layers.storage import NormalisedStorage, check_form
 from glora_core.space import LayerShape, SearchSpace
 
 
@@ -30,26 +30,26 @@ class Supernet(nn.Module):
         seed: of the initial values of support tensors and head.
 
     Raises:
-        ConfigInvalid: the space names a layer that the backbone does not have, of another size, or that cannot be adapted.
+        ConfigInvalid: the space names a layer that the backbone does not have, of another size, or that cannot be adapted; the
+            entanglement is unknown; or the backbone is adapted already. It is unchanged then.
+        BackboneUnsupported: see `classifier`.
     """
 
     def __init__(self, backbone: nn.Module, space: SearchSpace, entanglement: str = "normalised", seed: int = 0) -> None:
         super().__init__()
+        modules, head = _adaptable(backbone, space, entanglement), classifier(backbone)
         self.space, self.backbone, self.entanglement = space, backbone, entanglement
         generator = torch.Generator().manual_seed(seed)
         for parameter in backbone.parameters():
             parameter.requires_grad_(False)
         self._layers: list[GLoRALayer] = []
-        modules = dict(backbone.named_modules())
-        for shape, allowed in zip(space.layers, space.choices, strict=True):
-            layer = adapt(layer_module(modules, shape), allowed, entanglement, generator)
+        for module, shape, allowed in zip(modules, space.layers, space.choices, strict=True):
+            layer = adapt(module, allowed, entanglement, generator)
             parent, _, attribute = shape.name.rpartition(".")
             setattr(backbone.get_submodule(parent), attribute, layer)
             self._layers.append(layer)
-        head = classifier(backbone)
-        for parameter in () if head is None else head.parameters():
-            parameter.requires_grad_(True)
-            nn.init.normal_(parameter, std=0.02 if parameter.dim() > 1 else 0.0, generator=generator)
+        if head is not None:
+            _start(head, generator)
         self.to(next(backbone.parameters()).device)
 
     def forward(self, inputs: Inputs) -> Tensor:
@@ -92,7 +92,8 @@ class Supernet(nn.Module):
         """
         own, scaled = dict(self.trainable()), {f"{name}.scales": module for name, module in self._scaled()}
         numbers = {name: value for name, value in state.items() if name not in scaled}
-        if set(own) != set(numbers) or any(own[name].shape != numbers[name].shape for name in own):
+        scales = [value.numel() == module.scales.numel() for name, module in scaled.items() if (value := state.get(name)) is not None]
+        if set(own) != set(numbers) or any(own[name].shape != numbers[name].shape for name in own) or not all(scales):
             raise ConfigInvalid("this state belongs to another supernet: names or shapes of its tensors differ")
         for name, parameter in own.items():
             parameter.copy_(numbers[name])
@@ -159,6 +160,29 @@ class Supernet(nn.Module):
         for index in range(len(config)):
             state |= self.merged_layer(index, config, dtype)
         return state
+
+
+def _adaptable(backbone: nn.Module, space: SearchSpace, entanglement: str) -> list[nn.Module]:
+    """The modules of a space's layers, once all is checked that could stop a backbone half way from being adapted."""
+    check_form(entanglement)
+    modules = dict(backbone.named_modules())
+    if any(isinstance(module, GLoRALayer) for module in modules.values()):
+        raise ConfigInvalid(f"this {type(backbone).__name__} is already adapted; accepted is a bare backbone, such as `supernet.bare()`")
+    found = [layer_module(modules, shape) for shape in space.layers]
+    if len({id(module) for module in found}) < len(found):
+        raise ConfigInvalid("the layers given name a layer of this backbone twice; accepted is each once")
+    return found
+
+
+@torch.no_grad()
+def _start(head: nn.Module, generator: torch.Generator) -> None:
+    """Make a head trainable, from small random matrices; a bias starts at 0, a norm's weight at 1."""
+    for name, parameter in head.named_parameters():
+        parameter.requires_grad_(True)
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter, std=0.02, generator=generator)
+        else:
+            parameter.fill_(0.0 if name.rpartition(".")[2].endswith("bias") else 1.0)
 
 
 def layer_module(modules: Mapping[str, nn.Module], shape: LayerShape) -> nn.Module:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from glora_core.backbones import language, vision
-from glora_core.backbones.adaptable import Inputs, adapted_layers, classifier, run
+from glora_core.backbones.adaptable import Inputs, adapted_layers, classifier, outputs, run
 from glora_core.backbones.spec import BackboneInfo, BackboneSpec, Transform
 from glora_core.backbones.vision import input_transform
 from glora_core.names import transformers_name
@@ -23,6 +23,7 @@ __all__ = [
     "describe",
     "input_transform",
     "load",
+    "outputs",
     "run",
     "skeleton",
 ]
@@ -47,6 +48,7 @@ def load(spec: BackboneSpec, num_classes: int) -> nn.Module:
 
     Raises:
         BackboneUnknown: the name or its weights cannot be resolved (a hub out of reach counts as such).
+        BackboneUnsupported: it has several heads, or does not tell which is its own.
     """
     return _create(spec, num_classes, pretrained=True)
 

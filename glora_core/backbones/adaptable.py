@@ -5,7 +5,8 @@ the image); glob patterns choose others. Imports torch; knows timm and transform
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -30,23 +31,53 @@ def run(model: nn.Module, inputs: Inputs) -> Tensor:
     return logits
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode for a while, in which a forward pass changes no statistics; each module is given back the mode it had."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
 def classifier(model: nn.Module) -> nn.Module | None:
     """The trainable head of a model: what is outside the base model of a transformers classifier; None for a language model.
 
     Raises:
-        BackboneUnsupported: a timm model with several heads.
+        BackboneUnsupported: a model with several heads, or one that cannot tell which it is.
     """
     known: Any = model
     if hasattr(model, "base_model_prefix"):
         if "CausalLM" in type(model).__name__ or "LMHead" in type(model).__name__:
             return None
         return nn.ModuleList(module for name, module in model.named_children() if name != known.base_model_prefix)
-    head = known.get_classifier()
-    if not isinstance(head, nn.Module):
+    try:
+        head = known.get_classifier()
+    except AttributeError as error:  # of some of timm's models, where they are made without a head
         raise BackboneUnsupported(
-            f"{type(model).__name__} has several classifiers, such as a distillation head; accepted are models with one"
+            f"{type(model).__name__} does not tell what its classifier is: {error}; accepted are models that do"
+        ) from error
+    if not isinstance(head, nn.Module) or _second_head(model):
+        raise BackboneUnsupported(
+            f"{type(model).__name__} has several classifiers, such as a distillation or auxiliary head; accepted are models with one"
         )
     return head
+
+
+def _second_head(model: nn.Module) -> bool:
+    """Whether a timm model adds another head's output to its classifier's, as VOLO does, or would do so if it had classes."""
+    return isinstance(getattr(model, "aux_head", None), nn.Module) or bool(getattr(model, "use_aux_head", False))
+
+
+def outputs(model: nn.Module) -> int:
+    """How many classes a model's head tells apart; 0 for a language model, which has no head."""
+    known: Any = model
+    if classifier(model) is None:
+        return 0
+    return int(known.config.num_labels if hasattr(model, "config") else known.num_classes)
 
 
 def adapted_layers(model: nn.Module, patterns: Sequence[str] = ()) -> tuple[LayerShape, ...]:
@@ -122,16 +153,15 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @torch.no_grad()
 def _trace(model: nn.Module) -> _Trace:
-    trace, training = _Trace(), model.training
+    trace = _Trace()
     hooks = [module.register_forward_pre_hook(trace.before) for module in model.modules()]
     hooks += [module.register_forward_hook(trace.after) for module in model.modules()]
     try:
-        with trace:
-            run(model.eval(), _example(model))
+        with evaluating(model), trace:
+            run(model, _example(model))
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         raise BackboneUnsupported(f"{type(model).__name__} cannot be run to find its layers: {error}") from error
     finally:
-        model.train(training)
         for hook in hooks:
             hook.remove()
     return trace

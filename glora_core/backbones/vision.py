@@ -19,7 +19,7 @@ from torch import nn
 
 from glora_core.backbones.adaptable import adapted_layers, classifier
 from glora_core.backbones.spec import BackboneInfo, BackboneSpec, Transform
-from glora_core.errors import BackboneUnknown
+from glora_core.errors import BackboneUnknown, BackboneUnsupported
 from glora_core.names import local_folder
 
 
@@ -47,7 +47,12 @@ def input_transform(model: nn.Module, spec: BackboneSpec) -> Transform:
 
 
 def create(spec: BackboneSpec, *, num_classes: int, pretrained: bool) -> nn.Module:
-    """A timm model. Raises BackboneUnknown if the name or its weights cannot be resolved (a hub out of reach counts as such)."""
+    """A timm model.
+
+    Raises:
+        BackboneUnknown: the name or its weights cannot be resolved (a hub out of reach counts as such).
+        BackboneUnsupported: its head cannot be told from the rest of its weights.
+    """
     weights = _weights_file(spec)
     arguments: dict[str, Any] = {"pretrained": pretrained and weights is None, "num_classes": num_classes}
     try:
@@ -57,6 +62,8 @@ def create(spec: BackboneSpec, *, num_classes: int, pretrained: bool) -> nn.Modu
             model = timm.create_model(spec.name, **arguments)
         if pretrained and weights is not None:
             _load_weights(model, weights)
+    except BackboneUnsupported:
+        raise
     except (RuntimeError, ValueError, AssertionError, OSError, TypeError, KeyError, AttributeError, SafetensorError) as error:
         raise BackboneUnknown(_explain(spec, error)) from error
     return model

@@ -13,10 +13,10 @@ import torch
 from timm.models import save_for_hf
 from torch import nn
 
-from glora_core.backbones import Inputs, Transform
+from glora_core.backbones import Inputs, Transform, outputs
 from glora_core.configs import SubnetConfig
 from glora_core.data.split import Split
-from glora_core.errors import ExportMismatch
+from glora_core.errors import ConfigInvalid, ExportMismatch
 from glora_core.export.verify import Verification, verify
 from glora_core.supernet import Supernet
 
@@ -52,15 +52,18 @@ def export_checkpoint(
         folder: created if needed.
         supernet: the trained supernet.
         config: the subnet to export.
-        classes: class names, in the order of the head's outputs.
+        classes: class names, in the order of the head's outputs; a transformers model may keep its own, if there are none.
         transform: the input transform that the checkpoint expects; None for a transformers model.
         check: its first eight examples are those on which the merged and the unmerged network are compared.
         tokenizer: of a transformers model; its files go into the folder too.
 
     Raises:
+        ConfigInvalid: there are more or fewer names than outputs, or a name twice.
         ExportMismatch: the two differ by more than the bounds of `glora_core.export.verify`, or the config gives a bias to a layer
             whose architecture has none.
     """
+    if classes or transform is not None:
+        check_names(classes, outputs(supernet.backbone))
     plain = merged_network(supernet, config)
     verification = verify(supernet, plain, config, examples_of(check))
     save_network(folder, plain, classes, transform, tokenizer)
@@ -95,6 +98,15 @@ def merged_network(supernet: Supernet, config: SubnetConfig) -> nn.Module:
             f"asks for, and keeps {missing} unset; a space without `new_biases` has no such choice"
         )
     return plain
+
+
+def check_names(classes: tuple[str, ...], count: int) -> None:
+    """Refuse names that neither library could give to its outputs: timm builds a head of as many, transformers looks them up by name."""
+    if len(classes) != count:
+        raise ConfigInvalid(f"{len(classes):,} class names are given for a head of {count:,} outputs; accepted are {count:,}, or none")
+    if len(set(classes)) < count:
+        twice = next(name for name in classes if classes.count(name) > 1)
+        raise ConfigInvalid(f"class name {twice!r} is given twice; accepted are {count:,} that differ")
 
 
 def _save(folder: Path, plain: Any, classes: tuple[str, ...], transform: Transform | None) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from glora_core.backbones import Transform
+from glora_core.backbones import Transform, outputs
 from glora_core.configs import SubnetConfig
 from glora_core.data.split import Split
 from glora_core.errors import ConfigInvalid
-from glora_core.export.checkpoint import Export, examples_of, merged_network, save_network
+from glora_core.export.checkpoint import Export, check_names, examples_of, merged_network, save_network
 from glora_core.export.verify import verify
 from glora_core.layers.adapted import rounded
 from glora_core.supernet import Supernet
@@ -35,11 +35,13 @@ def export_soup(
         folder, classes, transform, check, tokenizer: see `export_checkpoint`.
 
     Raises:
-        ConfigInvalid: there are no members.
+        ConfigInvalid: there are no members, or more or fewer names than outputs.
         ExportMismatch: a member's merge loses more than rounding allows.
     """
     if not members:
         raise ConfigInvalid("a soup of no subnets cannot be exported; one at least is needed")
+    if classes or transform is not None:
+        check_names(classes, outputs(members[0][0].backbone))
     verified = [verify(supernet, merged_network(supernet, config), config, examples_of(check)) for supernet, config in members]
     plain = members[0][0].bare()
     plain.load_state_dict(average([supernet.merged_state(config, torch.float64) for supernet, config in members], plain.state_dict()))

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from glora_core.checks import check_positive, check_whole
 from glora_core.configs import TENSORS, SubnetConfig
 from glora_core.errors import ConfigInvalid
 from glora_core.search.history import Evaluated
@@ -44,16 +45,17 @@ class FinalsSettings:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ConfigInvalid(f"finals mode {self.mode!r} is unknown; accepted: {', '.join(MODES)}")
-        if self.candidates < 0:
-            raise ConfigInvalid(f"candidates is {self.candidates}; accepted are integers of at least 0")
-        if not self.learning_rates or min(self.learning_rates) <= 0:
-            raise ConfigInvalid(f"learning_rates are {self.learning_rates}; accepted are one or more numbers above 0")
+        check_whole("candidates", self.candidates, 0)
+        check_whole("scratch_epochs", self.scratch_epochs, 0)
+        for name in ("learning_rates", "epochs"):
+            if not getattr(self, name):
+                raise ConfigInvalid(f"{name} are {getattr(self, name)}; accepted are one or more")
+        for rate in self.learning_rates:
+            check_positive("a rate of learning_rates", rate)
         if len({f"{rate:g}" for rate in self.learning_rates}) < len(self.learning_rates):
             raise ConfigInvalid(f"learning_rates are {self.learning_rates}; accepted are numbers that differ in their first six digits")
-        if not self.epochs or min(self.epochs) < 1:
-            raise ConfigInvalid(f"epochs are {self.epochs}; accepted are one or more integers of at least 1, for one rung each")
-        if self.scratch_epochs < 0:
-            raise ConfigInvalid(f"scratch_epochs is {self.scratch_epochs}; accepted are integers of at least 0")
+        for count in self.epochs:
+            check_whole("a rung of epochs", count, 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -253,9 +253,14 @@ def make_storage(form: str, in_features: int, out_features: int, allowed: Allowe
     Raises:
         ConfigInvalid: the form is unknown.
     """
-    if form not in STORAGES:
+    return STORAGES[check_form(form)](in_features, out_features, allowed, generator)
+
+
+def check_form(form: str) -> str:
+    """The name of a form of entanglement. Raises ConfigInvalid for any other."""
+    if form not in tuple(STORAGES):
         raise ConfigInvalid(f"entanglement {form!r} is unknown; accepted: {', '.join(STORAGES)}")
-    return STORAGES[form](in_features, out_features, allowed, generator)
+    return form
 
 
 def xavier(rows: int, columns: int, generator: torch.Generator) -> Tensor:

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from glora_core.checks import check_share, check_whole
 from glora_core.errors import ConfigInvalid
 from glora_core.metrics import ACCURACY, check_metric
 
@@ -51,15 +52,16 @@ class SearchSettings:
             raise ConfigInvalid(f"strategy {self.strategy!r} is unknown; accepted: {', '.join(STRATEGY_NAMES)}")
         check_metric(self.metric)
         for name in _AT_LEAST_ONE:
-            if getattr(self, name) < 1:
-                raise ConfigInvalid(f"{name} is {getattr(self, name)}; accepted are integers of at least 1")
+            check_whole(name, getattr(self, name), 1)
+        for name in ("crossover", "mutation"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), 0)
         children = self.children
         if min(children) < 0 or sum(children) > self.population:
             raise ConfigInvalid(
                 f"crossover {children[0]} and mutation {children[1]} must be at least 0 and fit the population of {self.population}"
             )
-        if not 0 <= self.mutation_probability <= 1:
-            raise ConfigInvalid(f"mutation_probability {self.mutation_probability} must lie between 0 and 1")
+        check_share("mutation_probability", self.mutation_probability, whole=True)
 
     @property
     def children(self) -> tuple[int, int]:

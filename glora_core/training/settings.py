@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
+from glora_core.checks import check_positive, check_share, check_whole
 from glora_core.configs import TENSORS
 from glora_core.errors import ConfigInvalid
 
 Policy = Literal["random", "sandwich", "full-sandwich", "fixed"]
 Sampling = Literal["uniform", "fair", "progressive", "budget"]
+Entanglement = Literal["normalised", "paper"]
 Precision = Literal["float32", "bfloat16"]
 AUGMENTATIONS = ("crop", "flip", "colour")
 
@@ -68,7 +70,7 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, kind in (("policy", Policy), ("sampling", Sampling), ("precision", Precision)):
+        for name, kind in (("policy", Policy), ("sampling", Sampling), ("precision", Precision), ("entanglement", Entanglement)):
             if getattr(self, name) not in get_args(kind):
                 raise ConfigInvalid(f"{name} {getattr(self, name)!r} is unknown; accepted: {', '.join(get_args(kind))}")
         if (self.policy == "fixed") != (self.fixed is not None):
@@ -77,16 +79,28 @@ class TrainingSettings:
             raise ConfigInvalid("only a fixed subnet can start from another supernet")
         if (self.sampling == "budget") != (self.budget is not None):
             raise ConfigInvalid("sampling 'budget' and a budget go together")
-        if self.subnets < 1:
-            raise ConfigInvalid(f"subnets {self.subnets} is not accepted; at least 1 random subnet is trained in a step")
-        if not 0 <= self.ema < 1 or not 0 <= self.label_smoothing < 1:
-            raise ConfigInvalid(f"ema {self.ema} and label_smoothing {self.label_smoothing} must be at least 0 and below 1")
+        self._check_numbers()
+        if isinstance(self.augment, str):
+            raise ConfigInvalid(f"augment {self.augment!r} is a text; accepted is a list of any of {', '.join(AUGMENTATIONS)}")
         unknown = sorted(set(self.augment) - set(AUGMENTATIONS))
         if unknown:
             raise ConfigInvalid(f"augment {unknown[0]!r} is unknown; accepted: {', '.join(AUGMENTATIONS)}")
-        strange = sorted(set(self.tensor_rates) - {*TENSORS, "head"})
-        if strange or any(not rate >= 0 for rate in self.tensor_rates.values()):
+        if set(self.tensor_rates) - {*TENSORS, "head"}:
             raise ConfigInvalid(f"tensor_rates {dict(self.tensor_rates)} are not accepted: factors of at least 0 for A, B, C, D, E or head")
+
+    def _check_numbers(self) -> None:
+        for name, least in (("epochs", 1), ("batch_size", 1), ("subnets", 1), ("seed", 0)):
+            check_whole(name, getattr(self, name), least)
+        if self.budget is not None:
+            check_whole("budget", self.budget, 0)
+        check_positive("learning_rate", self.learning_rate)
+        check_positive("weight_decay", self.weight_decay, zero=True)
+        if self.clip_norm is not None:
+            check_positive("clip_norm", self.clip_norm)
+        for name in ("warmup", "ema", "label_smoothing"):
+            check_share(name, getattr(self, name))
+        for tensor, rate in self.tensor_rates.items():
+            check_positive(f"tensor_rates of {tensor}", rate, zero=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

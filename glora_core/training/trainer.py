@@ -22,7 +22,7 @@ from glora_core.calibration import calibrate
 from glora_core.configs import SubnetConfig, decode
 from glora_core.data.augment import augment
 from glora_core.data.split import Split, answers
-from glora_core.errors import ConfigInvalid, Diverged
+from glora_core.errors import ConfigInvalid, DataInvalid, Diverged
 from glora_core.sampling import stream
 from glora_core.supernet import Supernet
 from glora_core.training.policy import SubnetSampler
@@ -38,14 +38,22 @@ class Trainer:
     """Trains a supernet epoch by epoch; its state can be saved after any epoch and taken up again.
 
     Args:
-        supernet: changed in place.
+        supernet: changed in place; put into eval mode, so that the statistics of a frozen batch norm stay as they are.
         split: the training split, whole in every process; each trains its share of every batch.
         settings: see `TrainingSettings`.
         probe: subnets to score along the way; nothing trained depends on it.
+
+    Raises:
+        ConfigInvalid: the settings name another form of entanglement than the supernet has.
+        DataInvalid: the split is empty.
     """
 
     def __init__(self, supernet: Supernet, split: Split, settings: TrainingSettings, probe: Probe | None = None) -> None:
-        self.supernet, self.split, self.settings, self.probe = supernet, split, settings, probe
+        if not len(split):
+            raise DataInvalid("the training split is empty; one example at least is needed")
+        if settings.entanglement != supernet.entanglement:
+            raise ConfigInvalid(f"entanglement {settings.entanglement!r} is not this supernet's, which is {supernet.entanglement!r}")
+        self.supernet, self.split, self.settings, self.probe = supernet.eval(), split, settings, probe
         self.epoch = 0
         self.steps_per_epoch = math.ceil(len(split) / settings.batch_size)
         self._rank, self._world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)

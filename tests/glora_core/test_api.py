@@ -106,6 +106,12 @@ def test_a_missing_split_is_named(digits):
         images(folder, load(name, classes=5), ["validation"])
 
 
+def test_images_of_other_classes_than_the_head_has_are_refused_with_their_number(digits):
+    name, folder = digits
+    with pytest.raises(DataInvalid, match="has 5 classes and the backbone's head 3; load it with classes=5"):
+        images(folder, load(name, classes=3))
+
+
 def test_few_shots_leave_so_many_training_images_per_class(digits):
     name, folder = digits
     train_split, val = images(folder, load(name, classes=5), shots=2, seed=1)

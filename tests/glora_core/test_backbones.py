@@ -200,6 +200,25 @@ def test_a_backbone_with_a_distillation_head_is_described_or_refused(name):
     assert not any("head" in layer.name for layer in layers)
 
 
+@pytest.mark.parametrize("action", [describe, lambda spec: load(spec, 4)], ids=["describe", "load"])
+def test_a_backbone_with_an_auxiliary_head_is_refused(action, tmp_path):
+    file = tmp_path / "model.safetensors"
+    write_weights(file, timm.create_model("volo_d1_224", num_classes=3))
+    with pytest.raises(BackboneUnsupported, match="VOLO has several classifiers, such as a distillation or auxiliary head"):
+        action(BackboneSpec("volo_d1_224", weights=str(file)))
+
+
+def test_a_backbone_that_does_not_tell_its_head_is_refused_by_name():
+    with pytest.raises(BackboneUnsupported, match=r"EfficientVit\w* does not tell what its classifier is"):
+        describe(BackboneSpec("efficientvit_m0"))
+
+
+def test_a_volo_without_its_auxiliary_head_adapts_but_for_its_head():
+    with torch.device("meta"):
+        model = timm.create_model("volo_d1_224", num_classes=3, use_aux_head=False)
+    assert not [layer.name for layer in backbones.adapted_layers(model) if "head" in layer.name]
+
+
 def test_a_convolutional_backbone_with_linear_layers_takes_another_image_size():
     assert describe(BackboneSpec("convnext_tiny", image_size=96)).transform.input_size == (3, 96, 96)
 

@@ -129,3 +129,17 @@ def test_the_papers_form_has_no_scales(make_vit, space, toy_split):
     supernet = Supernet(make_vit(), space, "paper")
     calibrate(supernet, toy_split.take(torch.arange(4))[0])
     assert not any(name.endswith(".scales") for name in supernet.trainable_state())
+
+
+@pytest.mark.parametrize("use", ["trainer", "calibrate"])
+def test_a_supernet_in_train_mode_keeps_the_statistics_of_its_frozen_batch_norms(make_model, make_inputs, toy_split, use):
+    model = make_model("resnet").float()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    supernet = Supernet(model, preset("bitfit", adapted_layers(model))).train()
+    if use == "calibrate":
+        calibrate(supernet, make_inputs("resnet").float())
+        assert all(module.training for module in supernet.modules())
+    else:
+        Trainer(supernet, toy_split, TrainingSettings(epochs=1)).fit()
+    after = {name: value for name, value in supernet.backbone.named_buffers() if name in before}
+    assert all(torch.equal(before[name], value) for name, value in after.items())

@@ -11,6 +11,7 @@ from glora_core.backbones import adapted_layers
 from glora_core.configs import SubnetConfig, decode
 from glora_core.data.images import ImageSplit
 from glora_core.data.text import TextSplit
+from glora_core.errors import ConfigInvalid
 from glora_core.evaluation import Score, SubnetScorer, give_biases, score
 from glora_core.sampling import FeasibleSampler, stream
 from glora_core.space import LayerShape, SearchSpace
@@ -181,3 +182,9 @@ def test_biases_are_given_only_where_the_state_has_one_and_the_model_has_none():
 
 def test_two_equal_scores_are_equal():
     assert Score(0.5, 1.0, 10, 0.5, 0.5) == Score(0.5, 1.0, 10, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, True], ids=str)
+def test_a_batch_of_less_than_one_is_refused(make_vit, toy_split, size):
+    with pytest.raises(ConfigInvalid, match=r"batch_size is .*integers of at least 1"):
+        score(make_vit(), toy_split, size)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from glora_core import sampling
 from glora_core.configs import KINDS, TENSORS, SubnetConfig
-from glora_core.errors import BudgetInfeasible
+from glora_core.errors import BudgetInfeasible, ConfigInvalid
 from glora_core.presets import preset
 from glora_core.sampling import FeasibleSampler, stream
 from glora_core.space import LayerShape, Override, SearchSpace
@@ -277,3 +277,15 @@ def test_streams_of_other_arguments_differ(other):
 
 def test_a_streams_numbers_never_change():
     assert stream(7, 2, 0).integers(1000, size=5).tolist() == [895, 7, 213, 299, 63]
+
+
+@pytest.mark.parametrize("budget", ["100k", 100.5, math.nan, None, True], ids=str)
+def test_a_budget_that_is_no_integer_is_refused(space, budget):
+    with pytest.raises(ConfigInvalid, match="is no number of parameters; accepted are integers"):
+        FeasibleSampler(space, budget)
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, "1"], ids=str)
+def test_a_seed_that_is_no_integer_of_at_least_zero_is_refused(seed):
+    with pytest.raises(ConfigInvalid, match=r"seed is .*integers of at least 0"):
+        stream(seed)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glora_core.configs import KINDS, TENSORS, decode, encode, parse_layer
+from glora_core.configs import KINDS, TENSORS, decode, encode, lora, parse_layer
 from glora_core.errors import BudgetInfeasible, ConfigInvalid
 from glora_core.space import LayerShape, Override, SearchSpace
 
@@ -282,3 +282,14 @@ def test_each_config_drawn_from_the_layers_lists_is_contained_and_covered(space,
     config = tuple(data.draw(st.sampled_from(configs)) for configs in space.layer_configs)
     assert space.contains(config)
     assert [encode(config)] == [encode(found) for found in itertools.product(*space.covering(config).layer_configs)]
+
+
+@pytest.mark.parametrize("rank", [4.0, 2.5, True, "4", None, 10**9, 0], ids=repr)
+def test_a_rank_that_is_no_integer_of_at_least_one_is_refused(rank):
+    shape = LayerShape("layer", 8, 8)
+    with pytest.raises(ConfigInvalid, match=r"ranks .*must be distinct integers"):
+        SearchSpace.of([shape], ranks=[2, rank])
+    with pytest.raises(ConfigInvalid, match=r"override 'layer': ranks .*must be distinct integers"):
+        SearchSpace.of([shape], overrides=[Override.of("layer", ranks=[rank])])
+    with pytest.raises(ConfigInvalid, match="rank"):
+        lora(rank)

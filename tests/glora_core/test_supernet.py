@@ -1,14 +1,19 @@
 """The supernet: what trains, what never changes, and what a merge gives back."""
 
+from dataclasses import replace
+
 import pytest
+import timm
 import torch
 from torch import nn
 
+from glora_core.backbones import adapted_layers
 from glora_core.configs import SubnetConfig, decode
 from glora_core.errors import ConfigInvalid
 from glora_core.evaluation import give_biases
 from glora_core.layers import GLoRALinear
 from glora_core.methods import method_config
+from glora_core.presets import preset
 from glora_core.sampling import FeasibleSampler, stream
 from glora_core.space import LayerShape, SearchSpace
 from glora_core.supernet import Supernet
@@ -214,3 +219,44 @@ def test_every_adapted_layer_of_other_transformers_receives_gradients(name):
     supernet(torch.randn(2, 3, 16, 16)).square().sum().backward()
     gradients = {n: p.grad for n, p in supernet.named_parameters() if n.endswith("support.A_vector")}
     assert [name for name, gradient in gradients.items() if gradient is None] == []
+
+
+def other_layers(space, **changes):
+    return SearchSpace((*space.layers[:-1], replace(space.layers[-1], **changes)))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"out_features": 99}, {"name": "blocks.9"}, {"name": "blocks.0.attn.qkv", "in_features": 32, "out_features": 96}]
+)
+def test_a_space_that_does_not_fit_leaves_the_backbone_as_it_was(make_vit, space, changes):
+    model = make_vit()
+    with pytest.raises(ConfigInvalid, match="of this backbone"):
+        Supernet(model, other_layers(space, **changes))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert Supernet(model, space).bare().state_dict().keys() == make_vit().state_dict().keys()
+
+
+def test_an_unknown_entanglement_leaves_the_backbone_as_it_was(make_vit, space):
+    model = make_vit()
+    with pytest.raises(ConfigInvalid, match="entanglement 'papper' is unknown"):
+        Supernet(model, space, "papper")
+    assert equal(model.state_dict(), make_vit().state_dict())
+
+
+def test_a_backbone_that_is_already_adapted_is_refused_and_its_supernet_still_trains(trained, space):
+    before = [name for name, _ in trained.trainable()]
+    with pytest.raises(ConfigInvalid, match="already adapted"):
+        Supernet(trained.backbone, space)
+    assert [name for name, _ in trained.trainable()] == before
+
+
+@pytest.mark.parametrize(
+    ("name", "norm"), [("caformer_s18", "head.fc.norm"), ("repvit_m0_9", "head.head.bn")], ids=["layer norm", "batch norm"]
+)
+def test_a_norm_inside_the_head_starts_as_the_identity_so_that_the_head_learns(name, norm):
+    model = timm.create_model(name, num_classes=3).eval()
+    supernet = Supernet(model, preset("bitfit", adapted_layers(model, ["stages.0.*"])))
+    weight, bias = (supernet.backbone.get_parameter(f"{norm}.{part}") for part in ("weight", "bias"))
+    assert bool((weight == 1).all())
+    assert not bool(bias.any())
+    assert float(supernet(torch.randn(2, 3, 64, 64)).detach().abs().max()) > 0

@@ -3,12 +3,13 @@
 Decides and refuses; writes nothing (`glora_core.export.peft.write`).
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from glora_core.configs import NONE, LayerConfig, SubnetConfig
 from glora_core.errors import ConfigInvalid
@@ -144,12 +145,16 @@ def _in_glora(target: Target) -> Target:
 
 
 def _smallest_unused(backbone: nn.Module, saved: Sequence[str]) -> str:
-    """The smallest module which peft's LoRA takes, outside adapted layers and those that travel whole; embeddings as a last resort."""
+    """The smallest module which peft's LoRA takes, outside adapted layers and those that travel whole; embeddings as a last resort.
+
+    A module that shares its weight, as a language model's output with its embedding, is none: peft would part the two.
+    """
+    uses = Counter(id(module.weight) for _, module in plain_modules(backbone) if isinstance(getattr(module, "weight", None), Tensor))
     taken = tuple(f"{name}." for name in saved)
     sizes = {
         name: (isinstance(module, nn.Embedding), sum(parameter.numel() for parameter in module.parameters()))
         for name, module in plain_modules(backbone)
-        if (isinstance(module, nn.Embedding) or lora_takes(module)) and not f"{name}.".startswith(taken)
+        if (isinstance(module, nn.Embedding) or lora_takes(module)) and uses[id(module.weight)] == 1 and not f"{name}.".startswith(taken)
     }
     if not sizes:
         raise ConfigInvalid("every layer of this subnet would travel whole, and peft loads no adapter without a layer to adapt")

@@ -70,7 +70,7 @@ def read_peft(folder: Path, backbone: nn.Module, layers: Sequence[LayerShape] | 
     _check_complete(fields, numbers, modules)
     saved = _saved(fields, modules, others)
     heads = head_names(backbone)
-    own = {name: found for name, found in numbers.items() if not _within(name, heads) and kind_of(modules[name])}
+    own = _own(backbone, modules, {name: found for name, found in numbers.items() if not _within(name, heads)})
     space, config = _subnet(backbone, modules, own, layers)
     saved |= {name: _merged(modules[name], found) for name, found in numbers.items() if _within(name, heads)}
     for name, state in saved.items():
@@ -78,6 +78,16 @@ def read_peft(folder: Path, backbone: nn.Module, layers: Sequence[LayerShape] | 
     head = {name: deepcopy(modules[name].state_dict()) for name in heads}
     supernet = _supernet(backbone, space, config, own, head)
     return Imported(space, config, supernet, tuple(name for name, state in saved.items() if state and not _within(name, heads)))
+
+
+def _own(backbone: nn.Module, modules: Modules, numbers: Mapping[str, Numbers]) -> dict[str, Numbers]:
+    """The adapter's layers, without those of an update of zero that cannot adapt: peft loads no adapter without some module to adapt."""
+    adaptable = {shape.name for shape in adapted_layers(backbone, ["*"])}
+    return {
+        name: found
+        for name, found in numbers.items()
+        if kind_of(modules[name]) and (name in adaptable or config_of(found) != LayerConfig())
+    }
 
 
 def _numbers(fields: Fields, name: str, modules: Modules, parts: Parts) -> Numbers:

@@ -11,11 +11,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from glora_core.backbones import Transform
+from glora_core.backbones import Transform, adapted_layers
 from glora_core.configs import SubnetConfig, config_hash, decode, encode
 from glora_core.data.images import ImageSplit
-from glora_core.errors import ExportMismatch
+from glora_core.data.text import TextSplit
+from glora_core.errors import ConfigInvalid, ExportMismatch
 from glora_core.export import BOUND, Export, export_checkpoint, load_state, merge_error, save_state, write_manifest
+from glora_core.presets import preset
 from glora_core.space import LayerShape, SearchSpace
 from glora_core.supernet import Supernet
 
@@ -181,3 +183,25 @@ def test_a_trainable_state_written_to_a_file_reads_back_bit_for_bit(trained, tmp
     stored = load_state(tmp_path / "state.safetensors")
     assert stored.keys() == state.keys()
     assert all(torch.equal(stored[name], value) and stored[name].shape == value.shape for name, value in state.items())
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (("red", "green"), "2 class names are given for a head of 3 outputs"),
+        ((*CLASSES, "grey"), "4 class names are given for a head of 3 outputs"),
+        (("red", "red", "blue"), "class name 'red' is given twice"),
+    ],
+)
+@pytest.mark.parametrize("library", ["timm", "transformers"])
+def test_class_names_that_do_not_fit_the_head_are_refused_before_anything_is_written(
+    trained, make_model, make_inputs, config, toy_split, tmp_path, classes, message, library
+):
+    supernet, split, transform = trained, toy_split, TRANSFORM
+    if library == "transformers":
+        model = make_model("bert").float()
+        supernet, transform = Supernet(model, preset("bitfit", adapted_layers(model))), None
+        split = TextSplit(**make_inputs("bert"), labels=torch.arange(3))
+    with pytest.raises(ConfigInvalid, match=message):
+        export_checkpoint(tmp_path / "export", supernet, supernet.space.extreme(largest=True), classes, transform, split)
+    assert not (tmp_path / "export").exists()

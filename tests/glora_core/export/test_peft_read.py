@@ -137,6 +137,22 @@ def test_a_glora_adapter_of_layers_without_bias_has_no_c_d_and_e(make, tmp_path)
     assert_merges_alike(model, imported)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_language_model_whose_layers_all_travel_whole_comes_back(tmp_path, randomise, tied):
+    transformers = pytest.importorskip("transformers", reason="GPT-2 is a model of transformers, which is not installed")
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 60, "n_embd": 24, "n_layer": 1, "n_head": 2, "n_positions": 32, "bos_token_id": 0, "eos_token_id": 0}
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, tie_word_embeddings=tied)).eval()
+    bare = deepcopy(model)
+    supernet = randomise(Supernet(model, preset("bitfit", adapted_layers(model))))
+    config = supernet.space.extreme(largest=True)
+
+    imported = read_peft(write_peft(tmp_path / "adapter", supernet, config), bare)
+
+    expected, found = supernet.merged_state(config), imported.supernet.merged_state(imported.config)
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+
+
 def test_an_adapter_of_the_head_is_merged_into_the_head(make, tmp_path):
     model = saved_by_stock(tmp_path, make(), peft.GloraConfig(r=2, target_modules=["head", "fc1"], init_weights=False))
     imported = read_peft(tmp_path, make())

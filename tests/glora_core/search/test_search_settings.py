@@ -1,6 +1,7 @@
 """The knobs of a search: the paper's by default, refused where they make no sense."""
 
 import json
+import math
 
 import pytest
 
@@ -18,8 +19,13 @@ from glora_core.search import STRATEGIES, STRATEGY_NAMES, SearchSettings
         ({"tournament": 0}, "tournament is 0.*at least 1"),
         ({"alive": -3}, "alive is -3.*at least 1"),
         ({"pool": 0}, "pool is 0.*at least 1"),
-        ({"crossover": -1}, "crossover -1"),
-        ({"mutation": -1}, "mutation -1"),
+        ({"population": 2.5}, "population is 2.5.*integers of at least 1"),
+        ({"population": True}, "population is True.*integers of at least 1"),
+        ({"generations": "5"}, "generations is '5'.*integers of at least 1"),
+        ({"crossover": -1}, "crossover is -1.*at least 0"),
+        ({"mutation": -1}, "mutation is -1.*at least 0"),
+        ({"mutation": 1.0}, "mutation is 1.0.*integers of at least 0"),
+        ({"mutation_probability": math.nan}, "mutation_probability nan.*between 0 and 1"),
         ({"population": 10, "crossover": 6, "mutation": 5}, "crossover 6 and mutation 5.*population of 10"),
         ({"mutation_probability": -0.1}, "mutation_probability -0.1.*between 0 and 1"),
         ({"metric": "f1"}, "metric 'f1' is unknown; did you mean MulticlassF1Score"),
