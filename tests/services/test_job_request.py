@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from glora_core.errors import ConfigInvalid
 from glora_core.finals import FinalsSettings
 from glora_core.space import LayerShape
-from services.job_request import JobRequest, SearchRequest, parse_budget, space_of
+from services.job_request import JobRequest, parse_budget, space_of
+from services.job_settings import SearchRequest
 
 SMALLEST = {"backbone": {"name": "vit"}, "data": {"path": "/data"}, "budget": 100}
 LAYERS = (LayerShape("qkv", 8, 24),)

@@ -1,0 +1,145 @@
+"""How a job trains, searches and plays its finals: the parts of a request that a laptop and a cluster set alike.
+
+Imports neither torch nor ray.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from glora_core.finals import FinalsSettings
+from glora_core.metrics import ACCURACY, METRIC_NAMES, check_metric
+from glora_core.search import SearchSettings
+
+
+class Strict(BaseModel):
+    """A part of a request: a field that it does not know is refused, and nothing is changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TrainingRequest(Strict):
+    """How the supernet is trained."""
+
+    epochs: int = Field(60, ge=1, le=10_000, description="Passes over the training split.")
+    batch_size: int = Field(50, ge=1, le=4096, description="Images of a step, over all workers together.")
+    learning_rate: float = Field(3e-3, gt=0, le=10, description="Peak learning rate of AdamW; cosine schedule with linear warm-up.")
+    weight_decay: float = Field(1e-4, ge=0, le=10, description="Decoupled weight decay.")
+    clip_norm: float | None = Field(
+        None, gt=0, le=1e6, description="Largest norm of a step's gradient, over the numbers that its subnets use; unbounded if absent."
+    )
+    warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps spent warming up.")
+    augment: list[Literal["crop", "flip", "colour"]] = Field(
+        ["crop"],
+        max_length=3,
+        description="Random changes of training images: `crop` (a random part, of half the area at least), `flip` (mirrored), `colour`. "
+        "Leave `crop` out where position or size is the answer.",
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of every label spread over all classes.")
+    ema: float = Field(0.0, ge=0, lt=1, description="Decay, by step, of the running average that is kept in the end; 0: none.")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Of forward and backward passes in training; `bfloat16` is automatic mixed precision."
+    )
+    tensor_rates: dict[Literal["A", "B", "C", "D", "E", "head"], Annotated[float, Field(ge=0, le=1000)]] = Field(
+        {}, description="Factors on the learning rate of single support tensors and of the head.", examples=[{"E": 3.0}]
+    )
+    policy: Literal["random", "sandwich", "full-sandwich"] = Field(
+        "sandwich",
+        description="`random`: random subnets (the paper). `sandwich`: the largest on the labels, random ones distilled from it. "
+        "`full-sandwich`: also the smallest.",
+    )
+    subnets: int = Field(1, ge=1, le=64, description="Random subnets of a step.")
+    sampling: Literal["uniform", "fair", "progressive", "budget"] = Field(
+        "uniform",
+        description="How a step's random subnets are drawn: `uniform` over the space; `fair`, every choice equally often; `progressive`, "
+        "from the largest towards uniform; `budget`, uniform over the subnets within the job's budget.",
+    )
+    entanglement: Literal["normalised", "paper"] = Field("normalised", description="How the choices of one tensor share numbers.")
+    workers: int = Field(1, ge=1, le=64, description="Ray Train workers.")
+    use_gpu: bool = Field(False, description="Train and evaluate on GPUs, one per worker and evaluator.")
+
+
+class SearchRequest(Strict):
+    """How configurations are searched."""
+
+    strategy: Literal["evolution", "random", "nsga2", "regularized-evolution", "surrogate"] = Field(
+        "surrogate",
+        description="`surrogate`: a regression on what is known picks what to evaluate next; `evolution`: the paper's; `random`; `nsga2`: "
+        "fitness against parameters; `regularized-evolution`: the oldest make way.",
+    )
+    metric: Annotated[str, AfterValidator(check_metric)] = Field(
+        ACCURACY,
+        json_schema_extra={"enum": list(METRIC_NAMES)},
+        description="What the fitness on val is: `accuracy`, `macro-accuracy` (mean recall of the classes), or one of torchmetrics' "
+        "multiclass metrics, averaged over classes alike; of one of which less is better, the fitness is minus its value.",
+    )
+    population: int = Field(50, ge=1, le=10_000, description="Candidates per generation.")
+    generations: int = Field(20, ge=1, le=10_000, description="Generations.")
+    parents: int = Field(10, ge=1, le=10_000, description="Best subnets so far that may have children.")
+    crossover: int | None = Field(None, ge=0, description="Children by crossover per generation; half the population if absent.")
+    mutation: int | None = Field(
+        None, ge=0, description="Children by mutation per generation; half the population if absent. The rest is random."
+    )
+    mutation_probability: float = Field(0.2, ge=0, le=1, description="Chance of each layer to be redrawn in a mutation.")
+    seed_known_methods: bool = Field(True, description="Put the known methods that fit the budget into the first generation.")
+    tournament: int = Field(SearchSettings().tournament, ge=1, le=10_000, description="Drawn for each parent; `regularized-evolution`.")
+    alive: int = Field(SearchSettings().alive, ge=1, le=100_000, description="Youngest subnets that may be drawn; `regularized-evolution`.")
+    pool: int = Field(SearchSettings().pool, ge=1, le=100_000, description="Candidates predicted per generation; `surrogate`.")
+    evaluators: int = Field(0, ge=0, le=1024, description="Ray actors that evaluate candidates; 0: one per CPU (or GPU) of the cluster.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "SearchRequest":
+        self.settings()
+        return self
+
+    def settings(self) -> SearchSettings:
+        """The search's settings for glora_core."""
+        return SearchSettings(**self.model_dump(exclude={"evaluators"}))
+
+
+Epochs = Annotated[int, Field(ge=1, le=10_000)]
+Rate = Annotated[float, Field(gt=0, le=10)]
+
+
+class FinalsRequest(Strict):
+    """The last round: the best few candidates, and the known methods within the budget, each trained alone and compared on val."""
+
+    mode: Literal["off", "winner", "thorough"] = Field(
+        "thorough",
+        description="`off`: the search's best is exported as it is in the supernet. `winner`: one candidate is trained on alone. "
+        "`thorough`: the best distinct candidates are, and the known methods within the budget are trained from scratch; the best on val "
+        "is exported.",
+    )
+    candidates: int = Field(3, ge=1, le=50, description="Best distinct candidates of `thorough`.")
+    learning_rates: Annotated[list[Rate], Field(min_length=1, max_length=8)] | None = Field(
+        None,
+        description="Peak learning rates that each of them is tried at; that of the supernet and a third of it if absent.",
+        examples=[[0.003, 0.001]],
+    )
+    epochs: Annotated[list[Epochs], Field(min_length=1, max_length=8)] | None = Field(
+        None,
+        description="Epochs of each rung, after which the better half goes on; a quarter and a half of those of the supernet if absent.",
+        examples=[[15, 30]],
+    )
+    scratch_epochs: int | None = Field(
+        None,
+        ge=0,
+        le=10_000,
+        description="Epochs of known methods trained from scratch, in one go; those of the supernet if absent; 0: none are.",
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> "FinalsRequest":
+        self.settings(TrainingRequest())
+        return self
+
+    def settings(self, training: TrainingRequest) -> FinalsSettings:
+        """The finals' settings for glora_core; what is absent follows from the supernet's training."""
+        rate, epochs = training.learning_rate, training.epochs
+        return FinalsSettings(
+            self.mode,
+            self.candidates,
+            tuple(self.learning_rates or (rate, float(f"{rate / 3:.2g}"))),
+            tuple(self.epochs or (max(1, epochs // 4), max(1, epochs // 2))),
+            epochs if self.scratch_epochs is None else self.scratch_epochs,
+        )
