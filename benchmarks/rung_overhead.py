@@ -34,7 +34,7 @@ def toy() -> Workload:
     """A tiny ViT over 30 images of noise."""
     model = timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=8, patch_size=4, embed_dim=16, depth=2, num_heads=2).eval()
     images = ImageSplit(torch.randint(0, 256, (30, 3, 8, 8), dtype=torch.uint8), torch.arange(30) % 3, (0.5,) * 3, (0.5,) * 3)
-    return Workload(model, SearchSpace(adapted_layers(model)), images, images)
+    return Workload(model, SearchSpace(adapted_layers(model)), images, images, "accuracy")
 
 
 def by_tune(workload: "ray.ObjectRef[Workload]", tasks: dict[str, Task]) -> None:
