@@ -32,7 +32,7 @@ class Score:
     """What was measured on a split.
 
     Attributes:
-        accuracy: share of right answers, 0–1.
+        accuracy: share of right answers, 0–1; where a logit is NaN, the answer is wrong.
         loss: mean cross-entropy in nats, the largest float if not finite.
         examples: number of answers.
         macro_accuracy: mean over the classes that the split has of the share of right answers among theirs, 0–1.
@@ -88,7 +88,8 @@ class _Tally:
         """Take in a batch: logits (n, classes), labels (n,)."""
         self._loss += float(F.cross_entropy(logits.double(), labels, reduction="sum"))
         on_cpu, classes = labels.cpu(), logits.shape[-1]
-        self._right += torch.bincount(on_cpu[(logits.argmax(-1) == labels).cpu()], minlength=classes)
+        right = (logits.argmax(-1) == labels) & ~logits.isnan().any(-1)  # argmax answers NaN by the first of them
+        self._right += torch.bincount(on_cpu[right.cpu()], minlength=classes)
         self._wanted += torch.bincount(on_cpu, minlength=classes)
         if self._other is not None:
             self._other.add(logits, on_cpu)

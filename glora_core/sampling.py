@@ -129,11 +129,13 @@ class FeasibleSampler:
 
         Kept for later, since layers of one kind are interchangeable: few different tails ever occur.
         """
-        if kinds not in self._tables:
+        known = next((start for start in range(len(kinds)) if kinds[start:] in self._tables), len(kinds))
+        ways = self._tables[kinds[known:]] if known < len(kinds) else np.ones(self._bins + 1)
+        for start in reversed(range(known)):
             if len(self._tables) >= _MAX_TABLES:
                 self._tables.clear()
-            self._tables[kinds] = _extend(self._ways(kinds[1:]), self._options[kinds[0]]) if kinds else np.ones(self._bins + 1)
-        return self._tables[kinds]
+            ways = self._tables[kinds[start:]] = _extend(ways, self._options[kinds[start]])
+        return ways
 
 
 def _extend(ways: _Ways, options: _Options) -> _Ways:

@@ -83,8 +83,9 @@ def outputs(model: nn.Module) -> int:
 def adapted_layers(model: nn.Module, patterns: Sequence[str] = ()) -> tuple[LayerShape, ...]:
     """The layers that adapt, in the order of the model's modules.
 
-    A layer whose weight the model uses by itself, without calling the layer, cannot be adapted by replacing it; one
-    forward pass tells them apart; it costs nothing on the meta device.
+    A layer whose weight or bias the model uses by itself, without calling the layer, or that shares one with another module,
+    cannot be adapted by replacing it; neither can a module that has two names. One forward pass tells them apart; it costs
+    nothing on the meta device.
 
     Args:
         patterns: glob patterns over module names; all but stem and head if empty.
@@ -93,13 +94,13 @@ def adapted_layers(model: nn.Module, patterns: Sequence[str] = ()) -> tuple[Laye
         BackboneUnsupported: there is none, or the model cannot be run.
         ConfigInvalid: a pattern matches none that can adapt.
     """
-    trace = _trace(model)
+    trace, tied = _trace(model), _tied(model)
     head = classifier(model)
     excluded = set(head.modules()) if head is not None else _outside_base(model)
     names = {
         module: name
         for name, module in model.named_modules()
-        if trace.calls.get(module) and module not in excluded and kind_of(module) is not None
+        if trace.calls.get(module) and module not in excluded and kind_of(module) is not None and module not in tied | trace.bypassed
     }
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names.values()):
@@ -116,32 +117,41 @@ def adapted_layers(model: nn.Module, patterns: Sequence[str] = ()) -> tuple[Laye
 
 
 class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """What one forward pass called: how often each module, the batch norm that read a layer's output, and the stem.
+    """What one forward pass called: how often each module, the batch norm that read a layer's output, the stem, and the layers
+    whose weight or bias something else than the layer has read.
 
     Seen are all operations on tensors, so that no reader of an output is missed, in whatever form a model writes it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls: Counter[nn.Module] = Counter()
         self.outputs: dict[int, tuple[nn.Module, Any]] = {}
         self.reads: Counter[nn.Module] = Counter()
         self.norms: dict[nn.Module, nn.Module] = {}
         self.stem: nn.Module | None = None
+        self.bypassed: set[nn.Module] = set()
+        self._owners = {id(p): module for module in model.modules() if kind_of(module) for p in module.parameters(recurse=False)}
+        self._inside: nn.Module | None = None
 
     def before(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
         self.calls[module] += 1
+        self._inside = module
         if isinstance(module, nn.Conv2d) and self.stem is None and not any(isinstance(m, nn.Linear) for m in self.calls):
             self.stem = module
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and id(arguments[0]) in self.outputs:
             self.norms[self.outputs[id(arguments[0])][0]] = module
 
     def after(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        self._inside = None  # a layer calls no other, so that only its own operations run between its hooks
         if kind_of(module) is not None:
             self.outputs[id(output)] = (module, output)  # held, so that no other tensor takes its identity
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.reads.update(self.outputs[id(leaf)][0] for leaf in tree_leaves((args, kwargs)) if id(leaf) in self.outputs)
+        leaves = tree_leaves((args, kwargs))
+        self.reads.update(self.outputs[id(leaf)][0] for leaf in leaves if id(leaf) in self.outputs)
+        owners = (self._owners.get(id(leaf)) for leaf in leaves)
+        self.bypassed.update(owner for owner in owners if owner is not None and owner is not self._inside)
         return function(*args, **(kwargs or {}))
 
     def absorber(self, module: nn.Module) -> nn.Module | None:
@@ -153,7 +163,7 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @torch.no_grad()
 def _trace(model: nn.Module) -> _Trace:
-    trace = _Trace()
+    trace = _Trace(model)
     hooks = [module.register_forward_pre_hook(trace.before) for module in model.modules()]
     hooks += [module.register_forward_hook(trace.after) for module in model.modules()]
     try:
@@ -165,6 +175,13 @@ def _trace(model: nn.Module) -> _Trace:
         for hook in hooks:
             hook.remove()
     return trace
+
+
+def _tied(model: nn.Module) -> set[nn.Module]:
+    """The modules that the model has under several names, or that share a parameter with another."""
+    names = Counter(module for _, module in model.named_modules(remove_duplicate=False))
+    owners = Counter(id(parameter) for module in names for parameter in module.parameters(recurse=False))
+    return {module for module, count in names.items() if count > 1 or any(owners[id(p)] > 1 for p in module.parameters(recurse=False))}
 
 
 def _example(model: nn.Module) -> Inputs:

@@ -272,6 +272,73 @@ def test_a_layer_whose_weight_the_model_uses_without_calling_it_does_not_adapt(n
     assert "blocks.0.attn.proj" in names(model)
 
 
+class Tied(Toy):
+    """Two more convolutions, which subclasses tie to `conv`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain, self.other = nn.Conv2d(FEATURES, FEATURES, 1), nn.Conv2d(FEATURES, FEATURES, 1, bias=False)
+
+    def between(self, x: Tensor) -> Tensor:
+        return self.other(self.plain(self.conv(x)))
+
+
+class TwoNames(Tied):
+    """One module is called by two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = self.conv
+
+
+class SharedWeight(Tied):
+    """Two modules have one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other.weight = self.conv.weight
+
+
+class WeightOfTheModel(Tied):
+    """The model has a layer's weight as its own too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel, self.other = self.conv.weight, nn.Identity()
+
+
+class UsedDirectly(Tied):
+    """A layer is called, and its weight is also used without it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = nn.Identity()
+
+    def between(self, x: Tensor) -> Tensor:
+        return super().between(x) + nn.functional.conv2d(x, self.conv.weight)
+
+
+class UsedBefore(UsedDirectly):
+    """The same, before it is called and after another module was."""
+
+    def between(self, x: Tensor) -> Tensor:
+        return Tied.between(self, nn.functional.conv2d(self.norm(x), self.conv.weight))
+
+
+@pytest.mark.parametrize("model", [TwoNames, SharedWeight, WeightOfTheModel, UsedDirectly, UsedBefore], ids=lambda model: model.__name__)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_layer_that_is_tied_to_something_else_does_not_adapt(model, device):
+    with torch.device(device):
+        made = model()
+    assert names(made) == ["plain"]
+    with pytest.raises(ConfigInvalid, match="match no layer that can be adapted"):
+        names(made, "conv")
+
+
+def test_a_layer_that_is_called_several_times_by_one_name_adapts():
+    assert names(CalledTwice()) == ["conv"]
+
+
 def test_a_models_own_attention_of_torch_keeps_its_projections():
     class Attention(Toy):
         def __init__(self) -> None:

@@ -188,3 +188,10 @@ def test_two_equal_scores_are_equal():
 def test_a_batch_of_less_than_one_is_refused(make_vit, toy_split, size):
     with pytest.raises(ConfigInvalid, match=r"batch_size is .*integers of at least 1"):
         score(make_vit(), toy_split, size)
+
+
+def test_an_example_with_a_logit_that_is_not_a_number_is_answered_wrongly(make_vit, toy_split):
+    model = make_vit()
+    model.head.weight.data.fill_(torch.nan)
+    found = score(model, toy_split, 7)
+    assert (found.accuracy, found.macro_accuracy, found.fitness) == (0.0, 0.0, 0.0)

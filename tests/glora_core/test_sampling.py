@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 
@@ -289,3 +290,11 @@ def test_a_budget_that_is_no_integer_is_refused(space, budget):
 def test_a_seed_that_is_no_integer_of_at_least_zero_is_refused(seed):
     with pytest.raises(ConfigInvalid, match=r"seed is .*integers of at least 0"):
         stream(seed)
+
+
+def test_a_space_of_more_layers_than_python_can_recurse_is_drawn_from():
+    layers = [LayerShape(f"layer.{i}", 2 + i % 2, 2) for i in range(sys.getrecursionlimit() + 100)]
+    space = SearchSpace.of(layers, [1], kinds={tensor: ["none"] for tensor in "ACD"})
+    config = FeasibleSampler(space, space.minimum + 500).sample(stream(0))
+    assert space.contains(config)
+    assert space.minimum < space.parameters(config) <= space.minimum + 500
