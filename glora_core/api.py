@@ -22,6 +22,7 @@ from torch import nn
 from glora_core import backbones
 from glora_core.backbones import BackboneInfo, BackboneSpec
 from glora_core.backbones.fingerprint import weights_hash
+from glora_core.checks import check_whole
 from glora_core.configs import SubnetConfig
 from glora_core.data.few_shot import few_shot
 from glora_core.data.folders import scan
@@ -80,31 +81,33 @@ class SearchResult:
 
 
 def load(
-    name: str, classes: int, *, weights: str | None = None, image_size: int | None = None, layers: Sequence[str] = (), **task: Any
+    name: str, classes: int, *, weights: str | None = None, image_size: int | None = None, layers: str | Sequence[str] = (), **task: Any
 ) -> Backbone:
     """A pretrained backbone by name, with a head of `classes` outputs.
 
     Args:
         name: what `timm.create_model` takes, or `transformers:` and a folder or hub name.
-        weights, image_size, layers, task: see `BackboneSpec`.
+        classes: at least 1.
+        weights, image_size, layers, task: see `BackboneSpec`; a single pattern of `layers` may be given as it is.
 
     Raises:
         BackboneUnknown, BackboneUnsupported, ConfigInvalid: see `glora_core.backbones`.
     """
-    spec = BackboneSpec(name, weights, image_size, tuple(layers), **task)
+    check_whole("classes", classes, 1)
+    spec = BackboneSpec(name, weights, image_size, _several(layers), **task)
     info = backbones.describe(spec)  # first, since it costs little and refuses what could not be adapted
     model = backbones.load(spec, classes)
     return Backbone(model, spec, info, weights_hash(model))
 
 
 def images(
-    folder: str | Path, backbone: Backbone, splits: Sequence[str] = ("train", "val"), *, shots: int | None = None, seed: int = 0
+    folder: str | Path, backbone: Backbone, splits: str | Sequence[str] = ("train", "val"), *, shots: int | None = None, seed: int = 0
 ) -> tuple[ImageSplit, ...]:
     """Splits of a folder of images, by the backbone's own transform.
 
     Args:
         folder: `train/`, `val/` and perhaps `test/` with one folder per class, or VTAB-1K's list files.
-        splits: of `train`, `val`, `test`, and `train+val` for both together.
+        splits: of `train`, `val`, `test`, and `train+val` for both together; one, or several.
         shots: so many training images per class, drawn by `seed`; all if absent.
 
     Raises:
@@ -114,37 +117,46 @@ def images(
     _check_classes(folder, len(data.classes), backbone)
     if shots is not None:
         data = few_shot(data, shots, seed)
-    missing = [name for name in splits if name not in data.names]
+    wanted = _several(splits)
+    missing = [name for name in wanted if name not in data.names]
     if missing:
         raise DataInvalid(f"{folder} has no split {missing[0]!r}; it has {', '.join(data.names)}")
-    return tuple(load_split(data, name, backbone.info.images) for name in splits)
+    return tuple(load_split(data, name, backbone.info.images) for name in wanted)
 
 
 def texts(
-    path: str | Path, backbone: Backbone, splits: Sequence[str] = ("train", "val"), *, max_length: int = 128
+    path: str | Path, backbone: Backbone, splits: str | Sequence[str] = ("train", "val"), *, max_length: int = 128
 ) -> tuple[TextSplit, ...]:
     """Splits of a table of labelled texts, by the backbone's own tokenizer.
 
     Args:
         path: a `.csv` or `.jsonl` file with columns `text`, `label` and `split`, a folder with such a file for each split,
             or a folder that `datasets` saved.
-        max_length: longer texts are cut to so many tokens.
+        max_length: longer texts are cut to so many tokens, at least 1.
 
     Raises:
+        ConfigInvalid: no such length.
         DataInvalid: a split is missing or cannot be read, or the table has other classes than the backbone's head.
         BackboneUnsupported: the backbone is no text classifier.
         LibraryMissing: see `read_table`.
     """
     if backbone.info.transform is not None or backbone.spec.task != "classification":
         raise BackboneUnsupported(f"backbone {backbone.spec.name!r} does not classify texts; accepted is transformers:FOLDER")
+    check_whole("max_length", max_length, 1)
     table = read_table(path)
     _check_classes(path, len(table.classes), backbone)
-    missing = [name for name in splits if name not in table.splits]
+    wanted = _several(splits)
+    missing = [name for name in wanted if name not in table.splits]
     if missing:
         raise DataInvalid(f"{path} has no split {missing[0]!r}; it has {', '.join(table.splits)}")
     reader = backbones.language.tokenizer(backbone.spec)
-    chosen = [table.splits[name] for name in splits]
+    chosen = [table.splits[name] for name in wanted]
     return tuple(classify([e.text for e in rows], [e.label for e in rows], reader, max_length) for rows in chosen)
+
+
+def _several(names: str | Sequence[str]) -> tuple[str, ...]:
+    """Names as a tuple, a single one too: as a sequence, a text is its letters."""
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _check_classes(path: str | Path, classes: int, backbone: Backbone) -> None:

@@ -31,7 +31,7 @@ class Parity:
     torch: float
 
 
-def write_onnx(path: Path, plain: nn.Module, example: Inputs) -> Parity:
+def write_onnx(path: str | Path, plain: nn.Module, example: Inputs) -> Parity:
     """Write a merged float32 network as ONNX, for any number of examples (and tokens), and check what it computes.
 
     The inputs are named `images`, or as the transformers model names them; the output is `logits`.
@@ -51,6 +51,7 @@ def write_onnx(path: Path, plain: nn.Module, example: Inputs) -> Parity:
     except ImportError as error:
         raise LibraryMissing(f"ONNX export needs {error.name}; pip install 'glora-nas[onnx]'") from error
     inputs = {"images": example} if isinstance(example, Tensor) else dict(example)
+    path = Path(path)
     temporary = path.with_name(path.name + ".part")
     try:
         _export(plain.eval(), inputs, temporary)

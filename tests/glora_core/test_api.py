@@ -12,7 +12,7 @@ import torch
 
 from examples.digits import pretrain_backbone, write_target
 from glora_core.api import Supernet, export, images, load, preset, search, texts, train
-from glora_core.errors import BackboneUnsupported, BudgetInfeasible, DataInvalid
+from glora_core.errors import BackboneUnsupported, BudgetInfeasible, ConfigInvalid, DataInvalid
 from glora_core.evaluation import SubnetScorer
 from glora_core.export import apply_adapter, read_adapter
 from glora_core.finals import FinalsSettings
@@ -112,6 +112,20 @@ def test_images_of_other_classes_than_the_head_has_are_refused_with_their_number
         images(folder, load(name, classes=3))
 
 
+def test_one_pattern_and_one_split_may_be_given_as_they_are(digits):
+    name, folder = digits
+    backbone = load(name, classes=5, layers="blocks.0.attn.*")
+    assert [layer.name for layer in backbone.layers] == ["blocks.0.attn.qkv", "blocks.0.attn.proj"]
+    (val,) = images(folder, backbone, "val")
+    assert len(val) > 10
+
+
+@pytest.mark.parametrize("classes", [0, -1, 2.0, True])
+def test_a_head_of_no_classes_is_refused(digits, classes):
+    with pytest.raises(ConfigInvalid, match=r"classes is .*integers of at least 1"):
+        load(digits[0], classes=classes)
+
+
 def test_few_shots_leave_so_many_training_images_per_class(digits):
     name, folder = digits
     train_split, val = images(folder, load(name, classes=5), shots=2, seed=1)
@@ -144,6 +158,11 @@ def test_texts_of_a_table_train_a_classifier_and_are_scored(reviews, sentences):
 def test_texts_of_other_classes_than_the_head_has_are_refused_with_their_number(reviews, sentences):
     with pytest.raises(DataInvalid, match="has 2 classes and the backbone's head 3; load it with classes=2"):
         texts(reviews, load(sentences, classes=3))
+
+
+def test_texts_of_no_length_are_refused(reviews, sentences):
+    with pytest.raises(ConfigInvalid, match="max_length is 0"):
+        texts(reviews, load(sentences, classes=2), max_length=0)
 
 
 def test_texts_are_not_for_a_backbone_of_images(reviews, digits):

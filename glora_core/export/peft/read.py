@@ -44,7 +44,7 @@ class Imported:
     whole: tuple[str, ...]
 
 
-def read_peft(folder: Path, backbone: nn.Module, layers: Sequence[LayerShape] | None = None) -> Imported:
+def read_peft(folder: str | Path, backbone: nn.Module, layers: Sequence[LayerShape] | None = None) -> Imported:
     """Read an adapter that peft, or `write_peft`, has written.
 
     Each support tensor becomes the smallest choice that holds its numbers exactly: `none` for zeros, `scalar` for a vector of
@@ -54,7 +54,7 @@ def read_peft(folder: Path, backbone: nn.Module, layers: Sequence[LayerShape] | 
 
     Args:
         folder: with `adapter_config.json` and `adapter_model.safetensors`.
-        backbone: the model that the adapter belongs to, with its pretrained weights; taken over and changed in place, but only
+        backbone: the model, a module, that the adapter belongs to, with its pretrained weights; taken over and changed in place, but only
             after everything has been checked.
         layers: the adapted layers of the space; if not given, those that the adapter has, or all if it has none.
 
@@ -65,7 +65,7 @@ def read_peft(folder: Path, backbone: nn.Module, layers: Sequence[LayerShape] | 
     modules = dict(backbone.named_modules())
     if any(isinstance(module, GLoRALayer) for module in modules.values()):
         raise ConfigInvalid("the backbone has adapted layers already; accepted is the bare model that the adapter was made for")
-    fields, adapted, others = load_adapter(folder)
+    fields, adapted, others = load_adapter(Path(folder))
     numbers = {name: _numbers(fields, name, modules, parts) for name, parts in adapted.items()}
     _check_complete(fields, numbers, modules)
     saved = _saved(fields, modules, others)

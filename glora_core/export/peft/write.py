@@ -24,7 +24,7 @@ from glora_core.supernet import Supernet
 
 
 @torch.no_grad()
-def write_peft(folder: Path, supernet: Supernet, config: SubnetConfig, whole: Sequence[str] = ()) -> Path:
+def write_peft(folder: str | Path, supernet: Supernet, config: SubnetConfig, whole: Sequence[str] = ()) -> Path:
     """Write a subnet, with the trained head, as an adapter of stock peft.
 
     The numbers are those that act, computed in float64 and rounded once to float32; modules that travel whole keep the backbone's
@@ -51,6 +51,7 @@ def write_peft(folder: Path, supernet: Supernet, config: SubnetConfig, whole: Se
     broken = [name for name, value in tensors.items() if not bool(value.isfinite().all())]
     if broken:
         raise ExportMismatch(f"{len(broken)} tensors hold numbers that are not finite in {tensors[broken[0]].dtype}, such as {broken[0]!r}")
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     drafts = {folder / f".{name}.part": folder / name for name in (WEIGHTS_FILE, CONFIG_FILE)}
     weights, options = drafts

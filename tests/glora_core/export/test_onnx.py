@@ -47,7 +47,7 @@ def test_language_models_take_any_number_of_tokens(randomise, tmp_path):
     plain = merged(transformers.BertForSequenceClassification(transformers.BertConfig(**sizes, num_labels=3)).eval(), randomise)
     example = {"input_ids": torch.randint(1, 50, (2, 6)), "attention_mask": torch.ones(2, 6, dtype=torch.long)}
 
-    write_onnx(tmp_path / "model.onnx", plain, example)
+    write_onnx(str(tmp_path / "model.onnx"), plain, example)
 
     longer = {"input_ids": torch.randint(1, 50, (3, 11)), "attention_mask": torch.ones(3, 11, dtype=torch.long)}
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])

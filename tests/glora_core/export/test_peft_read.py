@@ -189,6 +189,13 @@ def test_an_adapter_is_read_over_the_layers_of_a_given_space(make, tmp_path):
     assert encode(imported.config) == "NNNNN-NNNNN-NNNNN-NL4NNN-NNNNN-NNNNN-NNNNN-NL4NNN"
 
 
+def test_a_folder_may_be_given_as_text(make, randomise, tmp_path):
+    supernet = randomise(Supernet(make(), preset("lora-4", adapted_layers(make()))))
+    folder = str(tmp_path / "adapter")
+    write_peft(folder, supernet, supernet.space.extreme(largest=True))
+    assert read_peft(folder, make()).config == supernet.space.extreme(largest=True)
+
+
 def test_an_untrained_adapter_is_read_as_none(make, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
