@@ -29,7 +29,7 @@ def makers(supernet, configs):
 def judge(*scores):
     """Gives a network one score after another, whatever it is."""
     left = list(scores)
-    return lambda network: Score(left[0][0], left[0][1], 100, left[0][0], left.pop(0)[0])
+    return lambda network: Score(accuracy := left[0][0], left.pop(0)[1], 100, accuracy, accuracy)
 
 
 def test_a_soup_is_the_average_of_its_members_rounded_once(supernet, configs):
