@@ -38,6 +38,14 @@ class EpochPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbePoint:
+    """Accuracy of the probed subnets inside the supernet after an epoch, by name."""
+
+    epoch: int
+    accuracy: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class CandidatePoint:
     """An evaluated candidate."""
 
@@ -52,6 +60,7 @@ class ChartData:
     """Everything the charts of one job need; `total` counts all candidates, of which `candidates` may be a sample."""
 
     epochs: tuple[EpochPoint, ...]
+    probes: tuple[ProbePoint, ...]
     generations: tuple[GenerationPoint, ...]
     candidates: tuple[CandidatePoint, ...]
     best: CandidatePoint | None
@@ -61,7 +70,9 @@ class ChartData:
 
 def chart_data(session: Session, job: Job) -> ChartData:
     """The charts of a job: every line at most LINE_POINTS long, at most POINTS candidates, the best always among them."""
-    epochs = _epochs(session, job)
+    reports = _reports(session, job)
+    epochs = tuple(EpochPoint(data["epoch"], data["loss"] if math.isfinite(data["loss"]) else None) for data in thin(reports, LINE_POINTS))
+    probes = tuple(ProbePoint(data["epoch"], data["probe"]) for data in reports if data.get("probe"))
     rows = search_state.generations(session, job.id)
     spread = _spread(session, job)
     generations = tuple(
@@ -70,7 +81,7 @@ def chart_data(session: Session, job: Job) -> ChartData:
     )
     total = search_state.count_candidates(session, job.id)
     best = _best(session, job, rows[-1]) if rows else None
-    return ChartData(epochs, generations, _sample(session, job, total), best, total)
+    return ChartData(epochs, probes, generations, _sample(session, job, total), best, total)
 
 
 def thin(items: Sequence[Item], limit: int) -> list[Item]:
@@ -80,16 +91,15 @@ def thin(items: Sequence[Item], limit: int) -> list[Item]:
     return [items[round(i * (len(items) - 1) / (limit - 1))] for i in range(limit)]
 
 
-def _epochs(session: Session, job: Job) -> tuple[EpochPoint, ...]:
-    """The loss curve: the supernet's own once it is stored, until then the last report of every epoch."""
+def _reports(session: Session, job: Job) -> list[dict[str, Any]]:
+    """What is known of every epoch: the supernet's own history once it is stored, until then the last report of each."""
     stored = search_state.supernet(session, job.supernet_key) if job.supernet_key else None
     if stored is not None:
-        reports: list[dict[str, Any]] = stored.history
-    else:
-        query = select(JobEvent).where(JobEvent.job_id == job.id, JobEvent.kind == "epoch").order_by(JobEvent.sequence)
-        found = {event.data["epoch"]: event.data for event in session.scalars(query)}
-        reports = [found[epoch] for epoch in sorted(found)]
-    return tuple(EpochPoint(data["epoch"], data["loss"] if math.isfinite(data["loss"]) else None) for data in thin(reports, LINE_POINTS))
+        history: list[dict[str, Any]] = stored.history
+        return history
+    query = select(JobEvent).where(JobEvent.job_id == job.id, JobEvent.kind == "epoch").order_by(JobEvent.sequence)
+    found = {event.data["epoch"]: event.data for event in session.scalars(query)}
+    return [found[epoch] for epoch in sorted(found)]
 
 
 def _spread(session: Session, job: Job) -> dict[int, tuple[float, float, float]]:

@@ -71,7 +71,7 @@ def test_job_page_follows_a_job_to_its_checkpoint(page: Any, service: Service, r
     target = tmp_path / "model.safetensors"
     download.value.save_as(target)
     assert target.stat().st_size > 1000
-    assert page.locator("canvas").count() == 3
+    assert page.locator("canvas:visible").count() == 4
 
 
 def test_unknown_job_has_a_page_of_its_own(page: Any) -> None:

@@ -1,6 +1,6 @@
 // Keeps the charts of a job's page: holds their data, takes in what events bring, and draws again when data or colour scheme change.
 
-import { fitness, fitnessWords, lossCurve, lossWords, scatter, scatterWords } from "./plots.js";
+import { fitness, fitnessWords, lossCurve, lossWords, probeCurves, probeWords, scatter, scatterWords } from "./plots.js";
 
 export class Charts {
   #job;
@@ -18,8 +18,10 @@ export class Charts {
   }
 
   /** An epoch's event; one that is there already is replaced. */
-  addEpoch({ epoch, loss }) {
+  addEpoch({ epoch, loss, probe }) {
     const kept = this.#data.epochs.filter((point) => point.epoch !== epoch);
+    if (Object.keys(probe ?? {}).length)
+      this.#data.probes = [...this.#data.probes.filter((point) => point.epoch !== epoch), { epoch, accuracy: probe }];
     this.#data.epochs = [...kept, { epoch, loss: Number.isFinite(loss) ? loss : null }].sort((a, b) => a.epoch - b.epoch);
     this.#schedule();
   }
@@ -59,7 +61,7 @@ export class Charts {
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(`--${name}`).trim();
     const over = !["queued", "running"].includes(this.#job.state);
-    const { generations, epochs, candidates } = this.#data;
+    const { generations, epochs, probes, candidates } = this.#data;
     const none = over ? "The job ended before there was anything to draw." : "Appears after the first generation.";
     this.#show(
       "fitness",
@@ -74,6 +76,13 @@ export class Charts {
       over ? none : "Appears after the first epoch.",
       () => lossCurve(this.#data, colour),
       () => lossWords(this.#data, this.#job),
+    );
+    this.#show(
+      "probe",
+      probes.length,
+      over ? "No subnets were probed." : "Appears after an eighth of the supernet's training.",
+      () => probeCurves(this.#data, colour),
+      () => probeWords(this.#data),
     );
     this.#show(
       "scatter",

@@ -108,6 +108,39 @@ export function lossCurve({ epochs }, colour) {
   };
 }
 
+const PROBED = { largest: ["accent", []], lora: ["star", []], smallest: ["muted", [2, 3]] };
+
+export function probeCurves({ probes }, colour) {
+  const sets = Object.keys(probes.at(-1).accuracy).map((name) => {
+    const [tone, borderDash] = PROBED[name] ?? ["random", [5, 4]];
+    return {
+      label: name,
+      data: probes.map((point) => ({ x: point.epoch, y: point.accuracy[name] })),
+      borderColor: colour(tone),
+      backgroundColor: colour(tone),
+      borderDash,
+      borderWidth: 2,
+      pointRadius: 2.5,
+      pointHitRadius: 8,
+      pointStyle: "line",
+      clip: 8,
+    };
+  });
+  return {
+    type: "line",
+    data: { datasets: sets },
+    options: options(
+      colour,
+      { name: "Epoch", min: 1, suggestedMax: 2, ticks: { precision: 0 } },
+      { name: "Val accuracy", ticks: { callback: tick } },
+      {
+        interaction: { mode: "index", intersect: false },
+        tooltip: { title: (items) => `Epoch ${items[0].parsed.x}`, label: (item) => `${item.dataset.label}: ${percent(item.parsed.y)}` },
+      },
+    ),
+  };
+}
+
 export function scatter({ candidates, best }, job, colour) {
   const at = (candidate) => ({ x: candidate.parameters, y: candidate.accuracy, candidate });
   const sets = Object.entries(OPERATORS).map(([operator, pointStyle]) => ({
@@ -206,6 +239,12 @@ export function fitnessWords({ generations }, job) {
 export function lossWords({ epochs }, job) {
   const last = epochs.at(-1);
   return `Epoch ${whole.format(last.epoch)} of ${whole.format(job.epochs)}: mean loss ${loss(last.loss)}${epochs.length > 1 ? `, from ${loss(epochs[0].loss)} in epoch ${epochs[0].epoch}` : ""}.`;
+}
+
+export function probeWords({ probes }) {
+  const { epoch, accuracy } = probes.at(-1);
+  const found = Object.entries(accuracy).map(([name, value]) => `${name} ${percent(value)}`);
+  return `Fixed subnets, scored on up to 100 validation examples along the training. After epoch ${whole.format(epoch)}: ${found.join(", ")}.`;
 }
 
 export function scatterWords({ candidates, best, total }, job) {

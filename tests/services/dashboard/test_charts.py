@@ -1,0 +1,40 @@
+"""What a job's charts are given: the loss of every epoch, and the probed subnets of those epochs that have them."""
+
+from typing import Any
+
+from services.dashboard.charts import LINE_POINTS, ChartData, chart_data
+from services.store import events, jobs
+from services.store.database import Database
+from tests.services.api import stock
+
+
+def charts(database: Database, epochs: list[dict[str, Any]]) -> ChartData:
+    """The charts of a running job that has reported so many epochs."""
+    lease = stock.add_running(database)
+    with jobs.fenced(database, lease) as (session, job):
+        for epoch in epochs:
+            events.append(session, job.id, "epoch", epoch)
+        return chart_data(session, job)
+
+
+def test_probed_subnets_are_shown_by_epoch(database: Database) -> None:
+    first, second = {"smallest": 0.25, "largest": 0.5}, {"smallest": 0.375, "largest": 0.75}
+    reports = [{"epoch": i + 1, "loss": 1.0, "probe": {1: first, 3: second}.get(i, {})} for i in range(4)]
+
+    found = charts(database, reports)
+
+    assert [(point.epoch, point.accuracy) for point in found.probes] == [(2, first), (4, second)]
+    assert [point.epoch for point in found.epochs] == [1, 2, 3, 4]
+
+
+def test_probes_of_a_long_training_are_all_shown_though_its_losses_are_thinned(database: Database) -> None:
+    reports = [{"epoch": i + 1, "loss": 1.0, "probe": {"largest": 0.5} if i % 101 == 7 else {}} for i in range(700)]
+
+    found = charts(database, reports)
+
+    assert [point.epoch for point in found.probes] == [8, 109, 210, 311, 412, 513, 614]
+    assert len(found.epochs) == LINE_POINTS
+
+
+def test_epochs_reported_before_there_were_probes_have_none(database: Database) -> None:
+    assert charts(database, [{"epoch": 1, "loss": 1.0}]).probes == ()
