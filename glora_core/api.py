@@ -50,7 +50,7 @@ from glora_core.sampling import FeasibleSampler
 from glora_core.search import Evaluated, SearchSettings, propose, rank
 from glora_core.space import LayerShape
 from glora_core.supernet import Supernet
-from glora_core.training import Progress, Trainer, TrainingSettings
+from glora_core.training import Probe, Progress, Trainer, TrainingSettings
 
 __all__ = [
     "Backbone",
@@ -189,18 +189,25 @@ def _check_classes(path: str | Path, classes: int, backbone: Backbone) -> None:
 
 
 def train(
-    supernet: Supernet, split: Split, on_epoch: Callable[[Progress], None] = lambda progress: None, **settings: Any
+    supernet: Supernet,
+    split: Split,
+    on_epoch: Callable[[Progress], None] = lambda progress: None,
+    *,
+    val: Split | None = None,
+    **settings: Any,
 ) -> list[Progress]:
     """Train a supernet, or, after `supernet.cut(config)`, one subnet alone from the supernet's numbers; returns its loss by epoch.
 
     Args:
         on_epoch: called after each epoch.
+        val: a few subnets are probed on it along the way, so that a supernet that does not learn ends early; `patience` needs it.
         settings: of `TrainingSettings`; the policy is `sandwich`, and images are changed by `crop`, unless given.
 
     Raises:
         ConfigInvalid: a setting is not accepted.
         DataInvalid: the split is empty.
         Diverged: the loss is no longer finite.
+        NotLearning: with `val`: half trained, and no better than guessing.
     """
     history: list[Progress] = []
 
@@ -208,7 +215,9 @@ def train(
         history.append(progress)
         on_epoch(progress)
 
-    Trainer(supernet, split, _training(supernet, split, settings)).fit(note)
+    chosen = _training(supernet, split, settings)
+    probe = None if val is None else Probe.of(supernet, val, chosen.epochs, chosen.seed, chosen.budget, chosen.patience)
+    Trainer(supernet, split, chosen, probe).fit(note)
     return history
 
 

@@ -18,6 +18,7 @@ from timm.models import load_state_dict
 from torch import nn
 
 from glora_core.backbones.adaptable import adapted_layers, classifier
+from glora_core.backbones.depth import residual_branches
 from glora_core.backbones.spec import BackboneInfo, BackboneSpec, Transform
 from glora_core.errors import BackboneUnknown, BackboneUnsupported
 from glora_core.names import local_folder
@@ -37,6 +38,7 @@ def info(spec: BackboneSpec, model: Any) -> BackboneInfo:
         transform=input_transform(model, spec),
         source=str(source),
         license=str(cfg.get("license") or ""),
+        branches=len(residual_branches(model)),
     )
 
 

@@ -50,6 +50,9 @@ def submit(
     epochs: Annotated[int | None, typer.Option(help="Epochs of supernet training. Default 60.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. Default 0.003.")] = None,
     policy: Annotated[str | None, typer.Option(help="Supernet training: sandwich (default) or random.")] = None,
+    warmup_epochs: Annotated[int | None, typer.Option(help="Epochs over which the learning rate rises. Default a tenth of all.")] = None,
+    drop_path: Annotated[float | None, typer.Option(help="Stochastic depth: rate at which the last block is left out. Default 0.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Early stop: epochs without a lower loss on val. Default never.")] = None,
     strategy: Annotated[str | None, typer.Option(help="How to search: evolution, random, nsga2, regularized-evolution, surrogate.")] = None,
     metric: Annotated[
         str | None,
@@ -79,6 +82,7 @@ def submit(
     _merge(request, "backbone", _given(name=_absolute_backbone(backbone), weights=weights and _absolute(weights), image_size=image_size))
     _merge(request, "space", _given(preset=preset, ranks=rank or None))
     _merge(request, "training", _given(epochs=epochs, learning_rate=learning_rate, policy=policy, workers=workers, use_gpu=gpu or None))
+    _merge(request, "training", _given(warmup_epochs=warmup_epochs, drop_path=drop_path, patience=patience))
     _merge(request, "search", _given(strategy=strategy, metric=metric, population=population, generations=generations))
     _merge(request, "finals", _given(mode=finals, candidates=finalists))
     client = connect(url, token)

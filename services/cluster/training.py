@@ -102,7 +102,7 @@ def _train_worker(config: dict[str, Any]) -> Diverged | NotLearning | None:
     workload: Workload = ray.get(config["workload"][0])
     settings = TrainingSettings(**config["settings"])
     supernet = workload.supernet(settings).to(device)
-    probe = Probe.of(supernet, workload.val.to(device), settings.epochs, settings.seed, config["budget"])
+    probe = Probe.of(supernet, workload.val.to(device), settings.epochs, settings.seed, config["budget"], settings.patience)
     trainer = Trainer(supernet, workload.train.to(device), settings, probe)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
@@ -114,7 +114,7 @@ def _train_worker(config: dict[str, Any]) -> Diverged | NotLearning | None:
     def report(progress: Progress) -> None:
         if first:
             config["log"].push.remote(progress)
-        if progress.epoch % every and progress.epoch != settings.epochs:
+        if progress.epoch % every and not trainer.finished:
             return
         if not first:
             ray.train.report({"epoch": progress.epoch})
