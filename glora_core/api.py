@@ -204,7 +204,7 @@ def train(
         settings: of `TrainingSettings`; the policy is `sandwich`, and images are changed by `crop`, unless given.
 
     Raises:
-        ConfigInvalid: a setting is not accepted.
+        ConfigInvalid: there is no such setting, or its value is not accepted.
         DataInvalid: the split is empty.
         Diverged: the loss is no longer finite.
         NotLearning: with `val`: half trained, and no better than guessing.
@@ -225,7 +225,7 @@ def _training(supernet: Supernet, split: Split, given: dict[str, Any]) -> Traini
     """What is given, over the library's defaults for such a supernet and split."""
     policy = "random" if supernet.space.size == 1 else "sandwich"
     augment = ("crop",) if isinstance(split, ImageSplit) else ()
-    return TrainingSettings(**{"policy": policy, "augment": augment, "entanglement": supernet.entanglement} | given)
+    return TrainingSettings.of({"policy": policy, "augment": augment, "entanglement": supernet.entanglement} | given)
 
 
 def search(
@@ -252,7 +252,7 @@ def search(
         DataInvalid: the split is empty.
     """
     settings = settings or SearchSettings()
-    sampler, scorer = FeasibleSampler(supernet.space, budget), SubnetScorer(supernet)
+    sampler, scorer = FeasibleSampler(supernet.space, budget), SubnetScorer(supernet, precision=settings.precision)
     known: dict[SubnetConfig, Evaluated] = {}
     progress: list[Evaluated] = []
     for number in range(settings.generations):

@@ -94,6 +94,11 @@ class SearchRequest(Strict):
         description="What the fitness on val is: `accuracy`, `macro-accuracy` (mean recall of the classes), or one of torchmetrics' "
         "multiclass metrics, averaged over classes alike; of one of which less is better, the fitness is minus its value.",
     )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="Of the forward passes that candidates are evaluated by; `bfloat16` is automatic mixed precision, and an evaluation of "
+        "its own. Finals, baselines and tests are measured in float32.",
+    )
     population: int = Field(50, ge=1, le=10_000, description="Candidates per generation.")
     generations: int = Field(20, ge=1, le=10_000, description="Generations.")
     parents: int = Field(10, ge=1, le=10_000, description="Best subnets so far that may have children.")

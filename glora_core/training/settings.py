@@ -1,17 +1,18 @@
 """How a supernet, or one subnet alone, is trained; and what is known after each epoch. Plain Python, no torch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
 from glora_core.checks import check_positive, check_share, check_whole
 from glora_core.configs import TENSORS
 from glora_core.errors import ConfigInvalid
+from glora_core.precision import Precision
 
 Policy = Literal["random", "sandwich", "full-sandwich", "fixed"]
 Sampling = Literal["uniform", "fair", "progressive", "budget"]
 Entanglement = Literal["normalised", "paper"]
-Precision = Literal["float32", "bfloat16"]
 AUGMENTATIONS = ("crop", "flip", "colour")
 
 
@@ -112,6 +113,21 @@ class TrainingSettings:
             check_share(name, getattr(self, name))
         for tensor, rate in self.tensor_rates.items():
             check_positive(f"tensor_rates of {tensor}", rate, zero=True)
+
+    @staticmethod
+    def of(given: Mapping[str, Any]) -> "TrainingSettings":
+        """From settings by name, such as keyword arguments.
+
+        Raises:
+            ConfigInvalid: there is no setting of such a name, or one is out of range.
+        """
+        names = [known.name for known in fields(TrainingSettings)]
+        for name in given:
+            if name not in names:
+                near = get_close_matches(name, names, 1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise ConfigInvalid(f"there is no training setting {name!r}; {hint}accepted: {', '.join(names)}")
+        return TrainingSettings(**given)
 
     @property
     def warmup_share(self) -> float:

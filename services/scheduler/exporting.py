@@ -6,7 +6,8 @@ from typing import Any
 from glora_core.configs import config_hash, encode
 from glora_core.export import ADAPTER, CARD, CONFIG, MANIFEST, WEIGHTS, export_checkpoint, write_adapter, write_card, write_manifest
 from glora_core.metrics import UNMEASURED, own_value
-from services.protocol import PROTOCOL
+from services.job_request import JobRequest
+from services.protocol import PROTOCOL, protocol
 from services.scheduler.context import RunContext
 from services.scheduler.finals import Outcome
 from services.scheduler.legs import Finalist, trained_alone
@@ -95,7 +96,12 @@ def _facts(context: RunContext, prepared: Prepared, result: dict[str, Any]) -> d
         "budget": request.budget,
         "seed": request.seed,
         "metrics": {k: v for k, v in result["winner"].items() if k.startswith(("val_", "test_", "also_"))}
-        | {"metric": request.search.metric, "protocol": PROTOCOL},
+        | {"metric": request.search.metric, "protocol": PROTOCOL, "val_protocol": _val_protocol(request, result["winner"]["source"])},
         "merge_error": result["merge_error"],
         "request": request.model_dump(mode="json"),
     }
+
+
+def _val_protocol(request: JobRequest, source: str) -> str:
+    """How the winner was measured on val: as the search does, if it has not been trained alone since."""
+    return protocol(request.search.precision) if source == "search" else PROTOCOL

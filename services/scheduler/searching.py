@@ -15,7 +15,7 @@ from glora_core.metrics import ACCURACY
 from glora_core.sampling import FeasibleSampler
 from glora_core.search import Evaluated, Proposal, propose, rank
 from services.cluster.pool import EvaluatorPool
-from services.protocol import PROTOCOL
+from services.protocol import protocol
 from services.scheduler.context import RunContext
 from services.store import jobs, search_state
 from services.store.models import Candidate, Evaluation, Generation, Job
@@ -53,16 +53,16 @@ def _generations_done(context: RunContext) -> int:
 def _evaluate(context: RunContext, supernet_key: str, pool: EvaluatorPool, population: Sequence[Proposal]) -> list[Evaluation]:
     """The evaluations of those candidates that are not stored yet."""
     by_hash = {config_hash(p.config): p.config for p in population}
-    metric = context.request.search.metric
+    metric, measured = context.request.search.metric, protocol(context.request.search.precision)
     with context.database.read() as session:
-        rows = search_state.known(session, supernet_key, "val", PROTOCOL, metric, by_hash)
+        rows = search_state.known(session, supernet_key, "val", measured, metric, by_hash)
     missing = [digest for digest in by_hash if digest not in rows]
     scores = pool.score([encode(by_hash[digest]) for digest in missing])
     return [
         evaluation_row(
             supernet_key,
             "val",
-            PROTOCOL,
+            measured,
             metric,
             digest,
             encode(by_hash[digest]),
@@ -86,7 +86,8 @@ def _commit(
     """Write a whole generation; returns its evaluations as they are stored, which another job may have done first."""
     hashes = [config_hash(p.config) for p in population]
     search_state.add_evaluations(session, fresh)
-    rows = search_state.known(session, job.supernet_key or "", "val", PROTOCOL, context.request.search.metric, hashes)
+    asked = context.request.search
+    rows = search_state.known(session, job.supernet_key or "", "val", protocol(asked.precision), asked.metric, hashes)
     measured = [evaluated(rows[digest], number) for digest in hashes]
     best = rank([*history, *measured])[0]
     generation = Generation(

@@ -98,6 +98,16 @@ def test_training_with_patience_stops_early_and_without_a_split_to_judge_by_is_r
         train(supernet, toy_split, epochs=8, patience=1)
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"), [("epoch", "did you mean 'epochs'?"), ("lr_schedule", "accepted: epochs, batch_size"), ("warm_up", "'warmup'")]
+)
+def test_an_unknown_training_setting_is_refused_with_those_that_there_are(trained, toy_split, name, hint):
+    with pytest.raises(ConfigInvalid, match=f"no training setting '{name}'") as refused:
+        train(trained, toy_split, **{name: 3})
+    assert hint in str(refused.value)
+    assert "drop_path" in str(refused.value)
+
+
 def test_an_infeasible_budget_names_the_achievable_range(digits):
     name, folder = digits
     backbone = load(name, classes=5)

@@ -120,6 +120,7 @@ CHANGED: list[tuple[str, dict[str, Any], str]] = [
     ("no patience at all", {"training": {"patience": 0}}, "training.patience"),
     ("unknown tensor", {"space": {"choices": {"F": ["none"]}}}, "space.choices.F.[key]"),
     ("unknown metric", {"search": {"metric": "MulticlassF1"}}, "search.metric"),
+    ("unknown precision", {"search": {"precision": "float16"}}, "search.precision"),
     ("metric that is no single number", {"search": {"metric": "MulticlassROC"}}, "search.metric"),
     ("unknown choice", {"space": {"choices": {"A": ["tucker"]}}}, "space.choices.A.0"),
     ("choice that the tensor cannot take", {"space": {"choices": {"C": ["scalar"]}}}, "space"),
