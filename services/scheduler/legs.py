@@ -151,16 +151,17 @@ class Rungs:
         """Train legs by their keys, and store each as soon as it is trained."""
         context, starts = self._context, self._starts(before)
         filesystem, folder = context.blobs.training_folder()
+        runs = f"{context.lease.job_id}-{context.lease.epoch}-rung"  # a successor's rung is not ours to remove
         train_rung(
             self._prepared.workload,
             {key: Task(plan.settings, starts(plan.leg)) for key, plan in missing.items()},
             use_gpu=context.request.training.use_gpu,
-            name=f"{context.lease.job_id}-{context.lease.epoch}-rung-{self._rung}",
+            name=f"{runs}-{self._rung}",
             filesystem=filesystem,
             folder=folder,
             on_done=lambda key, result: self._store(missing[key], result),
         )
-        context.blobs.remove_training(context.lease.job_id)
+        context.blobs.remove_training(runs)
 
     def _starts(self, before: Mapping[str, Finalist]) -> Callable[[Leg], dict[str, Tensor] | None]:
         """What a leg starts from: its trial's state after the rung before, its slice of the job's supernet, or nothing."""

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -42,7 +43,7 @@ class Supervisor:
     home: Path
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}")
     runners: dict[Lease, "subprocess.Popen[bytes]"] = field(default_factory=dict)
-    describers: dict[str, tuple["subprocess.Popen[bytes]", float]] = field(default_factory=dict)
+    describers: dict[tuple[str, datetime], tuple["subprocess.Popen[bytes]", float]] = field(default_factory=dict)
 
     def step(self) -> None:
         """One look at everything: ended runners, ended describers, new work."""
@@ -74,7 +75,7 @@ class Supervisor:
             lease = jobs.claim(session, self.owner, self.settings.lease_seconds, self.settings.max_attempts)
         if lease is None:
             return False
-        self._remove_workdirs(lease.job_id)
+        self._remove_workdirs(lease)
         workdir = self.home / "work" / f"{lease.job_id}-{lease.epoch}"
         command = [sys.executable, "-m", "services.scheduler.runner", lease.job_id, lease.owner, str(lease.epoch), str(workdir)]
         self.runners[lease] = processes.start(command, log=self._log(lease.job_id))
@@ -99,7 +100,7 @@ class Supervisor:
 
     def _clean_up(self, lease: Lease) -> None:
         """Remove what a runner has left: its work folder and, once the job is over, its training checkpoints."""
-        self._remove_workdirs(lease.job_id)
+        self._remove_workdirs(lease)
         with self.database.read() as session:
             over = jobs.get(session, lease.job_id).state in jobs.FINAL
         try:
@@ -108,9 +109,11 @@ class Supervisor:
         except OSError:
             log.warning("training checkpoints of %s not removed", lease.job_id, exc_info=True)
 
-    def _remove_workdirs(self, job_id: str) -> None:
-        for folder in (self.home / "work").glob(f"{job_id}-*"):
-            shutil.rmtree(folder, ignore_errors=True)
+    def _remove_workdirs(self, lease: Lease) -> None:
+        """Of this lease and those before it; a later one's, which another scheduler with the same home may have taken, is not ours."""
+        for folder in (self.home / "work").glob(f"{lease.job_id}-*"):
+            if int(folder.name.rpartition("-")[2]) <= lease.epoch:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _log(self, name: str) -> Path:
         return self.home / "logs" / f"{name}.log"
@@ -121,15 +124,16 @@ class Supervisor:
         with self.database.write() as session:
             row = backbones.claim(session)
         if row is not None:
-            command = [sys.executable, "-m", "services.scheduler.describe", row.key]
-            self.describers[row.key] = processes.start(command, log=self._log("describe")), time.monotonic()
+            command = [sys.executable, "-m", "services.scheduler.describe", row.key, row.requested_at.isoformat()]
+            self.describers[row.key, row.requested_at] = processes.start(command, log=self._log("describe")), time.monotonic()
 
     def _reap_describers(self) -> None:
-        for key, (process, started) in list(self.describers.items()):
+        for (key, claimed_at), (process, started) in list(self.describers.items()):
             if process.poll() is None and time.monotonic() - started < self.settings.describe_seconds:
                 continue
             processes.stop(process)
-            del self.describers[key]
+            del self.describers[key, claimed_at]
             if process.returncode:
                 with self.database.write() as session:
-                    backbones.describe(session, key, info=None, error="describing it failed or took too long; see describe.log")
+                    error = "describing it failed or took too long; see describe.log"
+                    backbones.describe(session, key, claimed_at, info=None, error=error)

@@ -97,13 +97,13 @@ class BlobStore:
         self._fs.makedirs(folder, exist_ok=True)
         return self._fs, folder
 
-    def remove_training(self, job_id: str) -> None:
-        """Remove a job's training checkpoints, whichever there are. Raises StoreUnavailable."""
+    def remove_training(self, name: str) -> None:
+        """Remove the training checkpoints whose folders begin with a name, such as a job's id, and a dash. Raises StoreUnavailable."""
         with _reachable():
             folder = f"{self._root}/training"
             found = self._fs.ls(folder, detail=False) if self._fs.exists(folder) else []
             for path in found:
-                if path.rpartition("/")[2].startswith(f"{job_id}-"):
+                if path.rpartition("/")[2].startswith(f"{name}-"):
                     self._fs.rm(path, recursive=True)
 
     def _path(self, digest: str) -> str:

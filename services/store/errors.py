@@ -6,7 +6,7 @@ class NotFound(LookupError):
 
 
 class LeaseLost(RuntimeError):
-    """The job belongs to another runner now, or is over: nothing was written, and the caller must end itself."""
+    """The job belongs to another runner now, is over, or its lease has run out: nothing was written, and the caller must end itself."""
 
 
 class WrongState(RuntimeError):

@@ -1,21 +1,21 @@
 """Jobs: creation, listing, the state machine, and the lease under which one runner owns a job.
 
 States: `queued → running → succeeded | failed | cancelled`. A running job whose lease has expired may be claimed again.
-Every claim raises the lease's epoch, and every write of a runner carries it (`fenced`), so a runner that lost its job
-cannot write.
+Every claim raises the lease's epoch, and every write of a runner or of its scheduler carries it (`fenced`), so whoever has
+lost the job cannot write. A lease that has run out by the database's clock is lost, whether or not another has taken over.
 """
 
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
-from services.store import events
+from services.store import clock, events
 from services.store.database import Database
 from services.store.errors import LeaseLost, NotFound, WrongState
 from services.store.models import Job
@@ -45,7 +45,7 @@ def create(session: Session, *, name: str, request: dict[str, Any], backbone_key
         cancel_requested=False,
         attempts=0,
         lease_epoch=0,
-        created_at=datetime.now(UTC),
+        created_at=clock.calendar(session),
     )
     session.add(job)
     session.flush()
@@ -99,12 +99,11 @@ def claim(session: Session, owner: str, lease_seconds: float, max_attempts: int)
             break
     else:
         return None
-    now = datetime.now(UTC)
     job.state, job.lease_owner = "running", owner
     job.lease_epoch += 1
-    job.lease_expires_at = now + timedelta(seconds=lease_seconds)
+    job.lease_expires_at = clock.now(session) + timedelta(seconds=lease_seconds)
     events.append(session, job.id, "resumed" if job.started_at else "started", {"epoch": job.lease_epoch})
-    job.started_at = job.started_at or now
+    job.started_at = job.started_at or clock.calendar(session)
     return Lease(job.id, owner, job.lease_epoch)
 
 
@@ -112,16 +111,23 @@ def claim(session: Session, owner: str, lease_seconds: float, max_attempts: int)
 def fenced(database: Database, lease: Lease) -> Iterator[tuple[Session, Job]]:
     """A write transaction that only the holder of the lease gets. Raises LeaseLost, with nothing written, otherwise."""
     with database.write() as session:
-        job = _locked(session, lease.job_id)
-        if job.lease_epoch != lease.epoch or job.lease_owner != lease.owner or job.state != "running":
-            raise LeaseLost(f"job {lease.job_id}: epoch {lease.epoch} is over (now {job.lease_epoch}, {job.state})")
-        yield session, job
+        yield session, held(session, lease)
+
+
+def held(session: Session, lease: Lease) -> Job:
+    """The job of a lease, locked in a write transaction. Raises LeaseLost if another owns it, it is over, or the lease has run out."""
+    job = _locked(session, lease.job_id)
+    if job.lease_epoch != lease.epoch or job.lease_owner != lease.owner or job.state != "running":
+        raise LeaseLost(f"job {lease.job_id}: epoch {lease.epoch} is over (now {job.lease_epoch}, {job.state})")
+    if job.lease_expires_at is None or job.lease_expires_at < clock.now(session):
+        raise LeaseLost(f"job {lease.job_id}: the lease of epoch {lease.epoch} has run out")
+    return job
 
 
 def renew(database: Database, lease: Lease, lease_seconds: float) -> bool:
     """Extend the lease; returns whether a cancellation is requested. Raises LeaseLost."""
-    with fenced(database, lease) as (_, job):
-        job.lease_expires_at = datetime.now(UTC) + timedelta(seconds=lease_seconds)
+    with fenced(database, lease) as (session, job):
+        job.lease_expires_at = clock.now(session) + timedelta(seconds=lease_seconds)
         return job.cancel_requested
 
 
@@ -136,9 +142,7 @@ def runner_ended(session: Session, lease: Lease, *, clean: bool, max_attempts: i
 
     A clean stop (the service shuts down) counts as no attempt. Raises LeaseLost if the job moved on.
     """
-    job = _locked(session, lease.job_id)
-    if job.lease_epoch != lease.epoch or job.state != "running":
-        raise LeaseLost(f"job {lease.job_id} moved on")
+    job = held(session, lease)
     if job.cancel_requested:
         cancelled(session, job)
     elif clean or _another_attempt(session, job, max_attempts, f"its runner ended with status {status}"):
@@ -146,7 +150,7 @@ def runner_ended(session: Session, lease: Lease, *, clean: bool, max_attempts: i
 
 
 def _next_free(session: Session) -> Job | None:
-    free = or_(Job.state == "queued", and_(Job.state == "running", Job.lease_expires_at < datetime.now(UTC)))
+    free = or_(Job.state == "queued", and_(Job.state == "running", Job.lease_expires_at < clock.now(session)))
     query = select(Job).where(free).order_by(Job.created_at, Job.id).limit(1).with_for_update(skip_locked=True)
     return session.scalars(query).first()
 
@@ -184,7 +188,7 @@ def enter_phase(session: Session, job: Job, phase: str) -> None:
 
 
 def _finish(session: Session, job: Job, state: str, data: dict[str, Any]) -> None:
-    job.state, job.finished_at = state, datetime.now(UTC)
+    job.state, job.finished_at = state, clock.calendar(session)
     job.lease_owner, job.lease_expires_at = None, None
     events.append(session, job.id, state, data)
 

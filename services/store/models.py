@@ -51,6 +51,15 @@ class Base(DeclarativeBase):
     type_annotation_map: ClassVar = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON}
 
 
+class ClockAnchor(Base):
+    """When the kernel's steady clock stood at zero, once per boot of the machine that has a SQLite file open; see `clock`."""
+
+    __tablename__ = "clock_anchors"
+
+    boot: Mapped[str] = mapped_column(String(64), primary_key=True)
+    zero: Mapped[datetime]
+
+
 class Backbone(Base):
     """What a backbone is like, described once by a process that has torch and asked of the API ever after."""
 

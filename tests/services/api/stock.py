@@ -65,10 +65,10 @@ def add_backbone(database: Database, name: str = BACKBONE) -> str:
     """A described backbone; returns its key."""
     spec = JobRequest.model_validate(body(backbone={"name": name})).backbone.model_dump()
     with database.write() as session:
-        key = backbones.request(session, spec).key
+        row = backbones.request(session, spec)
         session.flush()
-        backbones.describe(session, key, info=INFO, error=None)
-    return key
+        backbones.describe(session, row.key, row.requested_at, info=INFO, error=None)
+    return row.key
 
 
 def add_job(database: Database, name: str = "flowers", **changes: Any) -> str:
@@ -217,7 +217,7 @@ def describer(database: Database, info: dict[str, Any] | None, error: str | None
                 row = backbones.claim(session)
             if row is not None:
                 with database.write() as session:
-                    backbones.describe(session, row.key, info=info, error=error)
+                    backbones.describe(session, row.key, row.requested_at, info=info, error=error)
 
     thread = threading.Thread(target=work)
     thread.start()

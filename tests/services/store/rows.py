@@ -8,7 +8,7 @@ from sqlalchemy import Row, select, update
 from sqlalchemy.orm import Session
 
 from services.protocol import PROTOCOL
-from services.store import backbones, events, jobs, search_state
+from services.store import backbones, clock, events, jobs, search_state
 from services.store.database import Database
 from services.store.jobs import Lease
 from services.store.models import Artifact, Base, Candidate, Evaluation, Generation, Job, JobEvent, Supernet
@@ -46,7 +46,9 @@ def change_job(database: Database, job_id: str, **columns: Any) -> None:
 
 def expire(database: Database, job_id: str) -> None:
     """Let the lease of a job run out."""
-    change_job(database, job_id, lease_expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    with database.write() as session:
+        past = clock.now(session) - timedelta(seconds=1)
+    change_job(database, job_id, lease_expires_at=past)
 
 
 def claim(database: Database, owner: str = "runner", max_attempts: int = 3) -> Lease | None:

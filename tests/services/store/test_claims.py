@@ -1,10 +1,11 @@
 """Claiming: which job comes next, one owner at a time, and a bound on attempts."""
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.store import jobs
+from services.store import clock, jobs
 from services.store.database import Database
 from services.store.jobs import Lease
 from tests.services.store.concurrency import Background, at_once
@@ -80,7 +81,7 @@ def test_claimed_job_runs_under_a_lease_of_the_length_asked_for(database: Databa
     assert lease == Lease(job_id, "runner", 1)
     assert (job.state, job.lease_owner, job.lease_epoch, job.attempts) == ("running", "runner", 1, 0)
     assert job.started_at is not None and job.lease_expires_at is not None
-    assert job.lease_expires_at - job.started_at == timedelta(seconds=30)
+    assert timedelta(seconds=29) < job.lease_expires_at - job.started_at < timedelta(seconds=31)
     assert before <= job.started_at <= datetime.now(UTC)
 
 
@@ -176,11 +177,14 @@ def test_one_job_whose_lease_ran_out_goes_to_one_of_many_claimers(database: Data
 
 def test_claim_does_not_overtake_a_renewal_that_is_under_way(database: Database, connect: Connect) -> None:
     lease, other = add_running_job(database), connect()
-    expire(database, lease.job_id)
+    with database.write() as session:
+        soon = clock.now(session) + timedelta(seconds=0.3)
+    change_job(database, lease.job_id, lease_expires_at=soon)
 
     with jobs.fenced(database, lease) as (session, job):
-        job.lease_expires_at = datetime.now(UTC) + timedelta(hours=1)
+        job.lease_expires_at = soon + timedelta(hours=1)
         session.flush()
+        time.sleep(0.4)
         overtaking = Background(lambda: claim(other, "another"))
         overtaking.give_way()
 
