@@ -34,7 +34,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or get_settings()
     app = FastAPIOffline(redoc_url=None, title="GLoRA search", version=glora_core.__version__, description=_DESCRIPTION)
     app.state.settings = settings
-    app.state.token = None if settings.token is None else settings.token.get_secret_value()
+    app.state.tokens = settings.tokens
     app.state.database = Database(settings.resolved_database_url)
     app.state.database.migrate()
     app.state.blobs = BlobStore(settings.resolved_artifacts_url, settings.artifacts_endpoint)
@@ -44,8 +44,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=dashboard.static_folder), name="static")
     _add_health(app)
-    if app.state.token:
-        app.add_middleware(auth.TokenGuard, token=app.state.token)
+    if app.state.tokens:
+        app.add_middleware(auth.TokenGuard, tokens=app.state.tokens)
     app.add_middleware(RequestLimits)
     app.add_middleware(SecurityHeaders)
     return app

@@ -3,10 +3,10 @@
 import re
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Header, Query, Response
 from sqlalchemy.orm import Session
 
-from services.api.deps import DatabaseDep, SettingsDep
+from services.api.deps import DatabaseDep, SettingsDep, UserDep
 from services.api.models import (
     ArtifactList,
     ArtifactView,
@@ -34,22 +34,42 @@ _UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": ProblemDocument, "de
 Limit = Annotated[int, Query(ge=1, le=500, description="Rows per page.")]
 Cursor = Annotated[str | None, Query(description="`next` of the page before.")]
 
+Key = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Any text of your own, such as a random UUID, without spaces; it stands for this request of yours for a day.",
+    ),
+]
+
 
 @router.post(
     "",
     status_code=201,
     summary="Submit a job",
     responses={
-        422: {"model": ProblemDocument, "description": "A field is refused; nothing was created."},
+        200: {"model": JobView, "description": "This request was sent with this key before: the job that it created, as it is now."},
+        422: {"model": ProblemDocument, "description": "A field is refused, or the key stands for another request; nothing was created."},
         503: {"model": ProblemDocument, "description": "No scheduler described a first-seen backbone in time; nothing was created."},
     },
 )
-def create_job(request: JobRequest, response: Response, database: DatabaseDep, settings: SettingsDep) -> JobView:
+def create_job(
+    request: JobRequest,
+    response: Response,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    user: UserDep,
+    idempotency_key: Key = None,
+) -> JobView:
     """Check the data, backbone, space and budget, and queue the job.
 
     A backbone that the service has not seen before takes a few seconds to be described. Every refusal names its field.
+    Sent again with the same `Idempotency-Key` and the same request, it creates nothing and answers 200 with the job.
     """
-    job = submit(database, settings, request)
+    job, new = submit(database, settings, request, user, idempotency_key)
+    response.status_code = 201 if new else 200
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     with database.read() as session:
         return view(session, job)
@@ -148,6 +168,7 @@ def view(session: Session, job: Job) -> JobView:
     return JobView(
         id=job.id,
         name=job.name,
+        user=job.user_name,
         state=job.state,
         phase=job.phase,
         request=JobRequest.model_validate(job.request),

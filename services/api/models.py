@@ -40,6 +40,7 @@ class JobView(BaseModel):
 
     id: str = Field(examples=["j3f9a1c07b2d4"])
     name: str
+    user: str = Field(description="Who submitted it, by the token.", examples=["default"])
     state: State
     phase: str | None = Field(description="prepare, train, search, finals or export, once it runs.")
     request: JobRequest

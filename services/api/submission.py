@@ -20,19 +20,28 @@ from services.api.problems import Problem
 from services.job_data import facts_of, read_data
 from services.job_request import BackboneRequest, DataRequest, JobRequest, space_of
 from services.settings import Settings
-from services.store import backbones, jobs
+from services.store import backbones, idempotency, jobs
 from services.store.database import Database
+from services.store.idempotency import KeyTaken
 from services.store.models import Backbone, Job
 
 _POLL_SECONDS = 0.1
 
 
-def submit(database: Database, settings: Settings, request: JobRequest) -> Job:
-    """Check a request and store it as a queued job.
+def submit(database: Database, settings: Settings, request: JobRequest, user: str, key: str | None) -> tuple[Job, bool]:
+    """Check a request and store it as a queued job of a user; returns it, and whether it is new.
+
+    Args:
+        key: idempotency key; a request that the user has sent with it before is not stored again.
 
     Raises:
-        Problem: the data, metric, backbone, space or budget cannot be used; nothing was stored of the job.
+        Problem: the data, metric, backbone, space or budget cannot be used, or the key stands for another request; nothing was
+            stored of the job.
     """
+    fingerprint = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
+    sent = _sent_before(database, user, key, fingerprint)
+    if sent is not None:
+        return sent, False
     request = request.model_copy(update={"data": _check_data_paths(settings, request.data)})
     data = _read(settings, "data.path", lambda: read_data(request))
     _check_metric(request, data)
@@ -43,8 +52,30 @@ def submit(database: Database, settings: Settings, request: JobRequest) -> Job:
     backbone = _describe(database, settings, request)
     _check_space(request, backbone)
     name, stored = (request.name or data.root.name)[:120], request.model_dump(mode="json")
-    with database.write() as session:
-        return jobs.create(session, name=name, request=stored, backbone_key=backbone.key, data=facts_of(data, also))
+    try:
+        with database.write() as session:
+            job = jobs.create(session, name=name, request=stored, backbone_key=backbone.key, data=facts_of(data, also), user=user)
+            if key is not None:
+                idempotency.keep(session, user, key, fingerprint=fingerprint, job_id=job.id, hours=settings.idempotency_hours)
+        return job, True
+    except KeyTaken:
+        first = _sent_before(database, user, key, fingerprint)
+        assert first is not None
+        return first, False
+
+
+def _sent_before(database: Database, user: str, key: str | None, fingerprint: str) -> Job | None:
+    """The job that a key stands for; None if it is new. Raises Problem if it stands for another request."""
+    if key is None:
+        return None
+    with database.read() as session:
+        found = idempotency.find(session, user, key)
+        if found is None:
+            return None
+        if found.fingerprint != fingerprint:
+            detail = f"this key was sent with another request, which is job {found.job_id}; send each new request with a key of its own"
+            raise Problem(422, "idempotency-key-reused", detail, field="idempotency-key", job=found.job_id)
+        return jobs.get(session, found.job_id)
 
 
 def _check_data_paths(settings: Settings, asked: DataRequest) -> DataRequest:

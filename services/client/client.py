@@ -8,6 +8,7 @@ client.download(job["id"], Path("out"))
 
 import hashlib
 import json
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,14 +21,18 @@ import httpx
 _CHECKPOINT = ("merged", "timm-config", "manifest", "model-card", "adapter")
 _FINAL = ("succeeded", "failed", "cancelled")
 _RECONNECT_SECONDS = 1.0
+_SUBMIT_ATTEMPTS = 4
 
 
 class ServiceError(RuntimeError):
-    """The service refused a request or is out of reach; the message is for people, `status` is HTTP's, 0 without an answer."""
+    """The service refused a request or is out of reach; the message is for people, `status` is HTTP's, 0 without an answer.
 
-    def __init__(self, message: str, status: int = 0) -> None:
+    `kind` is the last part of the problem document's type, empty without one.
+    """
+
+    def __init__(self, message: str, status: int = 0, kind: str = "") -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.kind = status, kind
 
 
 class Client:
@@ -46,9 +51,27 @@ class Client:
         with _explained(self.url):
             self._http = httpx.Client(base_url=self.url, headers=headers, timeout=httpx.Timeout(120, connect=5))
 
-    def submit(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Submit a job; returns it as queued. Raises ServiceError if a field is refused."""
-        return self._json("POST", "/v1/jobs", json=request)
+    def submit(self, request: dict[str, Any], idempotency_key: str | None = None) -> dict[str, Any]:
+        """Submit a job; returns it as queued.
+
+        It is sent again a few times if the connection breaks or the service is out of reach for a moment, under one idempotency
+        key, so that it becomes one job however often it arrives.
+
+        Args:
+            idempotency_key: of your own, to make a later call the same submission; a random one if absent.
+
+        Raises:
+            ServiceError: a field is refused, or nothing answers.
+        """
+        headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
+        for attempt in range(1, _SUBMIT_ATTEMPTS + 1):
+            try:
+                return self._json("POST", "/v1/jobs", json=request, headers=headers)
+            except ServiceError as error:
+                if attempt == _SUBMIT_ATTEMPTS or not _passing(error, attempt):
+                    raise
+            time.sleep(_RECONNECT_SECONDS * 2 ** (attempt - 1))
+        raise AssertionError("the last attempt returns or raises")
 
     def job(self, job_id: str) -> dict[str, Any]:
         """A job with its state, progress, and result or failure."""
@@ -150,6 +173,14 @@ class Client:
         return document
 
 
+def _passing(error: ServiceError, attempt: int) -> bool:
+    """Whether a submission may have arrived, or may succeed soon. At first nobody listening is nobody; later it is a restart."""
+    if error.status != 0:
+        return error.status in (502, 503, 504) and error.kind != "no-scheduler"
+    broken = isinstance(error.__cause__, httpx.NetworkError | httpx.RemoteProtocolError | httpx.TimeoutException)
+    return broken and not (attempt == 1 and isinstance(error.__cause__, httpx.ConnectError))
+
+
 @contextmanager
 def _explained(url: str) -> Iterator[None]:
     """Turns what HTTP can fail with into a ServiceError."""
@@ -177,4 +208,5 @@ def _raise_for(response: httpx.Response) -> None:
     problem = _object(response) or {}
     lines = [f"{error['field']}: {error['message']}" for error in problem.get("errors", [])]
     detail = problem.get("detail") or response.text[:500] or response.reason_phrase
-    raise ServiceError("\n".join(lines) or str(detail), response.status_code)
+    kind = str(problem.get("type", "")).rpartition(":")[2]
+    raise ServiceError("\n".join(lines) or str(detail), response.status_code, kind)

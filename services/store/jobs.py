@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
+from services.settings import DEFAULT_USER
 from services.store import clock, events
 from services.store.database import Database
 from services.store.errors import LeaseLost, NotFound, WrongState
@@ -33,11 +34,14 @@ class Lease:
     epoch: int
 
 
-def create(session: Session, *, name: str, request: dict[str, Any], backbone_key: str, data: dict[str, Any]) -> Job:
-    """A new queued job."""
+def create(
+    session: Session, *, name: str, request: dict[str, Any], backbone_key: str, data: dict[str, Any], user: str = DEFAULT_USER
+) -> Job:
+    """A new queued job of a user."""
     job = Job(
         id=f"j{secrets.token_hex(6)}",
         name=name,
+        user_name=user,
         state="queued",
         request=request,
         backbone_key=backbone_key,

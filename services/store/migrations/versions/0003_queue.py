@@ -1,4 +1,4 @@
-"""The queue: the steady clock of SQLite files
+"""The queue: the steady clock of SQLite files; users of jobs, and their idempotency keys
 
 Revises: 0002
 """
@@ -20,8 +20,32 @@ def upgrade() -> None:
         sa.Column("zero", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("boot", name=op.f("pk_clock_anchors")),
     )
+    _add_to_jobs(sa.Column("user_name", sa.String(length=40), nullable=False, server_default="default"))
+    op.create_table(
+        "idempotency_keys",
+        sa.Column("user_name", sa.String(length=40), nullable=False),
+        sa.Column("key", sa.String(length=255), nullable=False),
+        sa.Column("fingerprint", sa.String(length=64), nullable=False),
+        sa.Column("job_id", sa.String(length=32), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_idempotency_keys_job_id_jobs"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("user_name", "key", name=op.f("pk_idempotency_keys")),
+    )
+    op.create_index(op.f("ix_idempotency_keys_job_id"), "idempotency_keys", ["job_id"])
+    op.create_index(op.f("ix_idempotency_keys_expires_at"), "idempotency_keys", ["expires_at"])
 
 
 def downgrade() -> None:
     """Undo this revision."""
+    op.drop_table("idempotency_keys")
+    for name in ("user_name",):
+        op.execute(f"ALTER TABLE jobs DROP COLUMN {name}")
     op.drop_table("clock_anchors")
+
+
+def _add_to_jobs(*columns: sa.Column[object]) -> None:
+    """Not in a batch: SQLite would make the table anew, and much refers to the one that is there."""
+    for column in columns:
+        op.add_column("jobs", column)
+        if column.server_default is not None and op.get_context().dialect.name != "sqlite":
+            op.alter_column("jobs", column.name, existing_type=column.type, server_default=None)
