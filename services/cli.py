@@ -33,7 +33,7 @@ def serve(
     raise typer.Exit(status)
 
 
-for command in (commands.submit, commands.watch, commands.jobs, commands.cancel, commands.download):
+for command in (commands.submit, commands.watch, commands.jobs, commands.logs, commands.cancel, commands.download):
     app.command()(command)
 
 

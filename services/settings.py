@@ -51,7 +51,15 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(1.0, gt=0, description="Interval of lease renewals and of looking for a cancel request, in seconds.")
     poll_seconds: float = Field(0.5, gt=0, description="Interval at which a scheduler looks for work, in seconds.")
     max_running_jobs: int = Field(1, ge=1, description="Jobs that one scheduler runs at once.")
-    max_attempts: int = Field(3, ge=1, description="How often a job is started before a lost runner or worker fails it.")
+    max_attempts: int = Field(
+        3, ge=1, description="How often in a row, without progress in between, a job is started before a lost process or node fails it."
+    )
+    max_outage_attempts: int = Field(10, ge=1, description="The same, where the artifact store, the database or Ray was out of reach.")
+    retry_seconds: float = Field(
+        1.0, ge=0, description="Longest wait before a job's second attempt, in seconds; it doubles with each further one."
+    )
+    retry_longest_seconds: float = Field(60.0, ge=0, description="Longest wait before any attempt, in seconds.")
+    log_seconds: float = Field(3.0, gt=0, description="How often the log of a running job is stored, if it has grown, in seconds.")
     describe_seconds: float = Field(
         60.0, gt=0, description="How long a submission waits for a first-seen backbone to be described, in seconds."
     )

@@ -19,6 +19,7 @@ from services.api.models import (
     JobPage,
     JobSummary,
     JobView,
+    Retry,
     State,
 )
 from services.api.problems import Problem, ProblemDocument
@@ -180,6 +181,8 @@ def view(session: Session, job: Job) -> JobView:
         failure=Failure(reason=job.failure_reason or "", message=job.failure_message or "", detail=job.failure_detail) if failed else None,
         cancel_requested=job.cancel_requested,
         attempts=job.attempts,
+        retry=Retry.model_validate(job.retry) if job.retry and job.attempts and job.state not in jobs.FINAL else None,
+        next_try_at=job.next_try_at,
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,

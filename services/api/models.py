@@ -25,6 +25,15 @@ class Failure(BaseModel):
     detail: str | None = Field(None, description="Traceback.")
 
 
+class Retry(BaseModel):
+    """Why the last attempt failed, and the one after it: what a job waits for, or tries now."""
+
+    reason: str = Field(description="Stable reason for programs, as in `failure`.", examples=["worker_lost"])
+    message: str = Field(description="What happened, for people.")
+    attempt: int = Field(description="Number of the next attempt, or of the one that runs.", examples=[2])
+    of: int = Field(description="Attempts that a job has in a row without progress, for this reason.", examples=[3])
+
+
 class BestSoFar(BaseModel):
     """The best candidate of the search so far."""
 
@@ -54,6 +63,8 @@ class JobView(BaseModel):
     failure: Failure | None
     cancel_requested: bool
     attempts: int = Field(description="Attempts that failed since the job last made progress.")
+    retry: Retry | None = Field(description="The last failed attempt, while the job waits for the next one or tries it.")
+    next_try_at: datetime | None = Field(description="When a waiting job is tried again.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

@@ -86,6 +86,13 @@ class Client:
         """Ask for a job's cancellation."""
         return self._json("POST", f"/v1/jobs/{quote(job_id, safe='')}/cancel")
 
+    def logs(self, job_id: str, tail: int = 1000) -> str:
+        """The last lines that the job's processes have printed."""
+        with _explained(self.url):
+            response = self._http.get(f"/v1/jobs/{quote(job_id, safe='')}/logs", params={"tail": tail})
+        _raise_for(response)
+        return response.text
+
     def artifacts(self, job_id: str) -> list[dict[str, Any]]:
         """A job's artifacts."""
         rows: list[dict[str, Any]] = self._json("GET", f"/v1/jobs/{quote(job_id, safe='')}/artifacts")["items"]

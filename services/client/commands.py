@@ -1,4 +1,4 @@
-"""The `glora` commands that talk to a service: submit, watch, jobs, cancel, download."""
+"""The `glora` commands that talk to a service: submit, watch, jobs, logs, cancel, download."""
 
 import json
 import os
@@ -106,6 +106,8 @@ def watch_job(client: Client, job_id: str) -> None:
     if state != "succeeded":
         failure = job["failure"]
         console.print(Text(state, "red"), Text(f"({failure['reason']}): {failure['message']}" if failure else ""))
+        if failure:
+            console.print(f"Its log: glora logs {job_id}")
         raise typer.Exit(1)
     console.print(result_tables(job))
     console.print(f"Download it with: glora download {job_id}")
@@ -134,6 +136,17 @@ def jobs(
             row["created_at"][:19].replace("T", " "),
         )
     console.print(table if rows else "No jobs yet. Submit one with: glora submit --data DIR --backbone NAME --budget 100k")
+
+
+def logs(
+    job_id: JobId,
+    tail: Annotated[int, typer.Option(help="Last so many lines.", min=1, max=100_000)] = 1000,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Print what the processes of a job have printed, with the tracebacks of failed attempts."""
+    text = connect(url, token).logs(job_id, tail)
+    console.print(text or f"Job {job_id} has printed nothing yet.\n", end="", markup=False, highlight=False, soft_wrap=True)
 
 
 def cancel(job_id: JobId, url: Url = None, token: Token = None) -> None:

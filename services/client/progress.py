@@ -71,6 +71,10 @@ class _Bars:
     def _on_resumed(self, data: dict[str, Any]) -> None:
         self._progress.update(self._phase, description="resuming", note=f"attempt {data['epoch']}")
 
+    def _on_requeued(self, data: dict[str, Any]) -> None:
+        why = f"{data['reason']}: tried again in {data['wait_seconds']:.0f} s" if "reason" in data else "waiting to go on"
+        self._progress.update(self._phase, description="queued", note=why)
+
     def _on_phase(self, data: dict[str, Any]) -> None:
         notes = {"train": "starting training workers", "search": "starting evaluators"}
         self._progress.update(self._phase, description=data["phase"], note=notes.get(data["phase"], ""))

@@ -75,6 +75,16 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Retry:
+    """The attempt that a job waits for or makes after a failed one: its number, of how many, when, and why the last one failed."""
+
+    attempt: int
+    of: int
+    next_try_at: datetime | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The part of a job's page that changes while it runs."""
 
@@ -83,6 +93,7 @@ class Status:
     cancel_requested: bool
     steps: tuple[Step, ...]
     progress: Progress
+    retry: Retry | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -189,6 +200,7 @@ def _status(session: Session, job: Job, request: JobRequest) -> Status:
         cancel_requested=job.cancel_requested and job.state == "running",
         steps=steps(job),
         progress=progress(session, job, request),
+        retry=_retry(job),
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
@@ -236,6 +248,13 @@ def _last_sequence(session: Session, job_id: str) -> int:
 def _failure(job: Job) -> Failure:
     code = job.failure_reason or "internal_error"
     return Failure(wording.reason(code), code, job.failure_message or "", job.failure_detail or "")
+
+
+def _retry(job: Job) -> Retry | None:
+    if not job.retry or not job.attempts or job.state in jobs.FINAL:
+        return None
+    why = f"{wording.reason(job.retry['reason'])}: {job.retry['message']}"
+    return Retry(job.retry["attempt"], job.retry["of"], job.next_try_at, why)
 
 
 def _seconds(job: Job) -> float | None:

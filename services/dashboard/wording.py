@@ -26,6 +26,10 @@ _REASONS = {
     "artifact_unavailable": "A stored file is missing",
     "out_of_memory": "Out of memory",
     "worker_lost": "A worker was lost",
+    "node_lost": "A machine of the cluster was lost",
+    "cluster_unavailable": "The Ray cluster was out of reach",
+    "resources_unavailable": "The cluster is too small",
+    "inputs_changed": "What the job began with has changed",
     "runner_lost": "The job's process was lost",
     "database_unavailable": "The database was out of reach",
     "internal_error": "Something unexpected went wrong",
@@ -191,6 +195,8 @@ def event_text(kind: str, data: Mapping[str, Any]) -> str:
         case "finalist_diverged":
             return f"{finalist(data)}: {data.get('message')}"
         case "requeued":
+            if "reason" in data:
+                return f"{reason(str(data['reason']))}: {data.get('message')}; tried again in {duration(data.get('wait_seconds'))}"
             return (
                 f"after {data.get('attempts')} failed attempts"
                 if data.get("attempts")

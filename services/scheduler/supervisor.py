@@ -19,12 +19,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from services import processes
 from services.scheduler.exits import STOPPED
+from services.scheduler.runner_log import RunnerLog
 from services.settings import Settings
-from services.store import backbones, jobs
+from services.store import backbones, job_logs, jobs
 from services.store.blobs import BlobStore
 from services.store.database import Database
 from services.store.errors import LeaseLost
 from services.store.jobs import Lease
+from services.store.retries import RetryRules
 
 log = logging.getLogger("glora.scheduler")
 
@@ -43,10 +45,13 @@ class Supervisor:
     home: Path
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}")
     runners: dict[Lease, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+    logs: dict[Lease, RunnerLog] = field(default_factory=dict)
+    logs_kept: float = 0.0
     describers: dict[tuple[str, datetime], tuple["subprocess.Popen[bytes]", float]] = field(default_factory=dict)
 
     def step(self) -> None:
         """One look at everything: ended runners, ended describers, new work."""
+        self._keep_logs()
         self._reap_runners()
         self._reap_describers()
         self._start_describer()
@@ -72,12 +77,13 @@ class Supervisor:
 
     def _start_runner(self) -> bool:
         with self.database.write() as session:
-            lease = jobs.claim(session, self.owner, self.settings.lease_seconds, self.settings.max_attempts)
+            lease = jobs.claim(session, self.owner, self.settings.lease_seconds, RetryRules.of(self.settings))
         if lease is None:
             return False
         self._remove_workdirs(lease)
         workdir = self.home / "work" / f"{lease.job_id}-{lease.epoch}"
         command = [sys.executable, "-m", "services.scheduler.runner", lease.job_id, lease.owner, str(lease.epoch), str(workdir)]
+        self.logs[lease] = RunnerLog.beginning(self._log(lease.job_id))
         self.runners[lease] = processes.start(command, log=self._log(lease.job_id))
         log.info("job %s: runner %d, epoch %d", lease.job_id, self.runners[lease].pid, lease.epoch)
         return True
@@ -88,15 +94,37 @@ class Supervisor:
                 self._settle(lease, process.returncode)
 
     def _settle(self, lease: Lease, status: int) -> None:
-        """Note the end of a runner. Where it left its job running, requeue it, or fail it when it has had its attempts."""
-        del self.runners[lease]
+        """Note the end of a runner. Where it left its job running, requeue it, or fail it when it has had its attempts.
+
+        A runner stays among the runners until its end is stored, or seen to be nobody's concern any more.
+        """
         log.info("job %s: runner ended with status %d", lease.job_id, status)
+        self._keep_log(lease)
         try:
             with self.database.write() as session:
-                jobs.runner_ended(session, lease, clean=status == STOPPED, max_attempts=self.settings.max_attempts, status=status)
+                jobs.runner_ended(session, lease, clean=status == STOPPED, rules=RetryRules.of(self.settings), status=status)
         except LeaseLost:
             log.debug("job %s moved on", lease.job_id)
+        del self.runners[lease], self.logs[lease]
         self._clean_up(lease)
+
+    def _keep_logs(self) -> None:
+        """Store what running jobs have printed, every few seconds."""
+        if time.monotonic() - self.logs_kept >= self.settings.log_seconds:
+            self.logs_kept = time.monotonic()
+            for lease in self.runners:
+                self._keep_log(lease)
+
+    def _keep_log(self, lease: Lease) -> None:
+        news = self.logs[lease].news()
+        if news is None:
+            return
+        try:
+            with self.database.write() as session:
+                job_logs.keep(session, lease, *news)
+        except LeaseLost:
+            log.debug("job %s moved on", lease.job_id)
+        self.logs[lease].tell(news[1])
 
     def _clean_up(self, lease: Lease) -> None:
         """Remove what a runner has left: its work folder and, once the job is over, its training checkpoints."""

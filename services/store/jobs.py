@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import and_, or_, select
@@ -20,6 +20,7 @@ from services.store import clock, events
 from services.store.database import Database
 from services.store.errors import LeaseLost, NotFound, WrongState
 from services.store.models import Job
+from services.store.retries import RetryRules
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
 STATES = ("queued", "running", *sorted(FINAL))
@@ -90,20 +91,22 @@ def request_cancel(session: Session, job_id: str) -> Job:
     return job
 
 
-def claim(session: Session, owner: str, lease_seconds: float, max_attempts: int) -> Lease | None:
-    """Take the oldest job that is queued, or running under an expired lease; None if there is none.
+def claim(session: Session, owner: str, lease_seconds: float, rules: RetryRules) -> Lease | None:
+    """Take the oldest job that is queued and need not wait; None if there is none.
 
-    A runner whose lease ran out counts as a failed attempt; a job that has had all its attempts is failed instead, and one
-    whose cancellation was requested is cancelled.
+    A running job whose lease has run out counts as a failed attempt: it goes back into the queue, is failed if it has had all
+    its attempts, or is cancelled if that was requested.
     """
     while (job := _next_free(session)) is not None:
         if job.cancel_requested:
             cancelled(session, job)
-        elif job.state == "queued" or _another_attempt(session, job, max_attempts, "its runner's lease ran out"):
+        elif job.state == "queued":
             break
+        else:
+            attempt_failed(session, job, rules, "runner_lost", "its runner's lease ran out", since=job.lease_expires_at)
     else:
         return None
-    job.state, job.lease_owner = "running", owner
+    job.state, job.lease_owner, job.next_try_at = "running", owner, None
     job.lease_epoch += 1
     job.lease_expires_at = clock.now(session) + timedelta(seconds=lease_seconds)
     events.append(session, job.id, "resumed" if job.started_at else "started", {"epoch": job.lease_epoch})
@@ -135,13 +138,13 @@ def renew(database: Database, lease: Lease, lease_seconds: float) -> bool:
         return job.cancel_requested
 
 
-def release(session: Session, job: Job) -> None:
+def release(session: Session, job: Job, **why: Any) -> None:
     """Put a running job back into the queue."""
     job.state, job.lease_owner, job.lease_expires_at = "queued", None, None
-    events.append(session, job.id, "requeued", {"attempts": job.attempts})
+    events.append(session, job.id, "requeued", {"attempts": job.attempts} | why)
 
 
-def runner_ended(session: Session, lease: Lease, *, clean: bool, max_attempts: int, status: int) -> None:
+def runner_ended(session: Session, lease: Lease, *, clean: bool, rules: RetryRules, status: int) -> None:
     """What a scheduler does when a runner has ended: a job it left running is requeued, or failed after its attempts.
 
     A clean stop (the service shuts down) counts as no attempt. Raises LeaseLost if the job moved on.
@@ -149,23 +152,39 @@ def runner_ended(session: Session, lease: Lease, *, clean: bool, max_attempts: i
     job = held(session, lease)
     if job.cancel_requested:
         cancelled(session, job)
-    elif clean or _another_attempt(session, job, max_attempts, f"its runner ended with status {status}"):
+    elif clean:
         release(session, job)
+    else:
+        attempt_failed(session, job, rules, "runner_lost", f"its runner ended with status {status}")
 
 
 def _next_free(session: Session) -> Job | None:
-    free = or_(Job.state == "queued", and_(Job.state == "running", Job.lease_expires_at < clock.now(session)))
+    now = clock.now(session)
+    due = and_(Job.state == "queued", or_(Job.next_try_at.is_(None), Job.next_try_at <= now))
+    free = or_(due, and_(Job.state == "running", Job.lease_expires_at < now))
     query = select(Job).where(free).order_by(Job.created_at, Job.id).limit(1).with_for_update(skip_locked=True)
     return session.scalars(query).first()
 
 
-def _another_attempt(session: Session, job: Job, max_attempts: int, what: str) -> bool:
-    """Count a failed attempt; returns whether another is left, and fails the job if not."""
+def attempt_failed(
+    session: Session, job: Job, rules: RetryRules, reason: str, message: str, detail: str = "", since: datetime | None = None
+) -> bool:
+    """Count a failed attempt of a running job: it waits for the next one, or has failed if none is left; returns whether one is.
+
+    Args:
+        since: when it failed; now if absent.
+    """
     job.attempts += 1
-    if job.attempts < max_attempts:
-        return True
-    fail(session, job, "runner_lost", f"{what} in {job.attempts} attempts in a row without progress between them; its log may tell why")
-    return False
+    allowed = rules.allowed(reason)
+    if job.attempts >= allowed:
+        row = f", in {job.attempts} attempts in a row without progress between them" if job.attempts > 1 else ""
+        fail(session, job, reason, message + row, detail)
+        return False
+    wait = rules.wait_seconds(job.id, job.attempts)
+    job.next_try_at = (since or clock.now(session)) + timedelta(seconds=wait)
+    job.retry = {"reason": reason, "message": message, "attempt": job.attempts + 1, "of": allowed}
+    release(session, job, reason=reason, message=message, wait_seconds=round(wait, 1))
+    return True
 
 
 def succeed(session: Session, job: Job, result: dict[str, Any]) -> None:

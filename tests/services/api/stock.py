@@ -18,6 +18,7 @@ from services.store.blobs import BlobStore
 from services.store.database import Database
 from services.store.jobs import Lease
 from services.store.models import Artifact, Backbone, Candidate, Generation, Job, JobEvent, Supernet
+from services.store.retries import RetryRules
 from services.store.search_state import Fitness, evaluation_row
 
 BACKBONE = "toy_vit"
@@ -88,7 +89,7 @@ def add_running(database: Database, name: str = "flowers", **changes: Any) -> Le
     """A job that a runner has claimed; the queue must be empty before."""
     job_id = add_job(database, name, **changes)
     with database.write() as session:
-        lease = jobs.claim(session, "runner", 600, 3)
+        lease = jobs.claim(session, "runner", 600, RetryRules())
     assert lease is not None and lease.job_id == job_id
     return lease
 

@@ -12,7 +12,7 @@ import typer
 from services import cli
 from services.client import commands
 from services.settings import Settings
-from services.store import jobs
+from services.store import job_logs, jobs
 from services.store.blobs import BlobStore
 from services.store.database import Database
 from tests.services.api import stock
@@ -69,7 +69,7 @@ def test_help_lists_every_command(glora: Glora) -> None:
     ended = glora("--help")
 
     assert ended.status == 0
-    assert set(COMMANDS) == {"serve", "submit", "watch", "jobs", "cancel", "download"}
+    assert set(COMMANDS) == {"serve", "submit", "watch", "jobs", "logs", "cancel", "download"}
     assert [name for name in COMMANDS if name not in ended.out] == []
 
 
@@ -337,6 +337,18 @@ def test_watching_a_cancelled_job_exits_with_1(glora: Glora, server: Listening, 
     assert (ended.status, "cancelled" in ended.out) == (1, True)
 
 
+def test_log_of_a_job_is_printed_as_it_is(glora: Glora, server: Listening, database: Database) -> None:
+    lease = stock.add_running(database)
+    assert glora("logs", lease.job_id, "--url", server.url).out == f"Job {lease.job_id} has printed nothing yet.\n"
+    line = "[red]" + "x" * 300
+    with database.write() as session:
+        job_logs.keep(session, lease, f"first\n{line}\n", 400)
+
+    ended = glora("logs", lease.job_id, "--tail", "1", "--url", server.url)
+
+    assert (ended.status, ended.out) == (0, f"{line}\n")
+
+
 def test_job_that_is_over_is_not_cancelled(glora: Glora, server: Listening, database: Database, blobs: BlobStore, tmp_path: Path) -> None:
     job_id = stock.add_finished(database, blobs, tmp_path / "made")
 
@@ -346,7 +358,7 @@ def test_job_that_is_over_is_not_cancelled(glora: Glora, server: Listening, data
     assert "has succeeded already" in ended.err
 
 
-@pytest.mark.parametrize("command", ["watch", "cancel", "download"])
+@pytest.mark.parametrize("command", ["watch", "logs", "cancel", "download"])
 def test_unknown_job_is_an_error(command: str, glora: Glora, server: Listening) -> None:
     ended = glora(command, "j000", "--url", server.url)
 

@@ -12,6 +12,7 @@ from services.store import backbones, clock, events, jobs, search_state
 from services.store.database import Database
 from services.store.jobs import Lease
 from services.store.models import Artifact, Base, Candidate, Evaluation, Generation, Job, JobEvent, Supernet
+from services.store.retries import RetryRules
 from services.store.search_state import Fitness
 
 SPEC = {"name": "toy"}
@@ -54,7 +55,7 @@ def expire(database: Database, job_id: str) -> None:
 def claim(database: Database, owner: str = "runner", max_attempts: int = 3) -> Lease | None:
     """Claim a job for an hour, in a transaction of its own."""
     with database.write() as session:
-        return jobs.claim(session, owner, 3600, max_attempts)
+        return jobs.claim(session, owner, 3600, RetryRules(attempts=max_attempts))
 
 
 def job_of(database: Database, job_id: str) -> Job:

@@ -8,6 +8,7 @@ import pytest
 from services.store import clock, jobs
 from services.store.database import Database
 from services.store.jobs import Lease
+from services.store.retries import RetryRules
 from tests.services.store.concurrency import Background, at_once
 from tests.services.store.conftest import Connect
 from tests.services.store.rows import (
@@ -75,7 +76,7 @@ def test_claimed_job_runs_under_a_lease_of_the_length_asked_for(database: Databa
     job_id, before = add_job(database), datetime.now(UTC)
 
     with database.write() as session:
-        lease = jobs.claim(session, "runner", 30, 3)
+        lease = jobs.claim(session, "runner", 30, RetryRules())
 
     job = job_of(database, job_id)
     assert lease == Lease(job_id, "runner", 1)
@@ -107,7 +108,7 @@ def test_job_whose_lease_ran_out_is_claimed_under_a_higher_epoch(database: Datab
 
     assert again == Lease(lease.job_id, "another", 2)
     assert job_of(database, lease.job_id).lease_owner == "another"
-    assert kinds_of(database, lease.job_id) == ["queued", "started", "resumed"]
+    assert kinds_of(database, lease.job_id) == ["queued", "started", "requeued", "resumed"]
 
 
 def test_every_lease_that_runs_out_counts_as_an_attempt(database: Database) -> None:

@@ -8,6 +8,7 @@ from services.store import clock, events, jobs
 from services.store.database import Database
 from services.store.errors import LeaseLost, NotFound
 from services.store.jobs import Lease
+from services.store.retries import RetryRules
 from tests.services.store.concurrency import Background
 from tests.services.store.conftest import Connect
 from tests.services.store.rows import (
@@ -175,7 +176,7 @@ def test_job_of_a_runner_that_broke_off_is_requeued_and_counted(database: Databa
     job = job_of(database, lease.job_id)
     assert (job.state, job.attempts, job.lease_owner) == ("queued", 1, None)
     last = events_of(database, lease.job_id)[-1]
-    assert (last.kind, last.data) == ("requeued", {"attempts": 1})
+    assert (last.kind, last.data["attempts"], last.data["reason"]) == ("requeued", 1, "runner_lost")
 
 
 def test_job_whose_runners_broke_off_too_often_fails_as_runner_lost(database: Database) -> None:
@@ -231,4 +232,4 @@ def test_end_of_a_runner_of_an_unknown_job_is_not_found(database: Database) -> N
 
 def _runner_ended(database: Database, lease: Lease, *, clean: bool, max_attempts: int) -> None:
     with database.write() as session:
-        jobs.runner_ended(session, lease, clean=clean, max_attempts=max_attempts, status=-9)
+        jobs.runner_ended(session, lease, clean=clean, rules=RetryRules(attempts=max_attempts), status=-9)

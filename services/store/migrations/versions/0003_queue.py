@@ -1,4 +1,4 @@
-"""The queue: the steady clock of SQLite files; users of jobs, and their idempotency keys
+"""The queue: the steady clock of SQLite files; users of jobs, and their idempotency keys; attempts and their logs
 
 Revises: 0002
 """
@@ -20,7 +20,21 @@ def upgrade() -> None:
         sa.Column("zero", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("boot", name=op.f("pk_clock_anchors")),
     )
-    _add_to_jobs(sa.Column("user_name", sa.String(length=40), nullable=False, server_default="default"))
+    _add_to_jobs(
+        sa.Column("user_name", sa.String(length=40), nullable=False, server_default="default"),
+        sa.Column("retry", sa.JSON(), nullable=True),
+        sa.Column("next_try_at", sa.DateTime(timezone=True), nullable=True),
+    )
+    op.create_table(
+        "job_logs",
+        sa.Column("job_id", sa.String(length=32), nullable=False),
+        sa.Column("epoch", sa.Integer(), nullable=False),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_job_logs_job_id_jobs"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("job_id", "epoch", name=op.f("pk_job_logs")),
+    )
     op.create_table(
         "idempotency_keys",
         sa.Column("user_name", sa.String(length=40), nullable=False),
@@ -38,7 +52,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Undo this revision."""
     op.drop_table("idempotency_keys")
-    for name in ("user_name",):
+    op.drop_table("job_logs")
+    for name in ("user_name", "retry", "next_try_at"):
         op.execute(f"ALTER TABLE jobs DROP COLUMN {name}")
     op.drop_table("clock_anchors")
 
