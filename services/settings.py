@@ -48,6 +48,9 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(
         15.0, gt=0, description="A runner that has not renewed its lease for so long has lost its job, in seconds."
     )
+    start_seconds: float = Field(
+        120.0, gt=0, description="How long a runner may take to load its libraries and renew its lease for the first time, in seconds."
+    )
     heartbeat_seconds: float = Field(1.0, gt=0, description="Interval of lease renewals and of looking for a cancel request, in seconds.")
     poll_seconds: float = Field(0.5, gt=0, description="Interval at which a scheduler looks for work, in seconds.")
     max_running_jobs: int = Field(1, ge=1, description="Jobs that one scheduler runs at once.")

@@ -138,6 +138,22 @@ def renew(database: Database, lease: Lease, lease_seconds: float) -> bool:
         return job.cancel_requested
 
 
+def keep_starting(database: Database, lease: Lease, lease_seconds: float, expires_at: datetime) -> datetime | None:
+    """Extend the lease of a runner that has not renewed it yet; returns the new expiry, None if the runner renews it by now.
+
+    Args:
+        expires_at: the lease's expiry as the scheduler knows it.
+
+    Raises:
+        LeaseLost: the job moved on.
+    """
+    with fenced(database, lease) as (session, job):
+        if job.lease_expires_at != expires_at:
+            return None
+        job.lease_expires_at = clock.now(session) + timedelta(seconds=lease_seconds)
+        return job.lease_expires_at
+
+
 def release(session: Session, job: Job, **why: Any) -> None:
     """Put a running job back into the queue."""
     job.state, job.lease_owner, job.lease_expires_at = "queued", None, None
