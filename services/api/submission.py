@@ -20,10 +20,11 @@ from services.api.problems import Problem
 from services.job_data import facts_of, read_data
 from services.job_request import BackboneRequest, DataRequest, JobRequest, space_of
 from services.settings import Settings
-from services.store import backbones, idempotency, jobs
+from services.store import backbones, idempotency, jobs, queue
 from services.store.database import Database
 from services.store.idempotency import KeyTaken
 from services.store.models import Backbone, Job
+from services.store.queue import Quotas
 
 _POLL_SECONDS = 0.1
 
@@ -54,6 +55,7 @@ def submit(database: Database, settings: Settings, request: JobRequest, user: st
     name, stored = (request.name or data.root.name)[:120], request.model_dump(mode="json")
     try:
         with database.write() as session:
+            queue.check_quotas(session, user, Quotas.of(settings))
             job = jobs.create(session, name=name, request=stored, backbone_key=backbone.key, data=facts_of(data, also), user=user)
             if key is not None:
                 idempotency.keep(session, user, key, fingerprint=fingerprint, job_id=job.id, hours=settings.idempotency_hours)

@@ -21,11 +21,12 @@ from services import processes
 from services.scheduler.exits import STOPPED
 from services.scheduler.runner_log import RunnerLog
 from services.settings import Settings
-from services.store import backbones, job_logs, jobs
+from services.store import backbones, job_logs, jobs, schedulers
 from services.store.blobs import BlobStore
 from services.store.database import Database
 from services.store.errors import LeaseLost
 from services.store.jobs import Lease
+from services.store.queue import Quotas
 from services.store.retries import RetryRules
 
 log = logging.getLogger("glora.scheduler")
@@ -48,10 +49,12 @@ class Supervisor:
     starting: dict[Lease, tuple[datetime, float]] = field(default_factory=dict)
     logs: dict[Lease, RunnerLog] = field(default_factory=dict)
     logs_kept: float = 0.0
+    beaten: float = 0.0
     describers: dict[tuple[str, datetime], tuple["subprocess.Popen[bytes]", float]] = field(default_factory=dict)
 
     def step(self) -> None:
         """One look at everything: ended runners, ended describers, new work."""
+        self._beat()
         self._keep_starting()
         self._keep_logs()
         self._reap_runners()
@@ -76,10 +79,12 @@ class Supervisor:
             self._settle(lease, process.returncode)
         for process, _ in self.describers.values():
             processes.stop(process)
+        with self.database.write() as session:
+            schedulers.leave(session, self.owner)
 
     def _start_runner(self) -> bool:
         with self.database.write() as session:
-            lease = jobs.claim(session, self.owner, self.settings.lease_seconds, RetryRules.of(self.settings))
+            lease = jobs.claim(session, self.owner, self.settings.lease_seconds, RetryRules.of(self.settings), Quotas.of(self.settings))
             expires_at = None if lease is None else jobs.get(session, lease.job_id).lease_expires_at
         if lease is None or expires_at is None:
             return False
@@ -91,6 +96,13 @@ class Supervisor:
         self.runners[lease] = processes.start(command, log=self._log(lease.job_id))
         log.info("job %s: runner %d, epoch %d", lease.job_id, self.runners[lease].pid, lease.epoch)
         return True
+
+    def _beat(self) -> None:
+        """Tell users of the queue that this scheduler is at work."""
+        if time.monotonic() - self.beaten >= self.settings.lease_seconds / 3:
+            with self.database.write() as session:
+                schedulers.beat(session, self.owner, self.settings.max_running_jobs, self.settings.lease_seconds)
+            self.beaten = time.monotonic()
 
     def _keep_starting(self) -> None:
         """Hold the leases of runners that load their libraries, which may take longer than a lease; end one that takes too long."""
