@@ -71,6 +71,12 @@ class Settings(BaseSettings):
     describe_seconds: float = Field(
         60.0, gt=0, description="How long a submission waits for a first-seen backbone to be described, in seconds."
     )
+    cluster_cpus: int | None = Field(
+        None,
+        ge=0,
+        description="CPUs that the Ray cluster has at most, autoscaling included; more are refused. Absent: not known.",
+    )
+    cluster_gpus: int | None = Field(None, ge=0, description="The same for GPUs.")
     resources_seconds: float = Field(
         60.0, ge=0, description="How long a job waits for nodes of a cluster that is too small for it, in seconds."
     )
