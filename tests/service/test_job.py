@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,10 @@ def test_job_that_no_cluster_of_this_size_can_hold_is_refused_or_fails_with_what
     job = service.wait(service.client.submit(request_body)["id"])
     assert (job["failure"]["reason"], job["attempts"]) == ("resources_unavailable", 1)
     assert "64 training workers" in job["failure"]["message"]
-    assert "ResourcesUnavailable" in service.client.logs(job["id"])
+    deadline = time.monotonic() + 30  # the scheduler stores the rest of the log once the job's process has ended
+    while "ResourcesUnavailable" not in service.client.logs(job["id"]):
+        assert time.monotonic() < deadline, service.client.logs(job["id"])
+        time.sleep(0.2)
 
 
 def test_diverging_training_fails_with_its_reason(service: Service, request_body: dict[str, Any]) -> None:
