@@ -45,9 +45,12 @@ def submit(
     name: Annotated[str, typer.Option(help="Name for humans.")] = "",
     weights: Annotated[str | None, typer.Option(help="Weights file to use instead of the name's own.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the input in pixels.")] = None,
+    effort: Annotated[
+        str | None, typer.Option(help="How much to spend: quick, standard (default) or thorough; the options below override it.")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="Search space: paper (default), paper-multirank, bitfit, ssf, lora-8, ….")] = None,
     rank: Annotated[list[int] | None, typer.Option(help="Rank of low-rank choices, perhaps several times; else the preset's.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of supernet training. Default 60.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of supernet training. Default: the effort's.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. Default 0.003.")] = None,
     policy: Annotated[str | None, typer.Option(help="Supernet training: sandwich (default) or random.")] = None,
     strategy: Annotated[str | None, typer.Option(help="How to search: evolution, random, nsga2, regularized-evolution, surrogate.")] = None,
@@ -55,10 +58,10 @@ def submit(
         str | None,
         typer.Option(help="What to search for: accuracy (default), macro-accuracy, or a torchmetrics class, MulticlassF1Score, …."),
     ] = None,
-    population: Annotated[int | None, typer.Option(help="Candidates per generation. Default 50.")] = None,
-    generations: Annotated[int | None, typer.Option(help="Generations. Default 20.")] = None,
+    population: Annotated[int | None, typer.Option(help="Candidates per generation. Default: the effort's.")] = None,
+    generations: Annotated[int | None, typer.Option(help="Generations. Default: the effort's.")] = None,
     finals: Annotated[str | None, typer.Option(help="Last round, trained alone: thorough (default), winner or off.")] = None,
-    finalists: Annotated[int | None, typer.Option(help="Best candidates of thorough finals. Default 3.")] = None,
+    finalists: Annotated[int | None, typer.Option(help="Best candidates of thorough finals. Default: the effort's.")] = None,
     baselines: Annotated[bool, typer.Option(help="Also train linear probe, BitFit and LoRA from scratch.")] = False,
     shots: Annotated[int | None, typer.Option(help="Few-shot: so many training images per class, drawn by the seed. Default all.")] = None,
     also_test: Annotated[
@@ -74,7 +77,7 @@ def submit(
 ) -> None:
     """Submit a job: adapt BACKBONE to DATA within BUDGET trainable parameters."""
     request = _read_settings(settings)
-    request |= {"budget": budget} | _given(seed=seed, name=name or None, baselines=baselines or None)
+    request |= {"budget": budget} | _given(seed=seed, effort=effort, name=name or None, baselines=baselines or None)
     _merge(request, "data", _given(path=_absolute(data), shots=shots, also_test=_named_folders(also_test) or None))
     _merge(request, "backbone", _given(name=_absolute_backbone(backbone), weights=weights and _absolute(weights), image_size=image_size))
     _merge(request, "space", _given(preset=preset, ranks=rank or None))

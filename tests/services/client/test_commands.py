@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import typer
 
+from glora_core.effort import EFFORTS
 from services import cli
 from services.client import commands
 from services.settings import Settings
@@ -213,8 +214,17 @@ def test_option_that_is_not_given_leaves_the_services_default(submit: Glora, dat
     submit()
 
     request = stored_request(database)
-    assert (request["training"]["epochs"], request["search"]["population"], request["finals"]["candidates"]) == (60, 50, 3)
+    effort = EFFORTS["standard"]
+    found = request["training"]["epochs"], request["search"]["population"], request["finals"]["candidates"]
+    assert found == (effort.epochs, effort.population, effort.candidates)
     assert (request["seed"], request["baselines"], request["training"]["use_gpu"]) == (0, False, False)
+
+
+def test_an_effort_is_passed_on_and_options_override_it(submit: Glora, database: Database) -> None:
+    submit("--effort", "quick", "--generations", "3")
+
+    request = stored_request(database)
+    assert (request["effort"], request["training"]["epochs"], request["search"]["generations"]) == ("quick", EFFORTS["quick"].epochs, 3)
 
 
 @pytest.mark.parametrize(("written", "parameters"), [("700", 700), ("100k", 100_000), ("1.5M", 1_500_000)])
@@ -230,6 +240,7 @@ def test_budget_is_passed_on_as_it_was_written(written: str, parameters: int, su
         (["--budget", "plenty"], "budget: 'plenty'"),
         (["--population", "0"], "search.population"),
         (["--policy", "greedy"], "training.policy"),
+        (["--effort", "heroic"], "effort"),
     ],
 )
 def test_refused_submission_names_the_field_and_exits_with_1(options: list[str], told: str, submit: Glora, database: Database) -> None:
@@ -301,7 +312,7 @@ def test_watching_a_whole_job_goes_through_its_phases(glora: Glora, server: List
     ended = glora("watch", lease.job_id, "--url", server.url)
 
     assert ended.status == 0, ended.err
-    assert "search" in ended.out and "2/20" in ended.out
+    assert "search" in ended.out and f"2/{EFFORTS['standard'].generations}" in ended.out
     assert "lora diverged at rate 0.003" in ended.out and "2/3" in ended.out
     assert "candidate #1 of the search, trained alone from the supernet for 45 epochs at rate 0.003" in " ".join(ended.out.split())
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from glora_core.backbones import BackboneInfo
+from glora_core.effort import EFFORTS
 from glora_core.errors import Diverged
 from glora_core.evaluation import Score
 from glora_core.methods import method_config
@@ -201,7 +202,9 @@ def test_baselines_are_trained_for_as_long_as_the_supernet_where_the_finals_trai
 
     outcome = play(asked, baselines=True)
 
-    assert [(f.source, f.leg.trained) for f in outcome.baselines] == [("linear-probe", 60), ("bitfit", 60), ("lora", 60)]
+    assert [(f.source, f.leg.trained) for f in outcome.baselines] == [
+        (name, EFFORTS["standard"].epochs) for name in ("linear-probe", "bitfit", "lora")
+    ]
     assert all(f.leg.trial.sliced for f in outcome.finalists)
 
 
