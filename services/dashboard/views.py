@@ -12,7 +12,7 @@ from services.dashboard.charts import ChartData, chart_data
 from services.dashboard.progress import Progress, Step, progress, steps
 from services.dashboard.results import Entry, File, LayerRow, Winner
 from services.job_request import JobRequest
-from services.store import artifacts, events, jobs
+from services.store import artifacts, estimates, events, jobs
 from services.store.models import Backbone, Generation, Job, JobEvent
 
 PAGE = 50
@@ -87,6 +87,7 @@ class Status:
     started_at: datetime | None
     finished_at: datetime | None
     seconds: float | None
+    expected: str | None
     metric: str
     finalists: tuple[Entry, ...]
     log: tuple[LogLine, ...]
@@ -193,6 +194,7 @@ def _status(session: Session, job: Job, request: JobRequest) -> Status:
         started_at=job.started_at,
         finished_at=job.finished_at,
         seconds=_seconds(job),
+        expected=_expected(session, job),
         metric=request.search.metric,
         finalists=results.finalists(job.result)
         if job.result
@@ -200,6 +202,12 @@ def _status(session: Session, job: Job, request: JobRequest) -> Status:
         log=log,
         log_total=_last_sequence(session, job.id),
     )
+
+
+def _expected(session: Session, job: Job) -> str | None:
+    """How long the whole job is expected to take, or was before it trained, in words; None if that is not known yet."""
+    told = (estimates.first if job.finished_at else estimates.last)(session, job.id)
+    return None if told is None else str(told["text"])
 
 
 def _row(session: Session, job: Job, best_in_search: float | None) -> JobRow:

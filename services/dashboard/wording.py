@@ -44,6 +44,7 @@ _TITLES = {
     "started": "Started",
     "resumed": "Resumed",
     "phase": "Phase",
+    "estimate": "Expected",
     "epoch": "Epoch",
     "supernet_found": "Supernet found",
     "generation": "Generation",
@@ -175,6 +176,9 @@ def event_text(kind: str, data: Mapping[str, Any]) -> str:
             return ""
         case "phase":
             return str(data.get("phase", ""))
+        case "estimate":
+            left = "" if not data.get("over") else f", {data.get('left')} left"
+            return f"{data.get('text')}{left}"
         case "epoch":
             return f"{data.get('epoch')} of {data.get('epochs')}, loss {decimals(data.get('loss'))}"
         case "supernet_found":

@@ -1,5 +1,7 @@
 """Efforts: what each says, in proportion to what is set by hand, and that the library takes them."""
 
+from itertools import pairwise
+
 import pytest
 
 from glora_core.api import Supernet, finals, search, train
@@ -17,7 +19,7 @@ def tiny(monkeypatch):
 
 def test_efforts_grow_from_quick_to_thorough():
     order = [EFFORTS[name] for name in ("quick", "standard", "thorough")]
-    for less, more in zip(order, order[1:], strict=False):
+    for less, more in pairwise(order):
         assert less.epochs < more.epochs
         assert less.population * less.generations < more.population * more.generations
         assert sum(less.finals) < sum(more.finals)

@@ -71,6 +71,16 @@ def test_winner_is_the_first_finalist_and_no_worse_on_val_than_any_known_method(
     assert {entry["learning_rate"] for entry in finalists if entry["rung"] == 1} == {0.01, 0.0033}
 
 
+def test_the_expected_time_is_told_before_it_trains_and_again_after_every_phase(service: Service, finished: dict[str, Any]) -> None:
+    log = list(service.client.events(finished["id"]))
+    told = [event["data"] for event in log if event["kind"] == "estimate"]
+    assert [data["over"] for data in told] == [[], ["supernet"], ["supernet", "search"], ["supernet", "search", "finals"]]
+    assert [event["kind"] for event in log].index("estimate") < [event["kind"] for event in log].index("epoch")
+    assert told[0]["text"].startswith("about ") and all(0 < seconds < 300 for seconds in told[0]["phases"].values())
+    assert told[-1]["left_seconds"] == told[-1]["phases"]["export"]
+    assert finished["expected"] == {name: told[-1][name] for name in ("text", "seconds", "left_seconds", "phases", "over")}
+
+
 def test_every_candidate_of_every_generation_is_stored_with_its_fitness(service: Service, finished: dict[str, Any]) -> None:
     rows = [dict(row) for row in service.populations(finished["id"])]
     assert [(int(row["generation"]), int(row["position"])) for row in rows] == [(g, p) for g in range(3) for p in range(12)]
