@@ -326,9 +326,15 @@ def export(
     return written
 
 
-def soup(supernet: Supernet, finalists: Sequence[Finalist], split: Split, *, batch_size: int = 50) -> tuple[list[Finalist], Score]:
-    """The finalists whose averaged weights are best on the validation split, and the score; one alone where no average helps."""
-    members, found, _ = choose_soup(supernet, finalists, split, batch_size)
+def soup(
+    supernet: Supernet, finalists: Sequence[Finalist], split: Split, *, batch_size: int = 50, metric: str = ACCURACY
+) -> tuple[list[Finalist], Score]:
+    """The finalists whose averaged weights are best on the validation split, and the score; one alone where no average helps.
+
+    Args:
+        metric: what they are compared by, as the finals'.
+    """
+    members, found, _ = choose_soup(supernet, finalists, split, batch_size, metric=metric)
     return members, found
 
 
@@ -345,7 +351,7 @@ def export_average(
     folder, names = Path(folder), tuple(classes) or _numbers(supernet)
     nets = [(member.on(supernet), member.config) for member in members]
     written = export_soup(folder, nets, names, backbone.info.transform, check, _tokenizer(backbone))
-    manifest = write_soup_manifest(folder, nets, _facts(backbone, written, facts))
+    manifest = write_soup_manifest(folder, [(net.space, config) for net, config in nets], _facts(backbone, written, facts))
     write_card(folder, manifest, nets[0][0].space, nets[0][1])
     return written
 

@@ -137,6 +137,12 @@ class FinalsRequest(Strict):
         "of the supernet.",
     )
 
+    soup: bool = Field(
+        True,
+        description="Export the average of several finalists' weights where it is better on val than the best of them. Each of them keeps "
+        "the budget by itself; the result tells their sum. `false`: the best alone is exported.",
+    )
+
     @model_validator(mode="after")
     def _fits(self) -> "FinalsRequest":
         self.settings(TrainingRequest())

@@ -187,6 +187,15 @@ def _figure(key: str, value: float | None) -> str:
 def _origin(job: dict[str, Any]) -> str:
     """Where a job's winner comes from, in words."""
     winner = job["result"]["winner"]
+    members = winner.get("members")
+    if members:
+        named = "; ".join(_finalist(member) for member in members)
+        return f"the soup of {len(members)} finalists, each within the budget, {winner['parameters']:,} parameters in all: {named}"
+    return _finalist(winner)
+
+
+def _finalist(winner: dict[str, Any]) -> str:
+    """A finalist, or the search's own winner, in words."""
     source = str(winner["source"])
     if source == "search":
         return "the best candidate of the search"

@@ -42,11 +42,15 @@ class Entry:
     is_winner: bool
     gain: float | None
     also_tests: tuple[AlsoTest, ...] = ()
+    in_soup: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Winner:
-    """What the job gives back, and how it was measured; `metric` is what was searched for, None if that is shown anyway."""
+    """What the job gives back, and how it was measured.
+
+    `metric` is what was searched for, None if that is shown anyway; `members` are the finalists that a soup is the average of.
+    """
 
     label: str
     source: str
@@ -62,6 +66,7 @@ class Winner:
     also_tests: tuple[AlsoTest, ...]
     parameters: int
     merge_error: float | None
+    members: tuple[Entry, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +116,14 @@ def winner(result: Mapping[str, Any]) -> Winner:
         also_tests=_also_tests(row),
         parameters=row["parameters"],
         merge_error=result.get("merge_error"),
+        members=tuple(_entry(member, result) for member in row.get("members", ())),
     )
 
 
 def finalists(result: Mapping[str, Any]) -> tuple[Entry, ...]:
-    """The finalists of a result, best first."""
-    return tuple(_entry(row, result) for row in result.get("finalists", []))
+    """The finalists of a result, best first; before them the soup of them that was better."""
+    best = result["winner"]
+    return tuple(_entry(row, result) for row in ([best] if best.get("members") else []) + result.get("finalists", []))
 
 
 def baselines(result: Mapping[str, Any]) -> tuple[Entry, ...]:
@@ -131,6 +138,12 @@ def finalists_so_far(events: Iterable[JobEvent], metric: str) -> tuple[Entry, ..
     rows = (event.data for event in events)
     ranked = sorted(rows, key=lambda data: (-data.get("fitness", data["accuracy"]), data["loss"], data["parameters"]))
     return tuple(_reported(data, metric) for data in ranked)
+
+
+def winners_code(result: Mapping[str, Any]) -> str:
+    """The winner's config as text; of a soup, that of its first member."""
+    row = result["winner"]
+    return str((row.get("members") or [row])[0]["config"])
 
 
 def layer_rows(code: str, layers: Sequence[Mapping[str, Any]]) -> tuple[LayerRow, ...]:
@@ -201,4 +214,5 @@ def _entry(row: Mapping[str, Any], result: Mapping[str, Any]) -> Entry:
         is_winner=is_winner,
         gain=None if is_winner else best["val_accuracy"] - row["val_accuracy"],
         also_tests=_also_tests(row),
+        in_soup=any(row["supernet"] == member["supernet"] for member in best.get("members", ())),
     )

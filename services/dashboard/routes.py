@@ -113,5 +113,11 @@ def _data(page: views.JobPage) -> dict[str, Any]:
         "metric": page.request.search.metric,
         "charts": asdict(page.charts),
         "winner": winner
-        and {"source": winner.source, "label": winner.label, "parameters": winner.parameters, "accuracy": winner.val_accuracy},
+        and {
+            "source": winner.source,
+            "label": winner.label,
+            "members": len(winner.members),
+            "parameters": winner.parameters,
+            "accuracy": winner.val_accuracy,
+        },
     }

@@ -168,7 +168,7 @@ def job_page(session: Session, job_id: str) -> JobPage:
         failure=_failure(job) if job.state == "failed" else None,
         winner=results.winner(result) if result else None,
         baselines=results.baselines(result) if result else (),
-        layers=results.layer_rows(result["winner"]["config"], info.get("layers", [])) if result else (),
+        layers=results.layer_rows(results.winners_code(result), info.get("layers", [])) if result else (),
         files=results.files(artifacts.of_job(session, job_id)),
         folder=results.folder_name(job.name, job_id),
         charts=chart_data(session, job),

@@ -51,6 +51,8 @@ _TITLES = {
     "finals": "Finals",
     "finalist": "Finalist",
     "finalist_diverged": "Finalist diverged",
+    "soup": "Soup",
+    "soup_tested": "Soup tested",
     "cancel_requested": "Cancel requested",
     "requeued": "Requeued",
     "succeeded": "Succeeded",
@@ -129,7 +131,9 @@ def source(name: str) -> str:
 
 
 def finalist(data: Mapping[str, Any]) -> str:
-    """A finalist of a result or an event: its source, and the learning rate it was trained alone at."""
+    """A finalist of a result or an event: its source, and the learning rate it was trained alone at; or a soup of several."""
+    if data.get("members"):
+        return f"Soup of {len(data['members'])} finalists"
     named, rate = source(str(data.get("source"))), data.get("learning_rate")
     return named if rate is None else f"{named}, rate {rate:.3g}"
 
@@ -149,6 +153,8 @@ def finals(settings: FinalsSettings) -> str:
 def trained(data: Mapping[str, Any]) -> str:
     """How long a finalist was trained alone, and from what; a dash where it was not."""
     epochs = data.get("epochs")
+    if data.get("members"):
+        return "their average"
     if epochs is None:
         return "–"
     return f"{thousands(epochs)} epochs {'from scratch' if data.get('start') == 'scratch' else 'from the supernet'}"
@@ -194,6 +200,10 @@ def event_text(kind: str, data: Mapping[str, Any]) -> str:
             return f"{finalist(data)}: {reached} after {trained(data)}, {parameters} parameters"
         case "finalist_diverged":
             return f"{finalist(data)}: {data.get('message')}"
+        case "soup":
+            return soup(data)
+        case "soup_tested":
+            return str(data.get("set"))
         case "requeued":
             return (
                 f"after {data.get('attempts')} failed attempts"
@@ -204,6 +214,14 @@ def event_text(kind: str, data: Mapping[str, Any]) -> str:
             return f"{reason(str(data.get('reason')))}: {data.get('message')}"
         case _:
             return ", ".join(f"{key} {value}" for key, value in data.items())
+
+
+def soup(data: Mapping[str, Any]) -> str:
+    """What came of averaging finalists, from its event."""
+    members = [finalist(member) for member in data.get("finalists", [])]
+    if len(members) < 2:
+        return f"no average of {len(data.get('asked', []))} finalists is better on val than the best of them"
+    return f"{percent(data.get('accuracy'))} with the average of {'; '.join(members)}"
 
 
 def _fitness(data: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from glora_core.search.noise import rank_within_noise
 from services.scheduler.context import RunContext
 from services.scheduler.legs import Finalist, Rungs
 from services.scheduler.prepare import Prepared
+from services.scheduler.soups import Soup, soup_of
 from services.scheduler.supernets import supernet_settings
 
 BASELINES = ("linear-probe", "bitfit", "lora")
@@ -21,11 +22,15 @@ BASELINES = ("linear-probe", "bitfit", "lora")
 
 @dataclass(frozen=True)
 class Outcome:
-    """The winner, everyone it was compared with (best first), and the known methods asked for as baselines."""
+    """The winner, everyone it was compared with (best first), the known methods asked for as baselines, and the soup that is better.
+
+    With a soup, that is what is exported.
+    """
 
     winner: Finalist
     finalists: list[Finalist]
     baselines: list[Finalist]
+    soup: Soup | None = None
 
 
 def finals(context: RunContext, prepared: Prepared, ranked: Sequence[Evaluated], supernet_key: str) -> Outcome:
@@ -43,7 +48,8 @@ def finals(context: RunContext, prepared: Prepared, ranked: Sequence[Evaluated],
     sliced = first_rung(rank_within_noise(ranked, examples), settings)
     found = play(sliced, compared or baselines, settings, Rungs(context, prepared, searched, settings).train)
     ranking = rank_finalists([finalist for finalist in found if finalist.sliced or compared], examples)
-    return Outcome(ranking[0] if ranking else searched, ranking, _baselines(found) if context.request.baselines else [])
+    baselines_found = _baselines(found) if context.request.baselines else []
+    return Outcome(ranking[0] if ranking else searched, ranking, baselines_found, soup_of(context, prepared, ranking))
 
 
 def _from_scratch(context: RunContext, settings: FinalsSettings) -> tuple[list[Trial], list[Trial]]:

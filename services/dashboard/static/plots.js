@@ -168,7 +168,7 @@ export function scatter({ candidates, best }, job, colour) {
   if (winner.length)
     sets.push({
       ...mark,
-      label: "winner, trained alone",
+      label: job.winner.members ? "winner, a soup" : "winner, trained alone",
       data: winner,
       pointStyle: "circle",
       pointRadius: 7,
@@ -257,7 +257,7 @@ export function scatterWords({ candidates, best, total }, job) {
     : "";
   const winner =
     job.winner && job.winner.source !== "search"
-      ? ` Trained alone, the winner (${job.winner.label}) reaches ${percent(job.winner.accuracy)} with ${whole.format(job.winner.parameters)}.`
+      ? ` ${job.winner.members ? "The" : "Trained alone, the"} winner (${job.winner.label}) reaches ${percent(job.winner.accuracy)} with ${whole.format(job.winner.parameters)}${job.winner.members ? " in all, each member within the budget" : ""}.`
       : "";
   return shown + found + winner;
 }

@@ -56,6 +56,26 @@ F1_RESULT = RESULT | {
 """A result of a search for another metric; `RESULT` is one of before there was a choice."""
 
 
+_SECOND = _WINNER | {"source": "search #2", "hash": "i", "supernet": "u", "rung": 1, "epochs": 15, "parameters": 600, "val_accuracy": 0.86}
+_MEMBERS = [member | {"config": encode(SPACE.extreme(largest=False))} for member in (_WINNER, _SECOND)]
+SOUP_RESULT = RESULT | {
+    "winner": {
+        "source": "soup",
+        "hash": "d",
+        "supernet": None,
+        "config": None,
+        "parameters": 1240,
+        "val_accuracy": 0.9,
+        "val_loss": 0.4,
+        "members": _MEMBERS,
+        "test_accuracy": 0.8125,
+        "also_test": _SKETCH,
+    },
+    "finalists": [_WINNER, _SECOND],
+}
+"""A result whose checkpoint is the average of two finalists."""
+
+
 def body(data: Path | str = "/data/flowers", **changes: Any) -> dict[str, Any]:
     """A request that is accepted where the data folder is usable and the backbone described."""
     return {"name": "flowers", "backbone": {"name": BACKBONE}, "data": {"path": str(data)}, "budget": 700} | changes

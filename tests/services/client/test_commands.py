@@ -329,6 +329,19 @@ def test_watching_a_search_for_another_metric_shows_it_beside_accuracy(glora: Gl
         assert told in ended.out
 
 
+def test_watching_tells_the_members_of_a_soup_and_the_sum_of_their_parameters(
+    glora: Glora, database: Database, server: Listening, backbone: str
+) -> None:
+    lease = stock.add_running(database)
+    stock.succeed(database, lease, stock.SOUP_RESULT)
+
+    ended = glora("watch", lease.job_id, "--url", server.url)
+
+    told = " ".join(ended.out.split())
+    assert "the soup of 2 finalists, each within the budget, 1,240 parameters in all" in told
+    assert "candidate #1 of the search" in told and "candidate #2 of the search" in told
+
+
 def test_watching_a_failed_job_tells_why_and_exits_with_1(glora: Glora, server: Listening, database: Database) -> None:
     lease = stock.add_running(database)
     stock.fail(database, lease, "image 'x.png' cannot be decoded")

@@ -21,7 +21,7 @@ from glora_core.search import Evaluated
 from glora_core.training import TrainingSettings
 from services.cluster.rung import Task, Trained
 from services.job_request import JobRequest
-from services.scheduler import legs
+from services.scheduler import legs, soups
 from services.scheduler.context import RunContext
 from services.scheduler.finals import Outcome, finals
 from services.settings import Settings
@@ -54,6 +54,8 @@ class Cluster:
     backwards: bool = False
     metric: str = "accuracy"
     scored: int = 0
+    soup: tuple[int, ...] = (0,)
+    cooked: list[int] = field(default_factory=list)
 
     def train_rung(self, workload: Any, tasks: dict[str, Task], *, on_done: Callable[..., None], **where: Any) -> None:
         """Every trial in turn; rates from `diverging` on diverge."""
@@ -73,6 +75,11 @@ class Cluster:
         self.scored += 1
         return self.reached(settings)
 
+    def cook(self, workload: Any, offered: Sequence[Any], use_gpu: bool) -> tuple[tuple[int, ...], Score]:
+        """In the place of a Ray task: a soup is right in all answers."""
+        self.cooked.append(len(offered))
+        return self.soup, Score(1.0, 0.01, 10, 1.0, 1.0)
+
     def reached(self, settings: TrainingSettings) -> Score:
         """What a trial reaches: the higher its rate, the higher its accuracy and loss, and the lower the metric."""
         rate = settings.learning_rate
@@ -84,6 +91,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     found = Cluster()
     monkeypatch.setattr(legs, "train_rung", found.train_rung)
     monkeypatch.setattr(legs, "score_split", found.score_split)
+    monkeypatch.setattr(soups, "cook", found.cook)
     return found
 
 
@@ -248,3 +256,54 @@ def test_finalists_are_compared_by_the_jobs_metric_and_trained_once_for_all_metr
     assert told(database, "finalist")[-1]["fitness"] in (-0.1, -0.2)
     assert play(asked) == outcome
     assert cluster.scored == trained
+
+
+SOUP = ASKED | {"mode": "winner"}
+
+
+def test_a_soup_of_finalists_that_val_cannot_tell_apart_is_told_with_the_sum_of_its_parameters(
+    play: Any, cluster: Cluster, database: Database
+) -> None:
+    cluster.soup = (0, 2)
+
+    outcome = play(SOUP, examples=10)
+
+    members = [outcome.finalists[0], outcome.finalists[2]]
+    assert outcome.soup is not None and list(outcome.soup.members) == members
+    assert outcome.winner == outcome.finalists[0]
+    assert outcome.soup.fitness.parameters == sum(member.fitness.parameters for member in members)
+    assert (outcome.soup.fitness.accuracy, outcome.soup.fitness.fitness, outcome.soup.fitness.loss) == (1.0, 1.0, 0.01)
+    (event,) = told(database, "soup")
+    assert event["members"] == [member.supernet_key for member in members]
+    assert event["asked"] == [finalist.supernet_key for finalist in outcome.finalists]
+    assert [found["learning_rate"] for found in event["finalists"]] == [member.leg.trial.learning_rate for member in members if member.leg]
+
+
+def test_a_resumed_job_goes_on_with_the_soup_it_had_chosen(play: Any, cluster: Cluster) -> None:
+    cluster.soup = (0, 1)
+    first = play(SOUP, examples=10)
+    cluster.soup = (0, 2)
+
+    assert play(SOUP, examples=10) == first
+    assert cluster.cooked == [3]
+
+
+def test_a_soup_of_one_is_none_and_is_not_cooked_again(play: Any, cluster: Cluster) -> None:
+    assert play(SOUP, examples=10).soup is None
+    assert play(SOUP, examples=10).soup is None
+    assert cluster.cooked == [3]
+
+
+@pytest.mark.parametrize(("asked", "examples"), [({"soup": False}, 10), ({"epochs": [1]}, 10**6), ({"mode": "off"}, 10)])
+def test_there_is_no_soup_where_none_is_wanted_or_val_tells_finalists_apart(
+    asked: dict[str, Any], examples: int, play: Any, cluster: Cluster
+) -> None:
+    assert play(SOUP | asked, examples=examples).soup is None
+    assert cluster.cooked == []
+
+
+def test_a_soups_fitness_is_of_the_jobs_metric(play: Any, cluster: Cluster) -> None:
+    cluster.metric, cluster.soup = "MulticlassF1Score", (0, 1)
+    soup = play(SOUP | {"learning_rates": [0.1, 0.11]}, examples=10).soup
+    assert soup is not None
+    assert soup.fitness.measure == soup.fitness.fitness == 1.0
