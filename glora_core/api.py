@@ -44,7 +44,7 @@ from glora_core.export import (
     write_soup_manifest,
 )
 from glora_core.finals import FinalsSettings
-from glora_core.finals.run import Finalist, choose_soup, run_finals
+from glora_core.finals.run import Finalist, choose_soup, run_finals, train_again
 from glora_core.metrics import ACCURACY
 from glora_core.presets import preset
 from glora_core.sampling import FeasibleSampler
@@ -63,6 +63,7 @@ __all__ = [
     "images",
     "load",
     "preset",
+    "retrain",
     "search",
     "soup",
     "texts",
@@ -296,6 +297,23 @@ def finals(
     chosen = _training(supernet, train_split, training)
     plan = settings or effort_named(effort).finals_settings
     return run_finals(supernet, train_split, val_split, found.ranked, budget, plan, chosen, batch_size, on_trial, metric=metric)
+
+
+def retrain(
+    supernet: Supernet,
+    finalist: Finalist,
+    split: Split,
+    settings: FinalsSettings | None = None,
+    *,
+    effort: str = DEFAULT,
+    **training: Any,
+) -> Finalist:
+    """A finalist trained anew in the way that was chosen, on another split: on train and val together, as VTAB's own protocol has it.
+
+    Only a test split can tell what it is worth then; its `fitness` is that of before. Arguments as of `finals`.
+    """
+    plan = settings or effort_named(effort).finals_settings
+    return train_again(supernet, finalist, split, plan, _training(supernet, split, training))
 
 
 def export(

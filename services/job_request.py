@@ -175,10 +175,15 @@ class JobRequest(Strict):
     training: TrainingRequest = TrainingRequest()
     search: SearchRequest = SearchRequest()
     finals: FinalsRequest = FinalsRequest()
-    baselines: bool = Field(
+    baselines: bool | Literal["trained"] = Field(
         False,
-        description="Also train linear probe, BitFit and LoRA from scratch within the budget, at each of the finals' learning rates, "
-        "and report the best.",
+        description="Also report linear probe, BitFit and LoRA within the budget: `true`, those that are in the space as subnets of the "
+        "job's supernet; `trained`, also trained alone from scratch at each of the finals' learning rates, the best of them.",
+    )
+    train_on_val: bool = Field(
+        False,
+        description="Once subnet, learning rate and length are chosen on val, train what won once more on train and val together, and "
+        "export that (VTAB's own protocol). Needs finals.",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Of everything random in the job.")
 

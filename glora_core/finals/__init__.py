@@ -6,7 +6,7 @@
 
 from glora_core.finals.plan import FinalsSettings, Trial, distinct, first_rung, from_scratch, survivors
 from glora_core.finals.ranking import asked_for_soup, rank_finalists
-from glora_core.finals.rungs import Leg, planned, play
+from glora_core.finals.rungs import Leg, planned, play, way
 
 __all__ = [
     "FinalsSettings",
@@ -20,4 +20,5 @@ __all__ = [
     "play",
     "rank_finalists",
     "survivors",
+    "way",
 ]

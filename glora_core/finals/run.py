@@ -16,7 +16,7 @@ from glora_core.errors import Diverged
 from glora_core.evaluation import Score, SubnetScorer, score
 from glora_core.finals.plan import FinalsSettings, first_rung, from_scratch
 from glora_core.finals.ranking import asked_for_soup, rank_finalists
-from glora_core.finals.rungs import Leg, play
+from glora_core.finals.rungs import Leg, play, way
 from glora_core.finals.soup import best_soup
 from glora_core.methods import methods_within
 from glora_core.metrics import ACCURACY
@@ -103,6 +103,24 @@ def _evaluated(alone: Supernet, config: SubnetConfig, score: Score, metric: str)
     measure = None if metric == ACCURACY else score.fitness
     parameters = alone.space.parameters(config)
     return Evaluated(config, score.accuracy, score.loss, parameters, measure=measure, macro_accuracy=score.macro_accuracy)
+
+
+def train_again(supernet: Supernet, finalist: Finalist, split: Split, settings: FinalsSettings, training: TrainingSettings) -> Finalist:
+    """A finalist trained anew in the very way that it was, on another split, such as train and val together: VTAB's own protocol.
+
+    Args:
+        supernet: that it came from.
+        split: examples to train on; where val is among them, the fitness that the finalist keeps is that of before.
+        settings, training: those of its finals.
+
+    Raises:
+        Diverged: a loss is not finite.
+    """
+    first, *further = way(finalist.leg, settings)
+    alone = _start(supernet, first, training.seed)
+    for leg in (first, *further):
+        Trainer(alone, split, leg_settings(leg, training)).fit()
+    return replace(finalist, state=alone.trainable_state())
 
 
 def choose_soup(

@@ -33,6 +33,7 @@ def submit(database: Database, settings: Settings, request: JobRequest) -> Job:
     Raises:
         Problem: the data, metric, backbone, space or budget cannot be used; nothing was stored of the job.
     """
+    _check_parts_agree(request)
     request = request.model_copy(update={"data": _check_data_paths(settings, request.data)})
     data = _read(settings, "data.path", lambda: read_data(request))
     _check_metric(request, data)
@@ -45,6 +46,12 @@ def submit(database: Database, settings: Settings, request: JobRequest) -> Job:
     name, stored = (request.name or data.root.name)[:120], request.model_dump(mode="json")
     with database.write() as session:
         return jobs.create(session, name=name, request=stored, backbone_key=backbone.key, data=facts_of(data, also))
+
+
+def _check_parts_agree(request: JobRequest) -> None:
+    if request.train_on_val and request.finals.mode == "off":
+        message = "without finals nothing is trained alone that could be trained again; accepted with `finals.mode` winner or thorough"
+        raise Problem(422, "request-invalid", message, field="train_on_val")
 
 
 def _check_data_paths(settings: Settings, asked: DataRequest) -> DataRequest:

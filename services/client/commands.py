@@ -62,7 +62,11 @@ def submit(
     generations: Annotated[int | None, typer.Option(help="Generations. Default: the effort's.")] = None,
     finals: Annotated[str | None, typer.Option(help="Last round, trained alone: thorough (default), winner or off.")] = None,
     finalists: Annotated[int | None, typer.Option(help="Best candidates of thorough finals. Default: the effort's.")] = None,
-    baselines: Annotated[bool, typer.Option(help="Also train linear probe, BitFit and LoRA from scratch.")] = False,
+    baselines: Annotated[bool, typer.Option("--baselines", help="Also report linear probe, BitFit and LoRA inside the supernet.")] = False,
+    trained_baselines: Annotated[bool, typer.Option("--trained-baselines", help="Likewise, and also trained alone from scratch.")] = False,
+    train_on_val: Annotated[
+        bool, typer.Option("--train-on-val", help="Train what has won once more, on train and val together, and export that.")
+    ] = False,
     shots: Annotated[int | None, typer.Option(help="Few-shot: so many training images per class, drawn by the seed. Default all.")] = None,
     also_test: Annotated[
         list[str] | None, typer.Option(help="NAME=DIR: a further test set of the same classes, perhaps several times.")
@@ -77,7 +81,13 @@ def submit(
 ) -> None:
     """Submit a job: adapt BACKBONE to DATA within BUDGET trainable parameters."""
     request = _read_settings(settings)
-    request |= {"budget": budget} | _given(seed=seed, effort=effort, name=name or None, baselines=baselines or None)
+    request |= {"budget": budget} | _given(
+        seed=seed,
+        effort=effort,
+        name=name or None,
+        baselines="trained" if trained_baselines else baselines or None,
+        train_on_val=train_on_val or None,
+    )
     _merge(request, "data", _given(path=_absolute(data), shots=shots, also_test=_named_folders(also_test) or None))
     _merge(request, "backbone", _given(name=_absolute_backbone(backbone), weights=weights and _absolute(weights), image_size=image_size))
     _merge(request, "space", _given(preset=preset, ranks=rank or None))
@@ -169,7 +179,9 @@ def result_tables(job: dict[str, Any]) -> Group:
     caption = f"The searched checkpoint is {_origin(job)}." + (f" The metric is {metric}." if "metric" in shown else "")
     heads = [f"{split}{label}" for split in ("val", "test") for label in shown.values()]
     table = Table("method", "parameters", *heads, title=title, min_width=56, caption=caption)
-    rows = [(entry["source"], entry) for entry in result["baselines"]] + [("searched GLoRA", result["winner"])]
+    rows = [(_baseline(entry), entry) for entry in result["baselines"]] + [("searched GLoRA", result["winner"])]
+    if result.get("retrained"):
+        rows.append((f"the same on {result['retrained']['split']}", result["retrained"] | {"parameters": result["winner"]["parameters"]}))
     for label, entry in rows:
         cells = [_figure(key, entry.get(f"{split}_{key}")) for split in ("val", "test") for key in shown]
         table.add_row(label, f"{entry['parameters']:,}", *cells)
@@ -182,6 +194,11 @@ def result_tables(job: dict[str, Any]) -> Group:
 def _figure(key: str, value: float | None) -> str:
     """A share in percent, another metric as it is, and nothing for what was not measured."""
     return "" if value is None else f"{value:.4f}" if key == "metric" else f"{value:.1%}"
+
+
+def _baseline(entry: dict[str, Any]) -> str:
+    """A baseline's name, which may stand for itself trained alone or for a subnet of the job's supernet."""
+    return str(entry["source"]) + ("" if "epochs" in entry else ", in supernet")
 
 
 def _origin(job: dict[str, Any]) -> str:

@@ -46,6 +46,16 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Retrained:
+    """What is exported in the winner's place, trained on `split`, so many examples in all, and its scores on test sets."""
+
+    split: str
+    examples: int
+    test_accuracy: float | None
+    also_tests: tuple[AlsoTest, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Winner:
     """What the job gives back, and how it was measured.
 
@@ -67,6 +77,7 @@ class Winner:
     parameters: int
     merge_error: float | None
     members: tuple[Entry, ...]
+    retrained: Retrained | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +111,7 @@ class File:
 
 def winner(result: Mapping[str, Any]) -> Winner:
     """The winner of a result."""
-    row, metric = result["winner"], _other_metric(result)
+    row, metric, again = result["winner"], _other_metric(result), result.get("retrained")
     return Winner(
         label=wording.finalist(row),
         source=row["source"],
@@ -117,6 +128,7 @@ def winner(result: Mapping[str, Any]) -> Winner:
         parameters=row["parameters"],
         merge_error=result.get("merge_error"),
         members=tuple(_entry(member, result) for member in row.get("members", ())),
+        retrained=Retrained(again["split"], again["examples"], again["test_accuracy"], _also_tests(again)) if again else None,
     )
 
 
@@ -130,7 +142,7 @@ def baselines(result: Mapping[str, Any]) -> tuple[Entry, ...]:
     """The winner and then the baselines it is compared with; empty if none were asked for."""
     rows = result.get("baselines", [])
     best = result["winner"]
-    return (_entry(best, result), *(_entry(row, result) for row in rows if row["supernet"] != best["supernet"])) if rows else ()
+    return (_entry(best, result), *(_entry(row, result) for row in rows if not _is(row, best))) if rows else ()
 
 
 def finalists_so_far(events: Iterable[JobEvent], metric: str) -> tuple[Entry, ...]:
@@ -183,6 +195,11 @@ def _other_metric(result: Mapping[str, Any]) -> str | None:
     return None if metric in OWN else str(metric)
 
 
+def _is(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two rows are of the same weights."""
+    return (row["hash"], row["supernet"]) == (other["hash"], other["supernet"])
+
+
 def _reported(data: Mapping[str, Any], metric: str) -> Entry:
     """A finalist from its event."""
     return Entry(
@@ -201,7 +218,7 @@ def _reported(data: Mapping[str, Any], metric: str) -> Entry:
 
 def _entry(row: Mapping[str, Any], result: Mapping[str, Any]) -> Entry:
     best = result["winner"]
-    is_winner = row["hash"] == best["hash"] and row["supernet"] == best["supernet"]
+    is_winner = _is(row, best)
     return Entry(
         label=wording.finalist(row),
         trained=wording.trained(row),

@@ -10,7 +10,7 @@ from typing import Any
 from glora_core.finals import FinalsSettings
 
 _SOURCES = {
-    "search": "Search, as in the supernet",
+    "search": "Search’s best",
     "linear-probe": "Linear probe",
     "bitfit": "BitFit",
     "ssf": "SSF",
@@ -54,6 +54,7 @@ _TITLES = {
     "soup": "Soup",
     "soup_tested": "Soup tested",
     "cancel_requested": "Cancel requested",
+    "retrained": "Trained again",
     "requeued": "Requeued",
     "succeeded": "Succeeded",
     "failed": "Failed",
@@ -151,12 +152,12 @@ def finals(settings: FinalsSettings) -> str:
 
 
 def trained(data: Mapping[str, Any]) -> str:
-    """How long a finalist was trained alone, and from what; a dash where it was not."""
+    """How long a finalist was trained alone, and from what."""
     epochs = data.get("epochs")
     if data.get("members"):
         return "their average"
     if epochs is None:
-        return "–"
+        return "as in the supernet"
     return f"{thousands(epochs)} epochs {'from scratch' if data.get('start') == 'scratch' else 'from the supernet'}"
 
 
@@ -204,6 +205,8 @@ def event_text(kind: str, data: Mapping[str, Any]) -> str:
             return soup(data)
         case "soup_tested":
             return str(data.get("set"))
+        case "retrained":
+            return f"{finalist(data)}: {trained(data)}, on {data.get('split')}"
         case "requeued":
             return (
                 f"after {data.get('attempts')} failed attempts"

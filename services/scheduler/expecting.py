@@ -113,4 +113,5 @@ def _work(context: RunContext, prepared: Prepared) -> Work:
         workers=request.training.workers,
         evaluators=resources.pool_size(request.search.evaluators, use_gpu),
         slots=resources.pool_size(0, use_gpu),
+        retrained=request.train_on_val,
     )

@@ -39,20 +39,9 @@ def export(context: RunContext, prepared: Prepared, outcome: Outcome) -> None:
     Raises:
         ExportMismatch: the merged model does not compute what the unmerged one does.
     """
-    metric, chosen = context.request.search.metric, outcome.soup or outcome.winner
-    scores, *others = score_tests(context, prepared, [chosen, *outcome.baselines])
-    folder = context.workdir / "export"
-    written = _write(folder, context, prepared, chosen)
-    result = {
-        "metric": metric,
-        "winner": reporting.winner(chosen, metric) | reporting.on_tests(scores, metric),
-        "finalists": [reporting.summary(finalist, metric) for finalist in outcome.finalists],
-        "baselines": [
-            reporting.summary(finalist, metric) | reporting.on_tests(found, metric)
-            for finalist, found in zip(outcome.baselines, others, strict=True)
-        ],
-        "merge_error": written.merge_error,
-    }
+    folder, chosen = context.workdir / "export", outcome.retrained or outcome.soup or outcome.winner
+    result = _measured(context, prepared, outcome)
+    result["merge_error"] = _write(folder, context, prepared, chosen).merge_error
     _describe(folder, context, prepared, chosen, _facts(context, prepared, result))
     rows = [
         artifacts.stored(context.blobs, folder / name, kind, context.lease.job_id)
@@ -62,6 +51,24 @@ def export(context: RunContext, prepared: Prepared, outcome: Outcome) -> None:
     with context.fenced() as (session, job):
         session.add_all(rows)
         jobs.succeed(session, job, result)
+
+
+def _measured(context: RunContext, prepared: Prepared, outcome: Outcome) -> dict[str, Any]:
+    """The job's result but for what the export measures; test sets are scored here, and nowhere else."""
+    metric, chosen, again = context.request.search.metric, outcome.soup or outcome.winner, outcome.retrained
+    models = [chosen, *([again] if again else []), *outcome.baselines]
+    scores, *others = score_tests(context, prepared, models)
+    result = {
+        "metric": metric,
+        "winner": reporting.winner(chosen, metric) | reporting.on_tests(scores, metric),
+        "retrained": None,
+        "finalists": [reporting.summary(finalist, metric) for finalist in outcome.finalists],
+    }
+    if again:
+        result["retrained"] = reporting.retrained(again, others.pop(0), metric, len(context.data.examples("train+val")))
+    rows = zip(outcome.baselines, others, strict=True)
+    result["baselines"] = [reporting.summary(finalist, metric) | reporting.on_tests(found, metric) for finalist, found in rows]
+    return result
 
 
 def _write(folder: Path, context: RunContext, prepared: Prepared, chosen: Finalist | Soup) -> Export:
@@ -100,8 +107,18 @@ def _facts(context: RunContext, prepared: Prepared, result: dict[str, Any]) -> d
         "data": {name: fact for name, fact in context.data_facts.items() if name != "classes"},
         "budget": request.budget,
         "seed": request.seed,
-        "metrics": {k: v for k, v in result["winner"].items() if k.startswith(("val_", "test_", "also_"))}
-        | {"metric": request.search.metric, "protocol": PROTOCOL},
+        "metrics": _metrics(result) | {"metric": request.search.metric, "protocol": PROTOCOL},
+        "baselines": result["baselines"],
         "merge_error": result["merge_error"],
         "request": request.model_dump(mode="json"),
     }
+
+
+def _metrics(result: dict[str, Any]) -> dict[str, Any]:
+    """What was measured of what is exported; of one that was trained on val too, what it had reached `before` stands apart."""
+    found, again = (_scores(result[name] or {}) for name in ("winner", "retrained"))
+    return again | {"trained_on": result["retrained"]["split"], "before": found} if again else found
+
+
+def _scores(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name.startswith(("val_", "test_", "also_"))}

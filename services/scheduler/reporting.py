@@ -30,6 +30,12 @@ def summary(finalist: Finalist, metric: str) -> dict[str, Any]:
     }
 
 
+def retrained(found: Finalist | Soup, scores: Mapping[str, Fitness], metric: str, examples: int) -> dict[str, Any]:
+    """What was exported in the winner's place, trained on train and val together: only test sets can tell what it is worth."""
+    keys = [member.supernet_key for member in (found.members if isinstance(found, Soup) else (found,))]
+    return {"split": "train+val", "examples": examples, "supernets": keys, **on_tests(scores, metric)}
+
+
 def on_tests(scores: Mapping[str, Fitness], metric: str) -> dict[str, Any]:
     """Scores on test, None without such a split, and on further test sets by name."""
     test, also = scores.get("test"), {name: _measured(score, metric) for name, score in scores.items() if name != "test"}

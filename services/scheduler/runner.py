@@ -45,6 +45,7 @@ from services.scheduler.expecting import Estimate
 from services.scheduler.exporting import export
 from services.scheduler.finals import finals
 from services.scheduler.prepare import prepare
+from services.scheduler.retraining import retrain
 from services.scheduler.searching import search
 from services.scheduler.supernets import InputsChanged, supernet_settings, train_or_find
 from services.settings import Settings, get_settings
@@ -96,7 +97,7 @@ def run_job(context: RunContext) -> None:
             pool.close()
     context.enter("finals")
     with estimate.phase("finals"):
-        outcome = finals(context, prepared, ranked, key)
+        outcome = retrain(context, prepared, finals(context, prepared, ranked, key), key)
     context.enter("export")
     export(context, prepared, outcome)
 

@@ -42,8 +42,8 @@ def finished(service: Service, data: Path, sketch: Path, backbone: str) -> dict[
             "budget": 700,
             "training": {"epochs": 4, "learning_rate": 0.01},
             "search": {"population": 12, "generations": 3},
-            "finals": {"candidates": 2, "epochs": [1, 2], "scratch_epochs": 3},
-            "baselines": True,
+            "finals": {"candidates": 2, "learning_rates": [0.01, 0.0033], "epochs": [1, 2], "scratch_epochs": 3, "soup": False},
+            "baselines": "trained",
         }
     )
     return service.wait(job["id"])
@@ -53,7 +53,10 @@ def test_job_succeeds_within_its_budget(finished: dict[str, Any]) -> None:
     assert finished["state"] == "succeeded", finished["failure"]
     assert finished["result"]["winner"]["parameters"] <= 700
     assert finished["data"]["counts"]["train"] == [16, 16, 16]
-    assert [entry["source"] for entry in finished["result"]["baselines"]] == ["linear-probe", "bitfit", "lora"]
+    inside, alone = ([e["source"] for e in finished["result"]["baselines"] if ("epochs" in e) == trained] for trained in (False, True))
+    assert inside[:2] == ["linear-probe", "bitfit"]
+    assert alone == ["linear-probe", "bitfit", "lora"]
+    assert all(entry["supernet"] == finished["supernet"] for entry in finished["result"]["baselines"] if "epochs" not in entry)
     assert all(entry["parameters"] <= 700 for entry in finished["result"]["baselines"])
 
 

@@ -72,6 +72,25 @@ def test_without_soups_the_best_finalist_is_exported(service: Service, cooked: d
     assert job["result"]["finalists"] == cooked["result"]["finalists"]
 
 
+def test_a_soup_trained_on_val_too_is_exported_with_both_figures_on_test(
+    service: Service, cooked: dict[str, Any], request_of_a_soup: dict[str, Any], data: Path, tmp_path: Path
+) -> None:
+    job = service.wait(service.client.submit(request_of_a_soup | {"train_on_val": True})["id"])
+    assert job["state"] == "succeeded", job["failure"]
+    again, before = job["result"]["retrained"], cooked["result"]["winner"]
+    assert (again["split"], again["examples"]) == ("train+val", 90)
+    assert job["result"]["winner"] == before
+    assert set(again["supernets"]).isdisjoint(member["supernet"] for member in before["members"])
+    folder = service.client.download(job["id"], tmp_path / "checkpoint")
+    run = subprocess.run(
+        [sys.executable, "-P", str(CHECK), str(folder), str(data / "test"), repr(again["test_accuracy"])], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    metrics = json.loads((folder / "manifest.json").read_text())["metrics"]
+    assert (metrics["test_accuracy"], metrics["before"]["test_accuracy"]) == (again["test_accuracy"], before["test_accuracy"])
+    assert metrics["before"]["val_accuracy"] == before["val_accuracy"] and "val_accuracy" not in metrics
+
+
 @pytest.mark.chaos
 def test_a_runner_killed_between_soup_and_export_ends_with_the_same_soup(
     cooked: dict[str, Any], request_of_a_soup: dict[str, Any], tmp_path_factory: pytest.TempPathFactory

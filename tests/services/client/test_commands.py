@@ -220,6 +220,21 @@ def test_option_that_is_not_given_leaves_the_services_default(submit: Glora, dat
     assert (request["seed"], request["baselines"], request["training"]["use_gpu"]) == (0, False, False)
 
 
+def test_trained_baselines_and_training_on_val_are_passed_on(submit: Glora, database: Database) -> None:
+    submit("--trained-baselines", "--train-on-val")
+
+    request = stored_request(database)
+    assert (request["baselines"], request["train_on_val"]) == ("trained", True)
+
+
+def test_training_on_val_without_finals_is_refused(submit: Glora, database: Database) -> None:
+    ended = submit("--train-on-val", "--finals", "off")
+
+    assert ended.status == 1
+    assert "train_on_val: without finals nothing is trained alone" in " ".join(ended.err.split())
+    assert stock.counts(database) == (0, 0)
+
+
 def test_an_effort_is_passed_on_and_options_override_it(submit: Glora, database: Database) -> None:
     submit("--effort", "quick", "--generations", "3")
 
@@ -340,6 +355,17 @@ def test_watching_tells_the_members_of_a_soup_and_the_sum_of_their_parameters(
     told = " ".join(ended.out.split())
     assert "the soup of 2 finalists, each within the budget, 1,240 parameters in all" in told
     assert "candidate #1 of the search" in told and "candidate #2 of the search" in told
+
+
+def test_watching_one_trained_on_val_too_tells_both_figures_on_test(glora: Glora, database: Database, server: Listening) -> None:
+    lease = stock.add_running(database)
+    stock.succeed(database, lease, stock.AGAIN_RESULT)
+
+    ended = glora("watch", lease.job_id, "--url", server.url)
+
+    told = " ".join(ended.out.split())
+    assert "the same on train+val" in told
+    assert "81.2%" in told and "84.4%" in told
 
 
 def test_watching_a_failed_job_tells_why_and_exits_with_1(glora: Glora, server: Listening, database: Database) -> None:

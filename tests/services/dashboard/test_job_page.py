@@ -89,3 +89,30 @@ def test_page_tells_of_a_soup_that_was_no_better(http: TestClient, database: Dat
         events.append(session, lease.job_id, "soup", {"asked": ["s", "t"], "members": ["s"], "finalists": [{"source": "search #1"}]})
 
     assert "no average of 2 finalists is better on val than the best of them" in http.get(f"/jobs/{lease.job_id}").text
+
+
+def test_page_of_one_trained_on_val_too_tells_both_figures(http: TestClient, database: Database) -> None:
+    lease = stock.add_running(database)
+    stock.succeed(database, lease, stock.AGAIN_RESULT)
+
+    page = " ".join(html.unescape(http.get(f"/jobs/{lease.job_id}").text).split())
+
+    assert "<b>84.4%</b><span>test accuracy as exported, trained on train+val</span>" in page
+    assert "<b>81.2%</b><span>test accuracy before</span>" in page
+    assert "<b>50.0%</b><span>on sketch as exported</span>" in page
+    assert "on train and val together, 90 images" in page
+
+
+def test_page_tells_baselines_of_the_supernet_from_those_trained_alone(http: TestClient, database: Database) -> None:
+    lease = stock.add_running(database)
+    alone = stock.RESULT["baselines"][0]
+    inside = {key: value for key, value in alone.items() if key not in ("start", "rung", "epochs", "learning_rate")} | {"supernet": "n"}
+    searched = inside | {"source": "search", "hash": "w", "config": stock.RESULT["winner"]["config"]}
+    stock.succeed(database, lease, stock.RESULT | {"winner": searched, "finalists": [], "baselines": [inside, alone]})
+
+    page = http.get(f"/jobs/{lease.job_id}").text
+    table = page.partition('aria-label="Winner and baselines"')[2].partition("</table>")[0]
+
+    assert table.count('<th scope="row">LoRA') == 2
+    assert table.count("<td>as in the supernet</td>") == 2
+    assert table.count("<td>60 epochs from scratch</td>") == 1

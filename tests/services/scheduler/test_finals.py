@@ -21,7 +21,7 @@ from glora_core.search import Evaluated
 from glora_core.training import TrainingSettings
 from services.cluster.rung import Task, Trained
 from services.job_request import JobRequest
-from services.scheduler import legs, soups
+from services.scheduler import baselines, legs, soups
 from services.scheduler.context import RunContext
 from services.scheduler.finals import Outcome, finals
 from services.settings import Settings
@@ -86,11 +86,21 @@ class Cluster:
         return Score(0.5 + rate, rate, 10, 0.4 + rate, 0.5 + rate if self.metric == "accuracy" else -rate)
 
 
+@dataclass(frozen=True)
+class Local:
+    """In the place of a workload."""
+
+    supernet: Any
+    val: Any
+    train: Any = None
+
+
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     found = Cluster()
     monkeypatch.setattr(legs, "train_rung", found.train_rung)
     monkeypatch.setattr(legs, "score_split", found.score_split)
+    monkeypatch.setattr(baselines, "score_split", found.score_split)
     monkeypatch.setattr(soups, "cook", found.cook)
     return found
 
@@ -100,16 +110,23 @@ def play(database: Database, blobs: BlobStore, tmp_path: Path, cluster: Cluster)
     """Plays the finals of one job, as many times as it is called, for the cluster's metric, with so many examples on val."""
     lease: list[Lease] = []
 
-    def run(finals_asked: dict[str, Any], baselines: bool = False, examples: int = 10**6, history: Sequence[Evaluated] = RANKED) -> Outcome:
+    def run(
+        finals_asked: dict[str, Any],
+        baselines: bool | str = False,
+        examples: int = 10**6,
+        history: Sequence[Evaluated] = RANKED,
+        then: Callable[..., Outcome] = lambda context, prepared, outcome, key: outcome,
+    ) -> Outcome:
         if not lease:
             lease.append(stock.add_running(database))
         request = JobRequest.model_validate(stock.body(finals=finals_asked, baselines=baselines, search={"metric": cluster.metric}))
         info = BackboneInfo.from_dict(stock.INFO | {"arguments": {}, "transform": TRANSFORM})
         context = RunContext(Settings(), database, blobs, lease[0], request, info, {"fingerprint": "f"}, tmp_path)
         sliced = SimpleNamespace(cut=lambda config: SimpleNamespace(trainable_state=lambda: {"slice": torch.ones(1)}))
-        local = SimpleNamespace(supernet=lambda *given: sliced, val=range(examples))
+        local = Local(lambda *given: sliced, range(examples))
         prepared: Any = SimpleNamespace(workload=None, weights_hash="w", local=local)
-        return finals(context, prepared, history, _supernet(context))
+        key = _supernet(context)
+        return then(context, prepared, finals(context, prepared, history, key), key)
 
     return run
 
@@ -180,15 +197,26 @@ def test_where_all_diverge_the_searchs_winner_is_exported(play: Any, cluster: Cl
 
 @pytest.mark.parametrize("mode", ["off", "winner", "thorough"])
 def test_baselines_are_the_best_trials_from_scratch_whatever_the_finals(mode: str, play: Any, cluster: Cluster) -> None:
-    outcome = play(ASKED | {"mode": mode}, baselines=True)
+    outcome = play(ASKED | {"mode": mode}, baselines="trained")
 
-    assert [(f.source, f.leg.rung, f.leg.trial.learning_rate) for f in outcome.baselines] == [
+    assert [(f.source, f.leg.rung, f.leg.trial.learning_rate) for f in outcome.baselines if f.leg] == [
         ("linear-probe", 0, 0.2),
         ("bitfit", 0, 0.2),
         ("lora", 0, 0.2),
     ]
     assert any(f.leg.rung == 0 for f in outcome.finalists) == (mode == "thorough")
     assert (outcome.winner.source == "search") == (mode == "off")
+
+
+def test_baselines_inside_the_supernet_are_scored_once_and_train_nothing(play: Any, cluster: Cluster) -> None:
+    outcome = play(ASKED | {"mode": "off"}, baselines=True)
+
+    found = [(f.source, f.fitness.parameters, f.supernet_key, f.leg) for f in outcome.baselines]
+    sizes = [stock.SPACE.parameters(method_config(stock.SPACE, name, 4)) for name in ("linear-probe", "bitfit", "lora")]
+    assert found == [(name, size, "s", None) for name, size in zip(("linear-probe", "bitfit", "lora"), sizes, strict=True)]
+    assert (cluster.scored, cluster.trained) == (3, [])
+    assert play(ASKED | {"mode": "off"}, baselines=True) == outcome
+    assert cluster.scored == 3
 
 
 def test_a_further_rung_starts_from_the_trial_of_the_rung_before(play: Any, cluster: Cluster, database: Database) -> None:
@@ -208,9 +236,9 @@ def test_baselines_are_trained_for_as_long_as_the_supernet_where_the_finals_trai
     assert play(asked).baselines == []
     assert all(f.leg.trial.sliced for f in play(asked).finalists)
 
-    outcome = play(asked, baselines=True)
+    outcome = play(asked, baselines="trained")
 
-    assert [(f.source, f.leg.trained) for f in outcome.baselines] == [
+    assert [(f.source, f.leg.trained) for f in outcome.baselines if f.leg] == [
         (name, EFFORTS["standard"].epochs) for name in ("linear-probe", "bitfit", "lora")
     ]
     assert all(f.leg.trial.sliced for f in outcome.finalists)
