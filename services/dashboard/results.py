@@ -59,7 +59,8 @@ class Retrained:
 class Winner:
     """What the job gives back, and how it was measured.
 
-    `metric` is what was searched for, None if that is shown anyway; `members` are the finalists that a soup is the average of.
+    `metric` is what was searched for, None if that is shown anyway, and `value` its value on val; `members` are the finalists that
+    a soup is the average of.
     """
 
     label: str
@@ -78,6 +79,7 @@ class Winner:
     merge_error: float | None
     members: tuple[Entry, ...]
     retrained: Retrained | None
+    value: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ def winner(result: Mapping[str, Any]) -> Winner:
         merge_error=result.get("merge_error"),
         members=tuple(_entry(member, result) for member in row.get("members", ())),
         retrained=Retrained(again["split"], again["examples"], again["test_accuracy"], _also_tests(again)) if again else None,
+        value=row["val_accuracy"] if result.get("metric", ACCURACY) == ACCURACY else row.get("val_metric"),
     )
 
 
