@@ -17,9 +17,9 @@ from glora_core.training import Trainer, TrainingSettings
 from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE
 
-_FEW, _MORE = 4, 16
-_PATIENCE = 2.0
-"""Seconds for a few examples above which more are not tried."""
+_FEW, _MORE = 2, 12
+_PATIENCE = 10.0
+"""Seconds for a few examples above which more are not tried; making a subnet's weights may take longer than running a few examples."""
 
 
 def measure_speed(workload: "ray.ObjectRef[Workload]", settings: TrainingSettings, use_gpu: bool) -> Speed:
