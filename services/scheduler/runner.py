@@ -27,10 +27,12 @@ from services.cluster.workload import settle
 from services.job_request import JobRequest
 from services.scheduler.context import RunContext
 from services.scheduler.exits import LOST, OVER, RETRY, STOPPED
+from services.scheduler.expecting import Estimate
 from services.scheduler.exporting import export
 from services.scheduler.failures import classify, detail, headline
 from services.scheduler.finals import finals
 from services.scheduler.prepare import prepare
+from services.scheduler.retraining import retrain
 from services.scheduler.searching import search
 from services.scheduler.supernets import supernet_settings, train_or_find
 from services.settings import Settings, get_settings
@@ -51,18 +53,22 @@ def run_job(context: RunContext) -> None:
     context.enter("prepare")
     resources.wait_for(training.workers, training.use_gpu, context.settings.resources_seconds)
     prepared = prepare(context)
+    estimate = Estimate(context, prepared)
     context.enter("train")
-    key, state = train_or_find(context, prepared.workload, prepared.weights_hash)
+    with estimate.phase("supernet"):
+        key, state = train_or_find(context, prepared.workload, prepared.weights_hash)
     context.enter("search")
     settings = supernet_settings(context)
     size = resources.pool_size(context.request.search.evaluators, training.use_gpu)
-    pool = EvaluatorPool(prepared.workload, ray.put(state), settings, size, training.use_gpu)
-    try:
-        ranked = search(context, key, pool)
-    finally:
-        pool.close()
+    with estimate.phase("search"):
+        pool = EvaluatorPool(prepared.workload, ray.put(state), settings, size, training.use_gpu)
+        try:
+            ranked = search(context, key, pool)
+        finally:
+            pool.close()
     context.enter("finals")
-    outcome = finals(context, prepared, ranked, key)
+    with estimate.phase("finals"):
+        outcome = retrain(context, prepared, finals(context, prepared, ranked, key), key)
     context.enter("export")
     export(context, prepared, outcome)
 
