@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from services.client import commands
+from services.client import commands, job_commands
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,6 +35,15 @@ def serve(
 
 for command in (commands.submit, commands.watch, commands.jobs, commands.cancel, commands.download):
     app.command()(command)
+for change in (
+    job_commands.pause,
+    job_commands.resume,
+    job_commands.extend,
+    job_commands.fork,
+    job_commands.clone,
+    job_commands.delete,
+):
+    app.command()(change)
 
 
 def main() -> None:

@@ -19,17 +19,18 @@ from services.api.models import (
     JobPage,
     JobSummary,
     JobView,
+    Lineage,
     State,
 )
 from services.api.problems import Problem, ProblemDocument
 from services.api.submission import submit
 from services.job_request import JobRequest
-from services.store import artifacts, jobs, search_state
+from services.store import artifacts, jobs, lineage, search_state
 from services.store.errors import NotFound
 from services.store.models import Generation, Job
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-_UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": ProblemDocument, "description": "No such job."}}
+UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": ProblemDocument, "description": "No such job."}}
 
 Limit = Annotated[int, Query(ge=1, le=500, description="Rows per page.")]
 Cursor = Annotated[str | None, Query(description="`next` of the page before.")]
@@ -71,7 +72,7 @@ def list_jobs(
     return JobPage(items=[JobSummary.model_validate(row) for row in rows], next=rows[-1].id if len(rows) == limit else None)
 
 
-@router.get("/{job_id}", summary="Look at a job", responses=_UNKNOWN)
+@router.get("/{job_id}", summary="Look at a job", responses=UNKNOWN)
 def get_job(job_id: str, database: DatabaseDep) -> JobView:
     """State, progress and, once it is over, result or failure of a job."""
     with database.read() as session:
@@ -82,7 +83,7 @@ def get_job(job_id: str, database: DatabaseDep) -> JobView:
     "/{job_id}/cancel",
     status_code=202,
     summary="Cancel a job",
-    responses=_UNKNOWN | {409: {"model": ProblemDocument, "description": "The job is over."}},
+    responses=UNKNOWN | {409: {"model": ProblemDocument, "description": "The job is over."}},
 )
 def cancel_job(job_id: str, database: DatabaseDep) -> JobView:
     """Cancel a queued job at once; a running one ends within seconds and frees the cluster. What it has stored stays."""
@@ -91,7 +92,7 @@ def cancel_job(job_id: str, database: DatabaseDep) -> JobView:
     return get_job(job_id, database)
 
 
-@router.get("/{job_id}/generations", summary="Generations of a job", responses=_UNKNOWN)
+@router.get("/{job_id}/generations", summary="Generations of a job", responses=UNKNOWN)
 def list_generations(job_id: str, database: DatabaseDep, cursor: Cursor = None, limit: Limit = 100) -> GenerationPage:
     """Finished generations, in order."""
     (after,) = _cursor(cursor, 1)
@@ -102,7 +103,7 @@ def list_generations(job_id: str, database: DatabaseDep, cursor: Cursor = None, 
     return GenerationPage(items=[GenerationView.model_validate(row) for row in rows], next=following)
 
 
-@router.get("/{job_id}/evaluations", summary="Evaluated candidates of a job", responses=_UNKNOWN)
+@router.get("/{job_id}/evaluations", summary="Evaluated candidates of a job", responses=UNKNOWN)
 def list_evaluations(
     job_id: str,
     database: DatabaseDep,
@@ -133,7 +134,7 @@ def list_evaluations(
     return EvaluationPage(items=items, next=f"{items[-1].generation}-{items[-1].position}" if len(items) == limit else None)
 
 
-@router.get("/{job_id}/artifacts", summary="Artifacts of a job", responses=_UNKNOWN)
+@router.get("/{job_id}/artifacts", summary="Artifacts of a job", responses=UNKNOWN)
 def list_artifacts(job_id: str, database: DatabaseDep) -> ArtifactList:
     """Files that the job has made; the merged checkpoint is there once it has succeeded."""
     with database.read() as session:
@@ -144,7 +145,7 @@ def list_artifacts(job_id: str, database: DatabaseDep) -> ArtifactList:
 def view(session: Session, job: Job) -> JobView:
     """A job as the API shows it."""
     last = search_state.last_generation(session, job.id)
-    failed = job.failure_reason is not None
+    failed, origin = job.failure_reason is not None, lineage.origin_of(job)
     return JobView(
         id=job.id,
         name=job.name,
@@ -158,6 +159,10 @@ def view(session: Session, job: Job) -> JobView:
         result=job.result,
         failure=Failure(reason=job.failure_reason or "", message=job.failure_message or "", detail=job.failure_detail) if failed else None,
         cancel_requested=job.cancel_requested,
+        pause_requested=job.pause_requested,
+        waiting_for=job.waiting_for,
+        lineage=None if origin is None else Lineage.model_validate({"job": origin.job, "action": origin.action}),
+        children=[Lineage.model_validate({"job": child, "action": action}) for child, action in lineage.children(session, job.id)],
         attempts=job.attempts,
         created_at=job.created_at,
         started_at=job.started_at,

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from services.job_request import JobRequest
 
-State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+State = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
 
 
 FITNESS = "The job's `search.metric` on val, or minus it where less is better: more is always better."
@@ -35,6 +35,13 @@ class BestSoFar(BaseModel):
     generation: int = Field(description="Last finished generation, from 0.")
 
 
+class Lineage(BaseModel):
+    """A tie between two jobs: the one at the other end, and by which action the younger came from the older."""
+
+    job: str = Field(description="Id of the other job; it may have been deleted.")
+    action: Literal["extend", "fork", "clone"]
+
+
 class JobView(BaseModel):
     """A job: what was asked for, how far it is, and what came out."""
 
@@ -52,6 +59,10 @@ class JobView(BaseModel):
     result: dict[str, Any] | None = Field(description="Winner, finalists, baselines and merge error, once it has succeeded.")
     failure: Failure | None
     cancel_requested: bool
+    pause_requested: bool = Field(description="It pauses as soon as what it has in hand is stored.")
+    waiting_for: str | None = Field(description="The job that is training the supernet that this one needs, while it waits for it.")
+    lineage: Lineage | None = Field(description="The job that this one was made from; null if it was submitted by itself.")
+    children: list[Lineage] = Field(description="Jobs made from this one, oldest first.")
     attempts: int = Field(description="Attempts that failed since the job last made progress.")
     created_at: datetime
     started_at: datetime | None
@@ -66,6 +77,8 @@ class JobSummary(_FromRow):
     state: State
     phase: str | None
     failure_reason: str | None
+    parent_id: str | None = Field(description="The job that this one was made from.")
+    parent_action: str | None = Field(description="How: extend, fork or clone.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

@@ -20,31 +20,34 @@ from services.api.problems import Problem
 from services.job_data import facts_of, read_data
 from services.job_request import BackboneRequest, DataRequest, JobRequest, space_of
 from services.settings import Settings
-from services.store import backbones, jobs
+from services.store import backbones, jobs, lineage
 from services.store.database import Database
 from services.store.models import Backbone, Job
 
 _POLL_SECONDS = 0.1
 
 
-def submit(database: Database, settings: Settings, request: JobRequest) -> Job:
-    """Check a request and store it as a queued job.
+def submit(database: Database, settings: Settings, request: JobRequest, parent: str | None = None) -> Job:
+    """Check a request and store it as a queued job, a clone of `parent` if that is given.
 
     Raises:
         Problem: the data, metric, backbone, space or budget cannot be used; nothing was stored of the job.
     """
     request = request.model_copy(update={"data": _check_data_paths(settings, request.data)})
     data = _read(settings, "data.path", lambda: read_data(request))
-    _check_metric(request, data)
+    check_searched_metric(request, len(data.classes))
     also = {
         name: _read(settings, f"data.also_test.{name}", partial(scan_test, path, data)) for name, path in request.data.also_test.items()
     }
     request = request.model_copy(update={"backbone": _check_backbone_files(settings, request)})
     backbone = _describe(database, settings, request)
-    _check_space(request, backbone)
+    check_space(request, backbone)
     name, stored = (request.name or data.root.name)[:120], request.model_dump(mode="json")
     with database.write() as session:
-        return jobs.create(session, name=name, request=stored, backbone_key=backbone.key, data=facts_of(data, also))
+        job = jobs.create(session, name=name, request=stored, backbone_key=backbone.key, data=facts_of(data, also))
+        if parent is not None:
+            lineage.tie(session, job, parent, "clone")
+    return job
 
 
 def _check_data_paths(settings: Settings, asked: DataRequest) -> DataRequest:
@@ -65,9 +68,10 @@ def _read(settings: Settings, field: str, read: Callable[[], ImageFolder]) -> Im
     return data
 
 
-def _check_metric(request: JobRequest, data: ImageFolder) -> None:
+def check_searched_metric(request: JobRequest, classes: int) -> None:
+    """Raise Problem if the metric searched for cannot be taken over so many classes."""
     try:
-        check_metric(request.search.metric, len(data.classes))
+        check_metric(request.search.metric, classes)
     except ConfigInvalid as error:
         raise Problem(422, "request-invalid", str(error), field="search.metric") from error
 
@@ -130,7 +134,8 @@ def _describe(database: Database, settings: Settings, request: JobRequest) -> Ba
     return row
 
 
-def _check_space(request: JobRequest, backbone: Backbone) -> None:
+def check_space(request: JobRequest, backbone: Backbone) -> None:
+    """Raise Problem if the space cannot be made over the backbone's layers, or the budget not be met in it."""
     assert backbone.info is not None
     try:
         space = space_of(request, tuple(LayerShape(**layer) for layer in backbone.info["layers"]))

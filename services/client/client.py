@@ -61,7 +61,33 @@ class Client:
 
     def cancel(self, job_id: str) -> dict[str, Any]:
         """Ask for a job's cancellation."""
-        return self._json("POST", f"/v1/jobs/{quote(job_id, safe='')}/cancel")
+        return self._act(job_id, "cancel")
+
+    def pause(self, job_id: str) -> dict[str, Any]:
+        """Pause a job: what it has in hand is finished and stored, then the cluster is free."""
+        return self._act(job_id, "pause")
+
+    def resume(self, job_id: str) -> dict[str, Any]:
+        """Put a paused job back into the queue; it goes on where it was."""
+        return self._act(job_id, "resume")
+
+    def extend(self, job_id: str, generations: int, **changes: Any) -> dict[str, Any]:
+        """A new job that goes on from a succeeded one for so many more generations."""
+        return self._act(job_id, "extend", {"generations": generations, **changes})
+
+    def fork(self, job_id: str, **changes: Any) -> dict[str, Any]:
+        """A new job over the supernet of another, with another `budget`, `seed`, or fields of `search` and `finals`."""
+        return self._act(job_id, "fork", changes)
+
+    def clone(self, job_id: str, **changes: Any) -> dict[str, Any]:
+        """A new job by the request of another, with any of its fields changed; parts are merged field by field."""
+        return self._act(job_id, "clone", changes)
+
+    def delete(self, job_id: str) -> None:
+        """Delete a job that is over, with its files; supernets and evaluations stay."""
+        with _explained(self.url):
+            response = self._http.request("DELETE", f"/v1/jobs/{quote(job_id, safe='')}")
+        _raise_for(response)
 
     def artifacts(self, job_id: str) -> list[dict[str, Any]]:
         """A job's artifacts."""
@@ -112,6 +138,9 @@ class Client:
             if artifact["kind"] in _CHECKPOINT:
                 self._fetch(artifact, folder / Path(artifact["name"]).name, on_bytes)
         return folder
+
+    def _act(self, job_id: str, action: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        return self._json("POST", f"/v1/jobs/{quote(job_id, safe='')}/{action}", **({} if body is None else {"json": body}))
 
     def _fetch(self, artifact: dict[str, Any], target: Path, on_bytes: Callable[[int], None]) -> None:
         part, digest = target.with_name(f"{target.name}.part"), hashlib.sha256()

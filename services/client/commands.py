@@ -73,14 +73,14 @@ def submit(
     token: Token = None,
 ) -> None:
     """Submit a job: adapt BACKBONE to DATA within BUDGET trainable parameters."""
-    request = _read_settings(settings)
-    request |= {"budget": budget} | _given(seed=seed, name=name or None, baselines=baselines or None)
-    _merge(request, "data", _given(path=_absolute(data), shots=shots, also_test=_named_folders(also_test) or None))
-    _merge(request, "backbone", _given(name=_absolute_backbone(backbone), weights=weights and _absolute(weights), image_size=image_size))
-    _merge(request, "space", _given(preset=preset, ranks=rank or None))
-    _merge(request, "training", _given(epochs=epochs, learning_rate=learning_rate, policy=policy, workers=workers, use_gpu=gpu or None))
-    _merge(request, "search", _given(strategy=strategy, metric=metric, population=population, generations=generations))
-    _merge(request, "finals", _given(mode=finals, candidates=finalists))
+    request = read_settings(settings)
+    request |= {"budget": budget} | given(seed=seed, name=name or None, baselines=baselines or None)
+    merge(request, "data", given(path=_absolute(data), shots=shots, also_test=_named_folders(also_test) or None))
+    merge(request, "backbone", given(name=_absolute_backbone(backbone), weights=weights and _absolute(weights), image_size=image_size))
+    merge(request, "space", given(preset=preset, ranks=rank or None))
+    merge(request, "training", given(epochs=epochs, learning_rate=learning_rate, policy=policy, workers=workers, use_gpu=gpu or None))
+    merge(request, "search", given(strategy=strategy, metric=metric, population=population, generations=generations))
+    merge(request, "finals", given(mode=finals, candidates=finalists))
     client = connect(url, token)
     job = client.submit(request)
     console.print(f"Job {job['id']} queued. Dashboard: {client.url}/jobs/{job['id']}", soft_wrap=True)
@@ -112,7 +112,7 @@ def watch_job(client: Client, job_id: str) -> None:
 
 
 def jobs(
-    state: Annotated[str | None, typer.Option(help="Only queued, running, succeeded, failed or cancelled ones.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only queued, running, paused, succeeded, failed or cancelled ones.")] = None,
     limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=500)] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     url: Url = None,
@@ -123,7 +123,7 @@ def jobs(
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    table = Table("id", "name", "state", "phase", "created")
+    table = Table("id", "name", "state", "phase", "made from", "created")
     for row in rows:
         state_text = row["state"] + (f" ({row['failure_reason']})" if row["failure_reason"] else "")
         table.add_row(
@@ -131,6 +131,7 @@ def jobs(
             escape(row["name"]),
             state_text,
             (row["phase"] or "") if row["state"] == "running" else "",
+            f"{row['parent_action']} of {row['parent_id']}" if row["parent_id"] else "",
             row["created_at"][:19].replace("T", " "),
         )
     console.print(table if rows else "No jobs yet. Submit one with: glora submit --data DIR --backbone NAME --budget 100k")
@@ -163,7 +164,9 @@ def result_tables(job: dict[str, Any]) -> Group:
     result = job["result"]
     metric = result.get("metric", "accuracy")
     shown = {"accuracy": "", "macro_accuracy": " macro"} | ({} if metric in _SHARES else {"metric": " metric"})
-    caption = f"The searched checkpoint is {_origin(job)}." + (f" The metric is {metric}." if "metric" in shown else "")
+    caption = f"The searched checkpoint is {_origin(job)}.{_grown(result.get('made_from'))}" + (
+        f" The metric is {metric}." if "metric" in shown else ""
+    )
     heads = [f"{split}{label}" for split in ("val", "test") for label in shown.values()]
     table = Table("method", "parameters", *heads, title=title, min_width=56, caption=caption)
     rows = [(entry["source"], entry) for entry in result["baselines"]] + [("searched GLoRA", result["winner"])]
@@ -179,6 +182,15 @@ def result_tables(job: dict[str, Any]) -> Group:
 def _figure(key: str, value: float | None) -> str:
     """A share in percent, another metric as it is, and nothing for what was not measured."""
     return "" if value is None else f"{value:.4f}" if key == "metric" else f"{value:.1%}"
+
+
+def _grown(made_from: dict[str, Any] | None) -> str:
+    """How an extended search grew, in words; empty for others."""
+    if made_from is None or made_from["action"] != "extend":
+        return ""
+    return (
+        f" The search went on from generation {made_from['inherited_generations']} of job {made_from['job']} to {made_from['generations']}."
+    )
 
 
 def _origin(job: dict[str, Any]) -> str:
@@ -227,7 +239,7 @@ def _absolute_backbone(name: str) -> str:
     return f"{source}:{_absolute(folder)}" if separator and source.lower() == "local-dir" else name
 
 
-def _read_settings(path: Path | None) -> dict[str, Any]:
+def read_settings(path: Path | None) -> dict[str, Any]:
     """The fields of a settings file; none without a file."""
     if path is None:
         return {}
@@ -241,10 +253,12 @@ def _read_settings(path: Path | None) -> dict[str, Any]:
     return dict(found)
 
 
-def _given(**values: Any) -> dict[str, Any]:
+def given(**values: Any) -> dict[str, Any]:
+    """The values that were given."""
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _merge(request: dict[str, Any], part: str, values: dict[str, Any]) -> None:
+def merge(request: dict[str, Any], part: str, values: dict[str, Any]) -> None:
+    """Put values into a part of a request, beside those that it has."""
     if values:
         request[part] = request.get(part, {}) | values

@@ -48,7 +48,7 @@ class _Bars:
     """One bar per phase that has something to count."""
 
     def __init__(self, progress: Progress, job: dict[str, Any]) -> None:
-        self._progress = progress
+        self._progress, self._job = progress, job["id"]
         self._generations, self._metric = (job["request"]["search"][name] for name in ("generations", "metric"))
         self._tasks: dict[str, Any] = {}
         self._best_finalist = 0.0
@@ -70,6 +70,18 @@ class _Bars:
 
     def _on_resumed(self, data: dict[str, Any]) -> None:
         self._progress.update(self._phase, description="resuming", note=f"attempt {data['epoch']}")
+
+    def _on_pause_requested(self, data: dict[str, Any]) -> None:
+        self._progress.update(self._phase, description="pausing", note="finishing what is in hand")
+
+    def _on_paused(self, data: dict[str, Any]) -> None:
+        self._progress.update(self._phase, description="paused", note=f"go on with: glora resume {self._job}")
+
+    def _on_resume_requested(self, data: dict[str, Any]) -> None:
+        self._progress.update(self._phase, description="queued", note="waiting for a scheduler")
+
+    def _on_supernet_awaited(self, data: dict[str, Any]) -> None:
+        self._progress.update(self._phase, description="waiting", note=f"job {data['job']} is training the same supernet")
 
     def _on_phase(self, data: dict[str, Any]) -> None:
         notes = {"train": "starting training workers", "search": "starting evaluators"}

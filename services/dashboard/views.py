@@ -8,6 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from services.dashboard import results, wording
+from services.dashboard.actions import Action, Kin, actions, kin
 from services.dashboard.charts import ChartData, chart_data
 from services.dashboard.progress import Progress, Step, progress, steps
 from services.dashboard.results import Entry, File, LayerRow, Winner
@@ -81,6 +82,9 @@ class Status:
     id: str
     state: str
     cancel_requested: bool
+    pause_requested: bool
+    actions: tuple[Action, ...]
+    kin: Kin
     steps: tuple[Step, ...]
     progress: Progress
     created_at: datetime
@@ -124,6 +128,7 @@ class JobPage:
     data: Data
     failure: Failure | None
     winner: Winner | None
+    extended: str
     baselines: tuple[Entry, ...]
     layers: tuple[LayerRow, ...]
     files: tuple[File, ...]
@@ -166,6 +171,7 @@ def job_page(session: Session, job_id: str) -> JobPage:
         data=_data(job.data),
         failure=_failure(job) if job.state == "failed" else None,
         winner=results.winner(result) if result else None,
+        extended=wording.extended(result.get("made_from")) if result else "",
         baselines=results.baselines(result) if result else (),
         layers=results.layer_rows(result["winner"]["config"], info.get("layers", [])) if result else (),
         files=results.files(artifacts.of_job(session, job_id)),
@@ -187,6 +193,9 @@ def _status(session: Session, job: Job, request: JobRequest) -> Status:
         id=job.id,
         state=job.state,
         cancel_requested=job.cancel_requested and job.state == "running",
+        pause_requested=job.pause_requested,
+        actions=actions(session, job),
+        kin=kin(session, job),
         steps=steps(job),
         progress=progress(session, job, request),
         created_at=job.created_at,

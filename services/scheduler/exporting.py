@@ -36,6 +36,7 @@ def export(context: RunContext, prepared: Prepared, outcome: Outcome) -> None:
         "finalists": [_summary(finalist, metric) for finalist in outcome.finalists],
         "baselines": [_summary(finalist, metric) | _test(found, metric) for finalist, found in zip(outcome.baselines, others, strict=True)],
         "merge_error": written.merge_error,
+        "made_from": _made_from(context),
     }
     manifest = write_manifest(folder, supernet, config, _facts(context, prepared, result))
     write_card(folder, manifest, supernet.space, config)
@@ -44,6 +45,15 @@ def export(context: RunContext, prepared: Prepared, outcome: Outcome) -> None:
     with context.fenced() as (session, job):
         session.add_all(rows)
         jobs.succeed(session, job, result)
+
+
+def _made_from(context: RunContext) -> dict[str, Any] | None:
+    """The job that this one was made from; of an extended one also how the search grew."""
+    origin = context.origin
+    if origin is None:
+        return None
+    grown = {"inherited_generations": origin.inherited, "generations": context.request.search.generations}
+    return {"job": origin.job, "action": origin.action, **(grown if origin.action == "extend" else {})}
 
 
 def _test(scores: Mapping[str, Fitness], metric: str) -> dict[str, Any]:
@@ -92,6 +102,7 @@ def _facts(context: RunContext, prepared: Prepared, result: dict[str, Any]) -> d
         "backbone": request.backbone.model_dump() | {"weights_sha256": prepared.weights_hash, "license": context.info.license},
         "transform": transform,
         "data": {name: fact for name, fact in context.data_facts.items() if name != "classes"},
+        "made_from": result["made_from"],
         "budget": request.budget,
         "seed": request.seed,
         "metrics": {k: v for k, v in result["winner"].items() if k.startswith(("val_", "test_", "also_"))}

@@ -17,6 +17,7 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from services import processes
+from services.scheduler import leftovers
 from services.scheduler.exits import STOPPED
 from services.settings import Settings
 from services.store import backbones, jobs
@@ -98,13 +99,14 @@ class Supervisor:
         self._clean_up(lease)
 
     def _clean_up(self, lease: Lease) -> None:
-        """Remove what a runner has left: its work folder and, once the job is over, its training checkpoints."""
+        """Remove what a runner has left: its work folder and, once the job is over, its training checkpoints and claims."""
         self._remove_workdirs(lease.job_id)
         with self.database.read() as session:
             over = jobs.get(session, lease.job_id).state in jobs.FINAL
         try:
             if over:
                 self.blobs.remove_training(lease.job_id)
+                leftovers.clear(self.database, self.blobs, lease.job_id)
         except OSError:
             log.warning("training checkpoints of %s not removed", lease.job_id, exc_info=True)
 

@@ -16,9 +16,9 @@ from glora_core.data.shifted import present
 from services.cluster.scoring import score_split
 from services.protocol import PROTOCOL
 from services.scheduler.context import RunContext
+from services.scheduler.evaluating import fitness_of
 from services.scheduler.legs import Finalist
 from services.scheduler.prepare import Prepared
-from services.scheduler.searching import fitness_of
 from services.store import search_state
 from services.store.search_state import Fitness, evaluation_row
 

@@ -20,6 +20,11 @@ from fsspec import AbstractFileSystem
 _CHUNK = 1 << 20
 
 
+def training_name(supernet_key: str) -> str:
+    """What the folder of a supernet's training checkpoints begins with: whoever trains it goes on from them."""
+    return supernet_key[:16]
+
+
 class BlobMissing(LookupError):
     """A row names bytes that the artifact store does not hold, or holds with another size."""
 
@@ -98,13 +103,22 @@ class BlobStore:
         return self._fs, folder
 
     def remove_training(self, job_id: str) -> None:
-        """Remove a job's training checkpoints, whichever there are. Raises StoreUnavailable."""
+        """Remove a job's training checkpoints, or a supernet's by `training_name`, whichever there are. Raises StoreUnavailable."""
+        for name in self.training_names():
+            if name.startswith(f"{job_id}-"):
+                self.remove_training_folder(name)
+
+    def training_names(self) -> list[str]:
+        """Names of all folders of training checkpoints. Raises StoreUnavailable."""
         with _reachable():
             folder = f"{self._root}/training"
             found = self._fs.ls(folder, detail=False) if self._fs.exists(folder) else []
-            for path in found:
-                if path.rpartition("/")[2].startswith(f"{job_id}-"):
-                    self._fs.rm(path, recursive=True)
+        return [path.rstrip("/").rpartition("/")[2] for path in found]
+
+    def remove_training_folder(self, name: str) -> None:
+        """Remove one folder of training checkpoints. Raises StoreUnavailable."""
+        with _reachable():
+            self._fs.rm(f"{self._root}/training/{name}", recursive=True)
 
     def _path(self, digest: str) -> str:
         return f"{self._root}/{digest[:2]}/{digest}"

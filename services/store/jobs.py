@@ -1,6 +1,7 @@
 """Jobs: creation, listing, the state machine, and the lease under which one runner owns a job.
 
-States: `queued → running → succeeded | failed | cancelled`. A running job whose lease has expired may be claimed again.
+States: `queued → running → succeeded | failed | cancelled`, and `paused` beside the queue (see `services.store.lifecycle`).
+A running job whose lease has expired may be claimed again.
 Every claim raises the lease's epoch, and every write of a runner carries it (`fenced`), so a runner that lost its job
 cannot write.
 """
@@ -21,7 +22,8 @@ from services.store.errors import LeaseLost, NotFound, WrongState
 from services.store.models import Job
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
-STATES = ("queued", "running", *sorted(FINAL))
+STATES = ("queued", "running", "paused", *sorted(FINAL))
+ALIVE = ("queued", "running", "paused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +76,11 @@ def page(session: Session, *, state: str | None = None, before: str | None = Non
 
 
 def request_cancel(session: Session, job_id: str) -> Job:
-    """Cancel a queued job at once; ask the runner of a running one to end. Raises NotFound, or WrongState if it is over."""
-    job = _locked(session, job_id)
+    """Cancel a queued or paused job at once; ask the runner of a running one to end. Raises NotFound, or WrongState if it is over."""
+    job = locked(session, job_id)
     if job.state in FINAL:
-        raise WrongState(f"job {job_id} has {job.state} already; only a queued or running job can be cancelled")
-    if job.state == "queued":
+        raise WrongState(f"job {job_id} has {job.state} already; only a queued, running or paused job can be cancelled", job.state, ALIVE)
+    if job.state != "running":
         _finish(session, job, "cancelled", {})
     elif not job.cancel_requested:
         job.cancel_requested = True
@@ -90,11 +92,13 @@ def claim(session: Session, owner: str, lease_seconds: float, max_attempts: int)
     """Take the oldest job that is queued, or running under an expired lease; None if there is none.
 
     A runner whose lease ran out counts as a failed attempt; a job that has had all its attempts is failed instead, and one
-    whose cancellation was requested is cancelled.
+    whose cancellation or pause was requested is cancelled or paused.
     """
     while (job := _next_free(session)) is not None:
         if job.cancel_requested:
             cancelled(session, job)
+        elif job.pause_requested:
+            paused(session, job)
         elif job.state == "queued" or _another_attempt(session, job, max_attempts, "its runner's lease ran out"):
             break
     else:
@@ -112,7 +116,7 @@ def claim(session: Session, owner: str, lease_seconds: float, max_attempts: int)
 def fenced(database: Database, lease: Lease) -> Iterator[tuple[Session, Job]]:
     """A write transaction that only the holder of the lease gets. Raises LeaseLost, with nothing written, otherwise."""
     with database.write() as session:
-        job = _locked(session, lease.job_id)
+        job = locked(session, lease.job_id)
         if job.lease_epoch != lease.epoch or job.lease_owner != lease.owner or job.state != "running":
             raise LeaseLost(f"job {lease.job_id}: epoch {lease.epoch} is over (now {job.lease_epoch}, {job.state})")
         yield session, job
@@ -127,8 +131,15 @@ def renew(database: Database, lease: Lease, lease_seconds: float) -> bool:
 
 def release(session: Session, job: Job) -> None:
     """Put a running job back into the queue."""
-    job.state, job.lease_owner, job.lease_expires_at = "queued", None, None
+    job.state, job.lease_owner, job.lease_expires_at, job.waiting_for = "queued", None, None, None
     events.append(session, job.id, "requeued", {"attempts": job.attempts})
+
+
+def paused(session: Session, job: Job) -> None:
+    """Take a job out of queue or hands until it is resumed; nothing of it holds the cluster any more."""
+    job.state, job.pause_requested = "paused", False
+    job.lease_owner, job.lease_expires_at, job.waiting_for = None, None, None
+    events.append(session, job.id, "paused", {})
 
 
 def runner_ended(session: Session, lease: Lease, *, clean: bool, max_attempts: int, status: int) -> None:
@@ -136,11 +147,13 @@ def runner_ended(session: Session, lease: Lease, *, clean: bool, max_attempts: i
 
     A clean stop (the service shuts down) counts as no attempt. Raises LeaseLost if the job moved on.
     """
-    job = _locked(session, lease.job_id)
+    job = locked(session, lease.job_id)
     if job.lease_epoch != lease.epoch or job.state != "running":
         raise LeaseLost(f"job {lease.job_id} moved on")
     if job.cancel_requested:
         cancelled(session, job)
+    elif job.pause_requested:
+        paused(session, job)
     elif clean or _another_attempt(session, job, max_attempts, f"its runner ended with status {status}"):
         release(session, job)
 
@@ -184,12 +197,13 @@ def enter_phase(session: Session, job: Job, phase: str) -> None:
 
 
 def _finish(session: Session, job: Job, state: str, data: dict[str, Any]) -> None:
-    job.state, job.finished_at = state, datetime.now(UTC)
-    job.lease_owner, job.lease_expires_at = None, None
+    job.state, job.finished_at, job.pause_requested = state, datetime.now(UTC), False
+    job.lease_owner, job.lease_expires_at, job.waiting_for = None, None, None
     events.append(session, job.id, state, data)
 
 
-def _locked(session: Session, job_id: str) -> Job:
+def locked(session: Session, job_id: str) -> Job:
+    """A job by its id, kept from other writers until the transaction ends. Raises NotFound."""
     job = session.scalars(select(Job).where(Job.id == job_id).with_for_update()).first()
     if job is None:
         raise NotFound(f"no job {job_id!r}")
