@@ -42,6 +42,7 @@ for change in (
     job_commands.fork,
     job_commands.clone,
     job_commands.delete,
+    job_commands.cache,
 ):
     app.command()(change)
 

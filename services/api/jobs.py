@@ -11,6 +11,7 @@ from services.api.models import (
     ArtifactList,
     ArtifactView,
     BestSoFar,
+    CacheView,
     EvaluationPage,
     EvaluationView,
     Failure,
@@ -26,6 +27,7 @@ from services.api.problems import Problem, ProblemDocument
 from services.api.submission import submit
 from services.job_request import JobRequest
 from services.store import artifacts, jobs, lineage, search_state
+from services.store.cache_report import cache_report
 from services.store.errors import NotFound
 from services.store.models import Generation, Job
 
@@ -156,6 +158,7 @@ def view(session: Session, job: Job) -> JobView:
         supernet=job.supernet_key,
         generations_done=last.number + 1 if last else 0,
         best=_best(last) if last else None,
+        cache=CacheView.model_validate(cache_report(session, job)),
         result=job.result,
         failure=Failure(reason=job.failure_reason or "", message=job.failure_message or "", detail=job.failure_detail) if failed else None,
         cancel_requested=job.cancel_requested,

@@ -42,6 +42,15 @@ class Lineage(BaseModel):
     action: Literal["extend", "fork", "clone"]
 
 
+class CacheView(_FromRow):
+    """What the evaluation cache has saved a job's search so far."""
+
+    asked: int = Field(description="Candidates whose fitness the search asked for.")
+    from_cache: int = Field(description="Those whose fitness was stored, or that were in a population twice.")
+    evaluated: int = Field(description="Those that were evaluated for this job, each once.")
+    inherited: int = Field(description="Candidates of generations that an extended job took over from its parent; not among `asked`.")
+
+
 class JobView(BaseModel):
     """A job: what was asked for, how far it is, and what came out."""
 
@@ -56,6 +65,7 @@ class JobView(BaseModel):
     supernet: str | None = Field(description="Key of the trained supernet, once there is one.")
     generations_done: int = Field(description="Finished generations.")
     best: BestSoFar | None
+    cache: CacheView
     result: dict[str, Any] | None = Field(description="Winner, finalists, baselines and merge error, once it has succeeded.")
     failure: Failure | None
     cancel_requested: bool

@@ -1,5 +1,9 @@
-"""The `glora` commands that change a job that is there, or make another from it: pause, resume, extend, fork, clone, delete."""
+"""The `glora` commands that change a job that is there, or make another from it, and the report of what its cache saved.
 
+pause, resume, extend, fork, clone, delete, cache.
+"""
+
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +20,26 @@ Strategy = Annotated[str | None, typer.Option(help="evolution, random, nsga2, re
 Metric = Annotated[str | None, typer.Option(help="What to search for instead: accuracy, macro-accuracy, or a torchmetrics class.")]
 Population = Annotated[int | None, typer.Option(help="Candidates per generation.")]
 Generations = Annotated[int | None, typer.Option(help="Generations.")]
+
+
+def cache(
+    job_id: JobId,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Show how many candidates a job's search asked for, and how many of them were known already."""
+    job = connect(url, token).job(job_id)
+    report = job["cache"]
+    if as_json:
+        print(json.dumps(report, indent=2))
+        return
+    share = f" ({report['from_cache'] / report['asked']:.1%})" if report["asked"] else ""
+    console.print(f"asked      {report['asked']:>9,}", highlight=False)
+    console.print(f"from cache {report['from_cache']:>9,}{share}", highlight=False)
+    console.print(f"evaluated  {report['evaluated']:>9,}", highlight=False)
+    if report["inherited"]:
+        console.print(f"taken over {report['inherited']:>9,} from job {job['lineage']['job']}", highlight=False)
 
 
 def pause(job_id: JobId, url: Url = None, token: Token = None) -> None:

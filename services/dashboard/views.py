@@ -14,6 +14,7 @@ from services.dashboard.progress import Progress, Step, progress, steps
 from services.dashboard.results import Entry, File, LayerRow, Winner
 from services.job_request import JobRequest
 from services.store import artifacts, events, jobs
+from services.store.cache_report import CacheReport, cache_report
 from services.store.models import Backbone, Generation, Job, JobEvent
 
 PAGE = 50
@@ -85,6 +86,7 @@ class Status:
     pause_requested: bool
     actions: tuple[Action, ...]
     kin: Kin
+    cache: CacheReport
     steps: tuple[Step, ...]
     progress: Progress
     created_at: datetime
@@ -196,6 +198,7 @@ def _status(session: Session, job: Job, request: JobRequest) -> Status:
         pause_requested=job.pause_requested,
         actions=actions(session, job),
         kin=kin(session, job),
+        cache=cache_report(session, job),
         steps=steps(job),
         progress=progress(session, job, request),
         created_at=job.created_at,

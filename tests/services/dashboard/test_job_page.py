@@ -107,4 +107,6 @@ def test_pages_of_parent_and_child_name_each_other(http: TestClient, database: D
     assert f'<a href="/jobs/{child}">{child}</a> (extend)' in parents
     assert offered(parents)[0] == "extend"
     assert f'<a id="origin" href="/jobs/{lease.job_id}">{lease.job_id}</a>, extend after 1 generations' in childs
+    assert "0 asked for, 0 answered from the cache, 0 evaluated; 2 taken over" in childs
+    assert "2 asked for, 0 answered from the cache, 2 evaluated</dd>" in parents
     assert f"The search went on from generation 1 of job {lease.job_id} to 3." in childs
