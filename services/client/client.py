@@ -6,7 +6,6 @@ for event in client.events(job["id"]): ...
 client.download(job["id"], Path("out"))
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,8 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+
+from services.client.download import Cut, Damaged, download
 
 _CHECKPOINT = ("merged", "timm-config", "manifest", "model-card", "adapter")
 _FINAL = ("succeeded", "failed", "cancelled")
@@ -124,8 +125,10 @@ class Client:
     def download(self, job_id: str, folder: Path, on_bytes: Callable[[int], None] = lambda count: None) -> Path:
         """Download a finished job's checkpoint folder (weights, timm's config, manifest); returns the folder.
 
+        A download that was cut goes on where it stopped, also when it is called again.
+
         Raises:
-            ServiceError: the job is not finished, or the bytes do not have the hash that the service names.
+            ServiceError: the job is not finished, the connection breaks for good, or the bytes do not have the hash that the service names.
         """
         job = self.job(job_id)
         if job["state"] != "succeeded":
@@ -143,20 +146,13 @@ class Client:
         return self._json("POST", f"/v1/jobs/{quote(job_id, safe='')}/{action}", **({} if body is None else {"json": body}))
 
     def _fetch(self, artifact: dict[str, Any], target: Path, on_bytes: Callable[[int], None]) -> None:
-        part, digest = target.with_name(f"{target.name}.part"), hashlib.sha256()
         try:
-            with _explained(self.url), self._http.stream("GET", f"/v1/artifacts/{artifact['id']}/content") as response:
-                _raise_for(response)
-                with part.open("wb") as file:
-                    for chunk in response.iter_bytes():
-                        file.write(chunk)
-                        digest.update(chunk)
-                        on_bytes(len(chunk))
-            if digest.hexdigest() != artifact["sha256"]:
-                raise ServiceError(f"{artifact['name']} arrived damaged: its sha256 is not the one the service names; try again")
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
+            with _explained(self.url):
+                download(self._http, artifact, target, on_bytes, _raise_for)
+        except (Cut, Damaged) as error:
+            raise ServiceError(str(error)) from error
+        except OSError as error:
+            raise ServiceError(f"cannot write {target}: {error.strerror}") from error
 
     def _stream(self, job_id: str, after: int) -> Iterator[dict[str, Any] | None]:
         """Events as they come, and None for whatever else shows that the connection lives."""
