@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from services.admin import commands as admin
 from services.client import commands, job_commands
 
 app = typer.Typer(
@@ -45,6 +46,9 @@ for change in (
     job_commands.cache,
 ):
     app.command()(change)
+
+
+app.add_typer(admin.app, name="admin")
 
 
 def main() -> None:

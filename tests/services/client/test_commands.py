@@ -69,7 +69,7 @@ def test_help_lists_every_command(glora: Glora) -> None:
     ended = glora("--help")
 
     assert ended.status == 0
-    made = {"pause", "resume", "extend", "fork", "clone", "delete", "cache"}
+    made = {"pause", "resume", "extend", "fork", "clone", "delete", "cache", "admin"}
     assert set(COMMANDS) == {"serve", "submit", "watch", "jobs", "cancel", "download"} | made
     assert [name for name in COMMANDS if name not in ended.out] == []
 
