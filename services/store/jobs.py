@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import and_, literal, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from services.store import events
 from services.store.database import Database
 from services.store.errors import LeaseLost, NotFound, WrongState
-from services.store.models import Job
+from services.store.models import Job, UtcDateTime
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
 STATES = ("queued", "running", "paused", *sorted(FINAL))
@@ -70,8 +70,8 @@ def page(session: Session, *, state: str | None = None, before: str | None = Non
         query = query.where(Job.state == state)
     if before is not None:
         last = get(session, before)
-        older = or_(Job.created_at < last.created_at, and_(Job.created_at == last.created_at, Job.id < last.id))
-        query = query.where(older)
+        # as one comparison of pairs the index is entered at the cursor; spelt out with OR it is walked from the newest job on
+        query = query.where(tuple_(Job.created_at, Job.id) < tuple_(literal(last.created_at, UtcDateTime), literal(last.id)))
     return list(session.scalars(query))
 
 
