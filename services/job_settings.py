@@ -59,6 +59,9 @@ class TrainingRequest(Strict):
         description="How a step's random subnets are drawn: `uniform` over the space; `fair`, every choice equally often; `progressive`, "
         "from the largest towards uniform; `budget`, uniform over the subnets within the job's budget.",
     )
+    sampling_budget: int | None = Field(
+        None, ge=0, le=10**18, description="Budget that `sampling: budget` draws within; the job's if absent. A fork keeps its parent's."
+    )
     entanglement: Literal["normalised", "paper"] = Field("normalised", description="How the choices of one tensor share numbers.")
     workers: int = Field(1, ge=1, le=64, description="Ray Train workers.")
     use_gpu: bool = Field(False, description="Train and evaluate on GPUs, one per worker and evaluator.")
@@ -90,6 +93,7 @@ class SearchRequest(Strict):
     tournament: int = Field(SearchSettings().tournament, ge=1, le=10_000, description="Drawn for each parent; `regularized-evolution`.")
     alive: int = Field(SearchSettings().alive, ge=1, le=100_000, description="Youngest subnets that may be drawn; `regularized-evolution`.")
     pool: int = Field(SearchSettings().pool, ge=1, le=100_000, description="Candidates predicted per generation; `surrogate`.")
+    seed: int | None = Field(None, ge=0, lt=2**63, description="Of the search's draws; the job's if absent. A fork may have another.")
     evaluators: int = Field(0, ge=0, le=1024, description="Ray actors that evaluate candidates; 0: one per CPU (or GPU) of the cluster.")
 
     @model_validator(mode="after")
@@ -99,7 +103,7 @@ class SearchRequest(Strict):
 
     def settings(self) -> SearchSettings:
         """The search's settings for glora_core."""
-        return SearchSettings(**self.model_dump(exclude={"evaluators"}))
+        return SearchSettings(**self.model_dump(exclude={"evaluators", "seed"}))
 
 
 Epochs = Annotated[int, Field(ge=1, le=10_000)]

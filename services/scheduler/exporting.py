@@ -53,6 +53,15 @@ def export(context: RunContext, prepared: Prepared, outcome: Outcome) -> None:
         jobs.succeed(session, job, result)
 
 
+def _made_from(context: RunContext) -> dict[str, Any] | None:
+    """The job that this one was made from; of an extended one also how the search grew."""
+    origin = context.origin
+    if origin is None:
+        return None
+    grown = {"inherited_generations": origin.inherited, "generations": context.request.search.generations}
+    return {"job": origin.job, "action": origin.action, **(grown if origin.action == "extend" else {})}
+
+
 def _measured(context: RunContext, prepared: Prepared, outcome: Outcome) -> dict[str, Any]:
     """The job's result but for what the export measures; test sets are scored here, and nowhere else."""
     metric, chosen, again = context.request.search.metric, outcome.soup or outcome.winner, outcome.retrained
@@ -60,6 +69,7 @@ def _measured(context: RunContext, prepared: Prepared, outcome: Outcome) -> dict
     scores, *others = score_tests(context, prepared, models)
     result = {
         "metric": metric,
+        "made_from": _made_from(context),
         "winner": reporting.winner(chosen, metric) | reporting.on_tests(scores, metric),
         "retrained": None,
         "finalists": [reporting.summary(finalist, metric) for finalist in outcome.finalists],
@@ -105,6 +115,7 @@ def _facts(context: RunContext, prepared: Prepared, result: dict[str, Any]) -> d
         "backbone": request.backbone.model_dump() | {"weights_sha256": prepared.weights_hash, "license": context.info.license},
         "transform": transform,
         "data": {name: fact for name, fact in context.data_facts.items() if name != "classes"},
+        "made_from": result["made_from"],
         "budget": request.budget,
         "seed": request.seed,
         "metrics": _metrics(result) | {"metric": request.search.metric, "protocol": PROTOCOL},

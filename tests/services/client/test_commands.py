@@ -70,7 +70,8 @@ def test_help_lists_every_command(glora: Glora) -> None:
     ended = glora("--help")
 
     assert ended.status == 0
-    assert set(COMMANDS) == {"serve", "submit", "watch", "jobs", "logs", "cancel", "download"}
+    made = {"pause", "resume", "extend", "fork", "clone", "delete", "cache", "admin"}
+    assert set(COMMANDS) == {"serve", "submit", "watch", "jobs", "logs", "cancel", "download"} | made
     assert [name for name in COMMANDS if name not in ended.out] == []
 
 
@@ -143,7 +144,7 @@ def test_list_can_be_narrowed_to_a_state(glora: Glora, server: Listening, databa
 
 
 def test_unknown_state_is_an_error_that_names_the_accepted_ones(glora: Glora, server: Listening) -> None:
-    ended = glora("jobs", "--state", "paused", "--url", server.url)
+    ended = glora("jobs", "--state", "stuck", "--url", server.url)
 
     assert ended.status == 1
     assert "Error: state:" in ended.err and "'running'" in ended.err
