@@ -16,6 +16,7 @@ from services.scheduler.evaluating import Measuring
 from services.store import jobs
 from services.store.database import Database
 from services.store.models import Claim, Evaluation
+from services.store.retries import RetryRules
 from tests.services.api.stock import SPACE
 from tests.services.sharing.conftest import Runner
 from tests.services.store.concurrency import PATIENCE_SECONDS, Background
@@ -122,7 +123,7 @@ def test_killed_runner_loses_only_what_came_since_it_last_stored(
         measure(context, Pool(killed_later))
     expire(database, context.lease.job_id)
     with database.write() as session:
-        context.lease = jobs.claim(session, "another", 3600, 3)
+        context.lease = jobs.claim(session, "another", 3600, RetryRules())
     again = Pool()
     measure(context, again)
 

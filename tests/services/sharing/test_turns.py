@@ -11,6 +11,7 @@ from services.scheduler.context import RunContext
 from services.scheduler.turns import made_once
 from services.store import claims, jobs, lifecycle, search_state
 from services.store.database import Database
+from services.store.retries import RetryRules
 from tests.services.sharing.conftest import Runner
 from tests.services.sharing.processes import make_in_turn
 from tests.services.store.concurrency import PATIENCE_SECONDS, Background, in_processes
@@ -105,7 +106,7 @@ def test_job_that_comes_back_waits_for_who_took_over(runner: Runner, database: D
     taker.begun.wait(PATIENCE_SECONDS)
 
     with database.write() as session:
-        lease = jobs.claim(session, "another", 3600, 3)
+        lease = jobs.claim(session, "another", 3600, RetryRules())
     assert lease.job_id == first.lease.job_id
     first.lease = lease
     back = Trainer(first)
@@ -133,7 +134,7 @@ def test_runner_that_lost_its_job_claims_nothing(runner: Runner, database: Datab
     context = runner()
     expire(database, context.lease.job_id)
     with database.write() as session:
-        jobs.claim(session, "another", 3600, 3)
+        jobs.claim(session, "another", 3600, RetryRules())
 
     with pytest.raises(jobs.LeaseLost):
         Trainer(context).call.result()

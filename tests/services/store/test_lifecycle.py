@@ -5,6 +5,7 @@ import pytest
 from services.store import jobs, lifecycle
 from services.store.database import Database
 from services.store.errors import NotFound, WrongState
+from services.store.retries import RetryRules
 from tests.services.store.rows import add_job, add_running_job, change_job, claim, expire, job_of, kinds_of
 
 
@@ -55,7 +56,7 @@ def test_job_whose_runner_dies_while_pausing_is_paused(database: Database) -> No
     lease = add_running_job(database)
     pause(database, lease.job_id)
     with database.write() as session:
-        jobs.runner_ended(session, lease, clean=False, max_attempts=3, status=1)
+        jobs.runner_ended(session, lease, clean=False, rules=RetryRules(), status=1)
     other = add_running_job(database)
     pause(database, other.job_id)
     expire(database, other.job_id)

@@ -46,7 +46,7 @@ def finished(database: Database) -> str:
 
 def make(database: Database, action: Any, parent_id: str, name: str = "") -> Job:
     with database.write() as session:
-        return action(session, jobs.get(session, parent_id), name=name, request={"budget": 8})
+        return action(session, jobs.get(session, parent_id), user="alice", name=name, request={"budget": 8})
 
 
 def test_extended_job_starts_from_a_copy_of_its_parents_generations(database: Database) -> None:

@@ -19,6 +19,7 @@ from services.store.cache_report import cache_report
 from services.store.database import Database
 from services.store.jobs import Lease
 from services.store.models import Artifact, Candidate, Claim, Evaluation, Generation, Job, JobEvent, Supernet
+from services.store.retries import RetryRules
 from tests.services.store.rows import EPOCH, SPEC
 
 pytestmark = pytest.mark.slow
@@ -116,7 +117,7 @@ def _list_jobs_of_a_state(session: Session) -> None:
 
 
 def _claim(session: Session) -> None:
-    assert jobs.claim(session, "runner", 60, 3) is not None
+    assert jobs.claim(session, "runner", 60, RetryRules()) is not None
 
 
 def _known_evaluations(session: Session) -> None:
