@@ -56,6 +56,7 @@ def submit(
     request = request.model_copy(update={"backbone": _check_backbone_files(settings, request)})
     backbone = _describe(database, settings, request)
     check_space(request, backbone)
+    _check_drop_path(request, backbone)
     name, stored = (request.name or data.root.name)[:120], request.model_dump(mode="json")
     try:
         with database.write() as session:
@@ -201,3 +202,10 @@ def check_space(request: JobRequest, backbone: Backbone) -> None:
     except BudgetInfeasible as error:
         achievable = {"minimum": error.minimum, "maximum": error.maximum}
         raise Problem(422, "budget-infeasible", str(error), field="budget", achievable=achievable) from error
+
+
+def _check_drop_path(request: JobRequest, backbone: Backbone) -> None:
+    assert backbone.info is not None
+    if request.training.drop_path and not backbone.info.get("branches", 1):  # descriptions of old do not say
+        problem = f"backbone {request.backbone.name!r} has no residual branches that can be left out; accepted is 0"
+        raise Problem(422, "request-invalid", problem, field="training.drop_path")

@@ -53,6 +53,9 @@ def submit(
     epochs: Annotated[int | None, typer.Option(help="Epochs of supernet training. Default: the effort's.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. Default 0.003.")] = None,
     policy: Annotated[str | None, typer.Option(help="Supernet training: sandwich (default) or random.")] = None,
+    warmup_epochs: Annotated[int | None, typer.Option(help="Epochs over which the learning rate rises. Default a tenth of all.")] = None,
+    drop_path: Annotated[float | None, typer.Option(help="Stochastic depth: rate at which the last block is left out. Default 0.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Early stop: epochs without a lower loss on val. Default never.")] = None,
     strategy: Annotated[str | None, typer.Option(help="How to search: evolution, random, nsga2, regularized-evolution, surrogate.")] = None,
     metric: Annotated[
         str | None,
@@ -96,6 +99,7 @@ def submit(
     merge(request, "backbone", given(name=_absolute_backbone(backbone), weights=weights and _absolute(weights), image_size=image_size))
     merge(request, "space", given(preset=preset, ranks=rank or None))
     merge(request, "training", given(epochs=epochs, learning_rate=learning_rate, policy=policy, workers=workers, use_gpu=gpu or None))
+    merge(request, "training", given(warmup_epochs=warmup_epochs, drop_path=drop_path, patience=patience))
     merge(request, "search", given(strategy=strategy, metric=metric, population=population, generations=generations))
     merge(request, "finals", given(mode=finals, candidates=finalists))
     client = connect(url, token)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from glora_core.configs import decode
 from glora_core.evaluation import Score, SubnetScorer
+from glora_core.precision import Precision
 from glora_core.training import TrainingSettings
 from services.cluster.pausing import Asked, never
 from services.cluster.workload import Workload, settle
@@ -31,10 +32,12 @@ class WorkerLost(RuntimeError):
 class Evaluator:
     """Scores subnets of one supernet on the validation split."""
 
-    def __init__(self, workload: Workload, state: dict[str, Tensor], settings: TrainingSettings, use_gpu: bool) -> None:
+    def __init__(
+        self, workload: Workload, state: dict[str, Tensor], settings: TrainingSettings, use_gpu: bool, precision: Precision
+    ) -> None:
         device = settle(use_gpu)
         supernet = workload.supernet(settings, state).to(device)
-        self._scorer = SubnetScorer(supernet, workload.plain.to(device))
+        self._scorer = SubnetScorer(supernet, workload.plain.to(device), precision)
         self._val, self._metric = workload.val.to(device), workload.metric
 
     def score(self, codes: Sequence[str]) -> list[Score]:
@@ -63,6 +66,7 @@ class EvaluatorPool:
         settings: how that supernet was trained.
         size: number of actors.
         use_gpu: whether each holds a GPU instead of a CPU.
+        precision: of forward passes.
     """
 
     workload: "ray.ObjectRef[Workload]"
@@ -70,6 +74,7 @@ class EvaluatorPool:
     settings: TrainingSettings
     size: int
     use_gpu: bool = False
+    precision: Precision = "float32"
     _actors: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -120,7 +125,7 @@ class EvaluatorPool:
 
     def _start(self) -> Any:
         resources: dict[str, Any] = {"num_cpus": 0, "num_gpus": 1} if self.use_gpu else {"num_cpus": 1}
-        return ray.remote(**resources)(Evaluator).remote(self.workload, self.state, self.settings, self.use_gpu)
+        return ray.remote(**resources)(Evaluator).remote(self.workload, self.state, self.settings, self.use_gpu, self.precision)
 
     def _replace(self, slot: int, batch: _Batch, error: RayActorError) -> _Batch:
         batch.losses += 1

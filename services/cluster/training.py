@@ -110,7 +110,7 @@ def _train_worker(config: dict[str, Any]) -> Diverged | NotLearning | Paused | N
     workload: Workload = ray.get(config["workload"][0])
     settings = TrainingSettings(**config["settings"])
     supernet = workload.supernet(settings).to(device)
-    probe = Probe.of(supernet, workload.val.to(device), settings.epochs, settings.seed, config["budget"])
+    probe = Probe.of(supernet, workload.val.to(device), settings.epochs, settings.seed, config["budget"], settings.patience)
     trainer = Trainer(supernet, workload.train.to(device), settings, probe)
     history: list[dict[str, Any]] = []
     checkpoint = ray.train.get_checkpoint()
@@ -124,8 +124,8 @@ def _train_worker(config: dict[str, Any]) -> Diverged | NotLearning | Paused | N
 
     def report(progress: Progress) -> None:
         history.append(asdict(progress))
-        last = _agreed(first and ray.get(config["log"].push.remote(progress)), device) and progress.epoch < settings.epochs
-        if progress.epoch % every == 0 or progress.epoch == settings.epochs or last:
+        last = _agreed(first and ray.get(config["log"].push.remote(progress)), device) and not trainer.finished
+        if progress.epoch % every == 0 or trainer.finished or last:
             _save(trainer.state() | {"history": history} if first else None, progress)
         if last:
             raise Paused

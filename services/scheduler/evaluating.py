@@ -13,7 +13,7 @@ from glora_core.configs import SubnetConfig, encode
 from glora_core.evaluation import Score
 from services.cluster.pausing import Paused
 from services.cluster.pool import EvaluatorPool
-from services.protocol import PROTOCOL
+from services.protocol import protocol
 from services.scheduler.context import RunContext
 from services.store import claims, search_state
 from services.store.models import Evaluation
@@ -98,15 +98,19 @@ class Measuring:
             with self.context.fenced() as (session, _):
                 self.store(session, rows)
 
+    @property
+    def _protocol(self) -> str:
+        return protocol(self.context.request.search.precision)
+
     def _known(self, session: Session, hashes: Sequence[str]) -> dict[str, Evaluation]:
-        return search_state.known(session, self.supernet_key, "val", PROTOCOL, self.context.request.search.metric, hashes)
+        return search_state.known(session, self.supernet_key, "val", self._protocol, self.context.request.search.metric, hashes)
 
     def _key(self, digest: str) -> str:
-        return claims.evaluation_key(self.supernet_key, "val", PROTOCOL, self.context.request.search.metric, digest)
+        return claims.evaluation_key(self.supernet_key, "val", self._protocol, self.context.request.search.metric, digest)
 
     def _row(self, configs: Mapping[str, SubnetConfig], digest: str, score: Score, generation: int) -> Evaluation:
         config, metric = configs[digest], self.context.request.search.metric
         parameters, fitness = self.context.space.parameters(config), fitness_of(score)
-        row = evaluation_row(self.supernet_key, "val", PROTOCOL, metric, digest, encode(config), parameters, fitness)
+        row = evaluation_row(self.supernet_key, "val", self._protocol, metric, digest, encode(config), parameters, fitness)
         row.job_id, row.generation = self.context.lease.job_id, generation
         return row

@@ -20,7 +20,8 @@ from glora_core.export import (
     write_soup_manifest,
 )
 from glora_core.supernet import Supernet
-from services.protocol import PROTOCOL
+from services.job_request import JobRequest
+from services.protocol import PROTOCOL, protocol
 from services.scheduler import reporting
 from services.scheduler.context import RunContext
 from services.scheduler.finals import Outcome
@@ -118,7 +119,8 @@ def _facts(context: RunContext, prepared: Prepared, result: dict[str, Any]) -> d
         "made_from": result["made_from"],
         "budget": request.budget,
         "seed": request.seed,
-        "metrics": _metrics(result) | {"metric": request.search.metric, "protocol": PROTOCOL},
+        "metrics": _metrics(result)
+        | {"metric": request.search.metric, "protocol": PROTOCOL, "val_protocol": _val_protocol(request, result["winner"]["source"])},
         "baselines": result["baselines"],
         "merge_error": result["merge_error"],
         "request": request.model_dump(mode="json"),
@@ -133,3 +135,8 @@ def _metrics(result: dict[str, Any]) -> dict[str, Any]:
 
 def _scores(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name.startswith(("val_", "test_", "also_"))}
+
+
+def _val_protocol(request: JobRequest, source: str) -> str:
+    """How the winner was measured on val: as the search does, if it has not been trained alone since."""
+    return protocol(request.search.precision) if source == "search" else PROTOCOL

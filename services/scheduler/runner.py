@@ -62,7 +62,7 @@ def run_job(context: RunContext) -> None:
     settings = supernet_settings(context)
     size = resources.pool_size(context.request.search.evaluators, training.use_gpu)
     with estimate.phase("search"):
-        pool = EvaluatorPool(prepared.workload, ray.put(state), settings, size, training.use_gpu)
+        pool = EvaluatorPool(prepared.workload, ray.put(state), settings, size, training.use_gpu, context.request.search.precision)
         try:
             ranked = search(context, key, pool)
         finally:

@@ -14,7 +14,7 @@ from glora_core.metrics import ACCURACY
 from glora_core.sampling import FeasibleSampler
 from glora_core.search import Evaluated, Proposal, propose, rank
 from services.cluster.pool import EvaluatorPool
-from services.protocol import PROTOCOL
+from services.protocol import protocol
 from services.scheduler.context import RunContext
 from services.scheduler.evaluating import Measuring
 from services.store import jobs, search_state
@@ -63,7 +63,8 @@ def _commit(
 ) -> list[Evaluated]:
     """Write a whole generation; returns its evaluations as they are stored, which another job may have done first."""
     hashes = [config_hash(p.config) for p in population]
-    rows = search_state.known(session, job.supernet_key or "", "val", PROTOCOL, context.request.search.metric, hashes)
+    asked = context.request.search
+    rows = search_state.known(session, job.supernet_key or "", "val", protocol(asked.precision), asked.metric, hashes)
     measured = [evaluated(rows[digest], number) for digest in hashes]
     fresh = sum(row.job_id == job.id and row.generation == number for row in rows.values())  # before a restart, too
     best = rank([*history, *measured])[0]

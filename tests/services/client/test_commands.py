@@ -309,6 +309,14 @@ def test_settings_file_fills_in_what_options_do_not_say(submit: Glora, database:
     assert (request["search"]["population"], request["search"]["mutation_probability"]) == (8, 0.5)
 
 
+def test_training_options_are_sent_together(submit: Glora, database: Database) -> None:
+    ended = submit("--epochs", "40", "--warmup-epochs", "4", "--drop-path", "0.1", "--patience", "8")
+
+    training = stored_request(database)["training"]
+    assert ended.status == 0, ended.err
+    assert [training[name] for name in ("epochs", "warmup_epochs", "drop_path", "patience")] == [40, 4, 0.1, 8]
+
+
 def test_unknown_field_in_the_settings_file_is_refused(submit: Glora, tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text('{"search": {"populations": 6}}')
 
