@@ -7,9 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from glora_core.effort import DEFAULT, EFFORTS
 from glora_core.finals import FinalsSettings
 from glora_core.metrics import ACCURACY, METRIC_NAMES, check_metric
 from glora_core.search import SearchSettings
+
+_EFFORT = EFFORTS[DEFAULT]
 
 
 class Strict(BaseModel):
@@ -21,9 +24,11 @@ class Strict(BaseModel):
 class TrainingRequest(Strict):
     """How the supernet is trained."""
 
-    epochs: int = Field(60, ge=1, le=10_000, description="Passes over the training split.")
+    epochs: int = Field(_EFFORT.epochs, ge=1, le=10_000, description="Passes over the training split; the effort's if absent.")
     batch_size: int = Field(50, ge=1, le=4096, description="Images of a step, over all workers together.")
-    learning_rate: float = Field(3e-3, gt=0, le=10, description="Peak learning rate of AdamW; cosine schedule with linear warm-up.")
+    learning_rate: float = Field(
+        _EFFORT.learning_rate, gt=0, le=10, description="Peak learning rate of AdamW; cosine schedule with linear warm-up."
+    )
     weight_decay: float = Field(1e-4, ge=0, le=10, description="Decoupled weight decay.")
     clip_norm: float | None = Field(
         None, gt=0, le=1e6, description="Largest norm of a step's gradient, over the numbers that its subnets use; unbounded if absent."
@@ -69,6 +74,9 @@ class TrainingRequest(Strict):
         description="How a step's random subnets are drawn: `uniform` over the space; `fair`, every choice equally often; `progressive`, "
         "from the largest towards uniform; `budget`, uniform over the subnets within the job's budget.",
     )
+    sampling_budget: int | None = Field(
+        None, ge=0, le=10**18, description="Budget that `sampling: budget` draws within; the job's if absent. A fork keeps its parent's."
+    )
     entanglement: Literal["normalised", "paper"] = Field("normalised", description="How the choices of one tensor share numbers.")
     workers: int = Field(1, ge=1, le=64, description="Ray Train workers.")
     use_gpu: bool = Field(False, description="Train and evaluate on GPUs, one per worker and evaluator.")
@@ -99,8 +107,8 @@ class SearchRequest(Strict):
         description="Of the forward passes that candidates are evaluated by; `bfloat16` is automatic mixed precision, and an evaluation of "
         "its own. Finals, baselines and tests are measured in float32.",
     )
-    population: int = Field(50, ge=1, le=10_000, description="Candidates per generation.")
-    generations: int = Field(20, ge=1, le=10_000, description="Generations.")
+    population: int = Field(_EFFORT.population, ge=1, le=10_000, description="Candidates per generation; the effort's if absent.")
+    generations: int = Field(_EFFORT.generations, ge=1, le=10_000, description="Generations; the effort's if absent.")
     parents: int = Field(10, ge=1, le=10_000, description="Best subnets so far that may have children.")
     crossover: int | None = Field(None, ge=0, description="Children by crossover per generation; half the population if absent.")
     mutation: int | None = Field(
@@ -111,6 +119,7 @@ class SearchRequest(Strict):
     tournament: int = Field(SearchSettings().tournament, ge=1, le=10_000, description="Drawn for each parent; `regularized-evolution`.")
     alive: int = Field(SearchSettings().alive, ge=1, le=100_000, description="Youngest subnets that may be drawn; `regularized-evolution`.")
     pool: int = Field(SearchSettings().pool, ge=1, le=100_000, description="Candidates predicted per generation; `surrogate`.")
+    seed: int | None = Field(None, ge=0, lt=2**63, description="Of the search's draws; the job's if absent. A fork may have another.")
     evaluators: int = Field(0, ge=0, le=1024, description="Ray actors that evaluate candidates; 0: one per CPU (or GPU) of the cluster.")
 
     @model_validator(mode="after")
@@ -120,7 +129,7 @@ class SearchRequest(Strict):
 
     def settings(self) -> SearchSettings:
         """The search's settings for glora_core."""
-        return SearchSettings(**self.model_dump(exclude={"evaluators"}))
+        return SearchSettings(**self.model_dump(exclude={"evaluators", "seed"}))
 
 
 Epochs = Annotated[int, Field(ge=1, le=10_000)]
@@ -136,22 +145,32 @@ class FinalsRequest(Strict):
         "`thorough`: the best distinct candidates are, and the known methods within the budget are trained from scratch; the best on val "
         "is exported.",
     )
-    candidates: int = Field(3, ge=1, le=50, description="Best distinct candidates of `thorough`.")
+    candidates: int = Field(
+        _EFFORT.candidates, ge=1, le=50, description="Best distinct candidates of `thorough`; as many as the effort says if absent."
+    )
     learning_rates: Annotated[list[Rate], Field(min_length=1, max_length=8)] | None = Field(
         None,
-        description="Peak learning rates that each of them is tried at; that of the supernet and a third of it if absent.",
+        description="Peak learning rates that each of them is tried at; if absent the effort's, in proportion to the supernet's rate.",
         examples=[[0.003, 0.001]],
     )
     epochs: Annotated[list[Epochs], Field(min_length=1, max_length=8)] | None = Field(
         None,
-        description="Epochs of each rung, after which the better half goes on; a quarter and a half of those of the supernet if absent.",
+        description="Epochs of each rung, after which the better half goes on; if absent the effort's, in proportion to those of "
+        "the supernet.",
         examples=[[15, 30]],
     )
     scratch_epochs: int | None = Field(
         None,
         ge=0,
         le=10_000,
-        description="Epochs of known methods trained from scratch, in one go; those of the supernet if absent; 0: none are.",
+        description="Epochs of known methods trained from scratch, in one go; 0: none are. If absent the effort's, in proportion to those "
+        "of the supernet.",
+    )
+
+    soup: bool = Field(
+        True,
+        description="Export the average of several finalists' weights where it is better on val than the best of them. Each of them keeps "
+        "the budget by itself; the result tells their sum. `false`: the best alone is exported.",
     )
 
     @model_validator(mode="after")
@@ -160,12 +179,12 @@ class FinalsRequest(Strict):
         return self
 
     def settings(self, training: TrainingRequest) -> FinalsSettings:
-        """The finals' settings for glora_core; what is absent follows from the supernet's training."""
-        rate, epochs = training.learning_rate, training.epochs
+        """The finals' settings for glora_core; what is absent is the default effort's, in proportion to the supernet's training."""
+        usual = _EFFORT.of(training.epochs, training.learning_rate)
         return FinalsSettings(
             self.mode,
             self.candidates,
-            tuple(self.learning_rates or (rate, float(f"{rate / 3:.2g}"))),
-            tuple(self.epochs or (max(1, epochs // 4), max(1, epochs // 2))),
-            epochs if self.scratch_epochs is None else self.scratch_epochs,
+            tuple(self.learning_rates or usual.learning_rates),
+            tuple(self.epochs or usual.finals),
+            usual.scratch_epochs if self.scratch_epochs is None else self.scratch_epochs,
         )

@@ -7,7 +7,7 @@ from sqlalchemy import text
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import glora_core
-from services.api import artifacts, auth, events, jobs, problems
+from services.api import artifacts, auth, events, jobs, lifecycle, logs, problems
 from services.api.contract import document_problems
 from services.api.deps import BlobsDep, DatabaseDep
 from services.api.limits import RequestLimits
@@ -34,18 +34,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or get_settings()
     app = FastAPIOffline(redoc_url=None, title="GLoRA search", version=glora_core.__version__, description=_DESCRIPTION)
     app.state.settings = settings
-    app.state.token = None if settings.token is None else settings.token.get_secret_value()
+    app.state.tokens = settings.tokens
     app.state.database = Database(settings.resolved_database_url)
     app.state.database.migrate()
     app.state.blobs = BlobStore(settings.resolved_artifacts_url, settings.artifacts_endpoint)
     problems.install(app)
     document_problems(app)
-    for router in (jobs.router, events.router, artifacts.router, auth.router, dashboard.router):
+    for router in (jobs.router, lifecycle.router, events.router, logs.router, artifacts.router, auth.router, dashboard.router):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=dashboard.static_folder), name="static")
     _add_health(app)
-    if app.state.token:
-        app.add_middleware(auth.TokenGuard, token=app.state.token)
+    if app.state.tokens:
+        app.add_middleware(auth.TokenGuard, tokens=app.state.tokens)
     app.add_middleware(RequestLimits)
     app.add_middleware(SecurityHeaders)
     return app

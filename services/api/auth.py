@@ -1,4 +1,4 @@
-"""Who may call: one bearer token, sent as a header by programs and as a cookie by browsers.
+"""Who may call: users with a bearer token each, sent as a header by programs and as a cookie by browsers.
 
 A browser gets its cookie from the login form, or from the link with `?token=…` that the server prints at start. The
 cookie does not hold the token itself. It is `SameSite=Strict`, and since a browser counts other ports of a host as the
@@ -6,6 +6,7 @@ same site, a call that changes something must also come from our own origin.
 """
 
 import hmac
+from collections.abc import Mapping
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request
@@ -24,10 +25,17 @@ router = APIRouter(include_in_schema=False)
 
 
 class TokenGuard:
-    """ASGI middleware that lets nothing through without the token, but health checks, the login form and static files."""
+    """ASGI middleware that lets nothing through without a token, but health checks, the login form and static files.
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self._app, self._token = app, token
+    What it lets through knows its user as `request.state.user`.
+
+    Args:
+        tokens: by their users' names.
+    """
+
+    def __init__(self, app: ASGIApp, tokens: Mapping[str, str]) -> None:
+        self._app, self._tokens = app, tokens
+        self._cookies = {name: session_value(token) for name, token in tokens.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401, or turn a `?token=` link into a cookie."""
@@ -40,19 +48,26 @@ class TokenGuard:
 
     def _answer(self, request: Request) -> Response | None:
         path: str = request.scope["path"]
-        if request.method == "GET" and self._valid(request.query_params.get("token", "")):
-            return with_cookie(request, RedirectResponse(str(request.url.remove_query_params("token")), 303), self._token)
-        if path.startswith(_OPEN) or self._valid(_bearer(request)):
+        linked = request.query_params.get("token", "")
+        if request.method == "GET" and holder(self._tokens, linked) is not None:
+            return with_cookie(request, RedirectResponse(str(request.url.remove_query_params("token")), 303), linked)
+        user = holder(self._tokens, _bearer(request))
+        if path.startswith(_OPEN) or user is not None:
+            request.state.user = user
             return None
-        if hmac.compare_digest(request.cookies.get(COOKIE, "").encode(), session_value(self._token).encode()):
+        request.state.user = holder(self._cookies, request.cookies.get(COOKIE, ""))
+        if request.state.user is not None:
             return None if request.method in _SAFE or _own_origin(request) else problem_response(_foreign())
         if "text/html" in request.headers.get("accept", "") and not path.startswith("/v1"):
             return HTMLResponse(login_page(None), 401)
         detail = "send the token as `Authorization: Bearer …`; the server prints it at start"
         return problem_response(Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"}))
 
-    def _valid(self, presented: str) -> bool:
-        return hmac.compare_digest(presented.encode(), self._token.encode())
+
+def holder(secrets: Mapping[str, str], presented: str) -> str | None:
+    """The user whose secret was presented; None if it is nobody's. Takes as long for either."""
+    equal = [name for name, secret in secrets.items() if hmac.compare_digest(presented.encode(), secret.encode())]
+    return equal[0] if equal else None
 
 
 def session_value(token: str) -> str:
@@ -77,10 +92,10 @@ def login_form() -> Response:
 async def login(request: Request) -> Response:
     """Check the field `token` of the login form and set the cookie."""
     token = parse_qs((await _body(request)).decode(errors="replace")).get("token", [""])[0].strip()
-    expected = request.app.state.token
-    if expected is None:
+    tokens = request.app.state.tokens
+    if not tokens:
         return RedirectResponse("/", 303)
-    if not hmac.compare_digest(token.encode(), expected.encode()):
+    if holder(tokens, token) is None:
         return HTMLResponse(login_page("This is not the token. The server prints it when it starts."), 401)
     return with_cookie(request, RedirectResponse("/", 303), token)
 

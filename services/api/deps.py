@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from services.settings import Settings
+from services.settings import DEFAULT_USER, Settings
 from services.store.blobs import BlobStore
 from services.store.database import Database
 
@@ -24,6 +24,12 @@ def _settings(request: Request) -> Settings:
     return settings
 
 
+def _user(request: Request) -> str:
+    user: str = getattr(request.state, "user", None) or DEFAULT_USER
+    return user
+
+
 DatabaseDep = Annotated[Database, Depends(_database)]
 BlobsDep = Annotated[BlobStore, Depends(_blobs)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
+UserDep = Annotated[str, Depends(_user)]

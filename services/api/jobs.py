@@ -1,38 +1,57 @@
 """Routes of jobs: submit, list, look at, cancel; their generations, evaluations, events and artifacts."""
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Header, Query, Response
 from sqlalchemy.orm import Session
 
-from services.api.deps import DatabaseDep, SettingsDep
+from services.api.deps import DatabaseDep, SettingsDep, UserDep
 from services.api.models import (
     ArtifactList,
     ArtifactView,
     BestSoFar,
+    CacheView,
     EvaluationPage,
     EvaluationView,
+    Expected,
     Failure,
     GenerationPage,
     GenerationView,
     JobPage,
     JobSummary,
     JobView,
+    Lineage,
+    Retry,
     State,
+    WaitingView,
 )
 from services.api.problems import Problem, ProblemDocument
 from services.api.submission import submit
 from services.job_request import JobRequest
-from services.store import artifacts, jobs, search_state
+from services.settings import Settings
+from services.store import artifacts, estimates, jobs, lineage, queue, search_state
+from services.store.cache_report import cache_report
 from services.store.errors import NotFound
 from services.store.models import Generation, Job
+from services.store.queue import Quotas
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-_UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": ProblemDocument, "description": "No such job."}}
+UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": ProblemDocument, "description": "No such job."}}
 
 Limit = Annotated[int, Query(ge=1, le=500, description="Rows per page.")]
 Cursor = Annotated[str | None, Query(description="`next` of the page before.")]
+
+Key = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Any text of your own, such as a random UUID, without spaces; it stands for this request of yours for a day.",
+    ),
+]
 
 
 @router.post(
@@ -40,24 +59,35 @@ Cursor = Annotated[str | None, Query(description="`next` of the page before.")]
     status_code=201,
     summary="Submit a job",
     responses={
-        422: {"model": ProblemDocument, "description": "A field is refused; nothing was created."},
+        200: {"model": JobView, "description": "This request was sent with this key before: the job that it created, as it is now."},
+        422: {"model": ProblemDocument, "description": "A field is refused, or the key stands for another request; nothing was created."},
+        429: {"model": ProblemDocument, "description": "The user has as many jobs in the queue, or stores as much, as a user may."},
         503: {"model": ProblemDocument, "description": "No scheduler described a first-seen backbone in time; nothing was created."},
     },
 )
-def create_job(request: JobRequest, response: Response, database: DatabaseDep, settings: SettingsDep) -> JobView:
+def create_job(
+    request: JobRequest,
+    response: Response,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    user: UserDep,
+    idempotency_key: Key = None,
+) -> JobView:
     """Check the data, backbone, space and budget, and queue the job.
 
     A backbone that the service has not seen before takes a few seconds to be described. Every refusal names its field.
+    Sent again with the same `Idempotency-Key` and the same request, it creates nothing and answers 200 with the job.
     """
-    job = submit(database, settings, request)
+    job, new = submit(database, settings, request, user, idempotency_key)
+    response.status_code = 201 if new else 200
     response.headers["Location"] = f"/v1/jobs/{job.id}"
-    with database.read() as session:
-        return view(session, job)
+    return get_job(job.id, database, settings)
 
 
 @router.get("", summary="List jobs")
 def list_jobs(
     database: DatabaseDep,
+    settings: SettingsDep,
     state: Annotated[State | None, Query(description="Only jobs in this state.")] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
@@ -68,30 +98,33 @@ def list_jobs(
             rows = jobs.page(session, state=state, before=cursor, limit=limit)
         except NotFound as error:
             raise Problem(422, "request-invalid", f"{cursor!r} is not a cursor that this list has given out", field="cursor") from error
-    return JobPage(items=[JobSummary.model_validate(row) for row in rows], next=rows[-1].id if len(rows) == limit else None)
+        places = _places(session, settings, rows)
+    items = [JobSummary.model_validate(row).model_copy(update={"waiting": places.get(row.id)}) for row in rows]
+    return JobPage(items=items, next=rows[-1].id if len(rows) == limit else None)
 
 
-@router.get("/{job_id}", summary="Look at a job", responses=_UNKNOWN)
-def get_job(job_id: str, database: DatabaseDep) -> JobView:
+@router.get("/{job_id}", summary="Look at a job", responses=UNKNOWN)
+def get_job(job_id: str, database: DatabaseDep, settings: SettingsDep) -> JobView:
     """State, progress and, once it is over, result or failure of a job."""
     with database.read() as session:
-        return view(session, jobs.get(session, job_id))
+        job = jobs.get(session, job_id)
+        return view(session, job, _places(session, settings, [job]).get(job_id))
 
 
 @router.post(
     "/{job_id}/cancel",
     status_code=202,
     summary="Cancel a job",
-    responses=_UNKNOWN | {409: {"model": ProblemDocument, "description": "The job is over."}},
+    responses=UNKNOWN | {409: {"model": ProblemDocument, "description": "The job is over."}},
 )
-def cancel_job(job_id: str, database: DatabaseDep) -> JobView:
+def cancel_job(job_id: str, database: DatabaseDep, settings: SettingsDep) -> JobView:
     """Cancel a queued job at once; a running one ends within seconds and frees the cluster. What it has stored stays."""
     with database.write() as session:
         jobs.request_cancel(session, job_id)
-    return get_job(job_id, database)
+    return get_job(job_id, database, settings)
 
 
-@router.get("/{job_id}/generations", summary="Generations of a job", responses=_UNKNOWN)
+@router.get("/{job_id}/generations", summary="Generations of a job", responses=UNKNOWN)
 def list_generations(job_id: str, database: DatabaseDep, cursor: Cursor = None, limit: Limit = 100) -> GenerationPage:
     """Finished generations, in order."""
     (after,) = _cursor(cursor, 1)
@@ -102,7 +135,7 @@ def list_generations(job_id: str, database: DatabaseDep, cursor: Cursor = None, 
     return GenerationPage(items=[GenerationView.model_validate(row) for row in rows], next=following)
 
 
-@router.get("/{job_id}/evaluations", summary="Evaluated candidates of a job", responses=_UNKNOWN)
+@router.get("/{job_id}/evaluations", summary="Evaluated candidates of a job", responses=UNKNOWN)
 def list_evaluations(
     job_id: str,
     database: DatabaseDep,
@@ -133,7 +166,7 @@ def list_evaluations(
     return EvaluationPage(items=items, next=f"{items[-1].generation}-{items[-1].position}" if len(items) == limit else None)
 
 
-@router.get("/{job_id}/artifacts", summary="Artifacts of a job", responses=_UNKNOWN)
+@router.get("/{job_id}/artifacts", summary="Artifacts of a job", responses=UNKNOWN)
 def list_artifacts(job_id: str, database: DatabaseDep) -> ArtifactList:
     """Files that the job has made; the merged checkpoint is there once it has succeeded."""
     with database.read() as session:
@@ -141,13 +174,24 @@ def list_artifacts(job_id: str, database: DatabaseDep) -> ArtifactList:
         return ArtifactList(items=[ArtifactView.model_validate(row) for row in artifacts.of_job(session, job_id)])
 
 
-def view(session: Session, job: Job) -> JobView:
+def _places(session: Session, settings: Settings, rows: Sequence[Job]) -> dict[str, WaitingView]:
+    """The places in the queue, by id; none is looked for where no row is queued."""
+    if not any(row.state == "queued" for row in rows):
+        return {}
+    return {job_id: WaitingView.model_validate(place) for job_id, place in queue.waiting(session, Quotas.of(settings)).items()}
+
+
+def view(session: Session, job: Job, waiting: WaitingView | None = None) -> JobView:
     """A job as the API shows it."""
     last = search_state.last_generation(session, job.id)
-    failed = job.failure_reason is not None
+    failed, told = job.failure_reason is not None, estimates.last(session, job.id)
+    origin = lineage.origin_of(job)
     return JobView(
         id=job.id,
         name=job.name,
+        user=job.user_name,
+        priority=job.priority,
+        waiting=waiting,
         state=job.state,
         phase=job.phase,
         request=JobRequest.model_validate(job.request),
@@ -155,10 +199,19 @@ def view(session: Session, job: Job) -> JobView:
         supernet=job.supernet_key,
         generations_done=last.number + 1 if last else 0,
         best=_best(last) if last else None,
+        expected=Expected.model_validate(told) if told else None,
+        cache=CacheView.model_validate(cache_report(session, job)),
         result=job.result,
         failure=Failure(reason=job.failure_reason or "", message=job.failure_message or "", detail=job.failure_detail) if failed else None,
         cancel_requested=job.cancel_requested,
+        pause_requested=job.pause_requested,
+        waiting_for=job.waiting_for,
+        lineage=None if origin is None else Lineage.model_validate({"job": origin.job, "action": origin.action}),
+        children=[Lineage.model_validate({"job": child, "action": action}) for child, action in lineage.children(session, job.id)],
         attempts=job.attempts,
+        retry=Retry.model_validate(job.retry) if job.retry and job.attempts and job.state not in jobs.FINAL else None,
+        next_try_at=job.next_try_at,
+        run_seconds=round(job.run_seconds, 1),
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,

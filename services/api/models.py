@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from services.job_request import JobRequest
 
-State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+State = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
 
 
 FITNESS = "The job's `search.metric` on val, or minus it where less is better: more is always better."
@@ -25,6 +25,24 @@ class Failure(BaseModel):
     detail: str | None = Field(None, description="Traceback.")
 
 
+class Retry(BaseModel):
+    """Why the last attempt failed, and the one after it: what a job waits for, or tries now."""
+
+    reason: str = Field(description="Stable reason for programs, as in `failure`.", examples=["worker_lost"])
+    message: str = Field(description="What happened, for people.")
+    attempt: int = Field(description="Number of the next attempt, or of the one that runs.", examples=[2])
+    of: int = Field(description="Attempts that a job has in a row without progress, for this reason.", examples=[3])
+
+
+class WaitingView(_FromRow):
+    """Where a queued job stands, and what it waits for."""
+
+    position: int = Field(description="1 for the job that is started next, if nothing changes; those that are held back come last.")
+    of: int = Field(description="Jobs in the queue.")
+    reason: Literal["retry", "quota", "no_scheduler", "jobs_ahead", "schedulers_busy", "next"] = Field(description="Stable, for programs.")
+    message: str = Field(description="The same for people.", examples=["2 jobs ahead of it"])
+
+
 class BestSoFar(BaseModel):
     """The best candidate of the search so far."""
 
@@ -35,11 +53,42 @@ class BestSoFar(BaseModel):
     generation: int = Field(description="Last finished generation, from 0.")
 
 
+class Expected(BaseModel):
+    """How long a job is expected to take, from a measured speed; told before training, and again whenever a phase is over."""
+
+    text: str = Field(description="For people.", examples=["about 12 min (supernet 5, search 2, finals 5)"])
+    seconds: float = Field(description="In all, what is over included.")
+    left_seconds: float = Field(description="Of the phases that were not over when it was told.")
+    phases: dict[str, float] = Field(
+        description="Seconds of `supernet`, `search`, `finals` and `export`: of those that are over, as taken."
+    )
+    over: list[str] = Field(description="Phases that are over.")
+
+
+class Lineage(BaseModel):
+    """A tie between two jobs: the one at the other end, and by which action the younger came from the older."""
+
+    job: str = Field(description="Id of the other job; it may have been deleted.")
+    action: Literal["extend", "fork", "clone"]
+
+
+class CacheView(_FromRow):
+    """What the evaluation cache has saved a job's search so far."""
+
+    asked: int = Field(description="Candidates whose fitness the search asked for.")
+    from_cache: int = Field(description="Those whose fitness was stored, or that were in a population twice.")
+    evaluated: int = Field(description="Those that were evaluated for this job, each once.")
+    inherited: int = Field(description="Candidates of generations that an extended job took over from its parent; not among `asked`.")
+
+
 class JobView(BaseModel):
     """A job: what was asked for, how far it is, and what came out."""
 
     id: str = Field(examples=["j3f9a1c07b2d4"])
     name: str
+    user: str = Field(description="Who submitted it, by the token.", examples=["default"])
+    priority: int
+    waiting: WaitingView | None = Field(description="Its place in the queue, while it is queued.")
     state: State
     phase: str | None = Field(description="prepare, train, search, finals or export, once it runs.")
     request: JobRequest
@@ -49,10 +98,19 @@ class JobView(BaseModel):
     supernet: str | None = Field(description="Key of the trained supernet, once there is one.")
     generations_done: int = Field(description="Finished generations.")
     best: BestSoFar | None
+    expected: Expected | None = Field(description="How long it is expected to take, once its data and backbone are prepared.")
+    cache: CacheView
     result: dict[str, Any] | None = Field(description="Winner, finalists, baselines and merge error, once it has succeeded.")
     failure: Failure | None
     cancel_requested: bool
+    pause_requested: bool = Field(description="It pauses as soon as what it has in hand is stored.")
+    waiting_for: str | None = Field(description="The job that is training the supernet that this one needs, while it waits for it.")
+    lineage: Lineage | None = Field(description="The job that this one was made from; null if it was submitted by itself.")
+    children: list[Lineage] = Field(description="Jobs made from this one, oldest first.")
     attempts: int = Field(description="Attempts that failed since the job last made progress.")
+    retry: Retry | None = Field(description="The last failed attempt, while the job waits for the next one or tries it.")
+    next_try_at: datetime | None = Field(description="When a waiting job is tried again.")
+    run_seconds: float = Field(description="How long it has run, over all attempts and without the time in the queue.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -63,9 +121,14 @@ class JobSummary(_FromRow):
 
     id: str
     name: str
+    user: str = Field(validation_alias="user_name")
+    priority: int
     state: State
+    waiting: WaitingView | None = Field(None, description="Its place in the queue, while it is queued.")
     phase: str | None
     failure_reason: str | None
+    parent_id: str | None = Field(description="The job that this one was made from.")
+    parent_action: str | None = Field(description="How: extend, fork or clone.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

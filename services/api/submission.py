@@ -20,32 +20,90 @@ from services.api.problems import Problem
 from services.job_data import facts_of, read_data
 from services.job_request import BackboneRequest, DataRequest, JobRequest, space_of
 from services.settings import Settings
-from services.store import backbones, jobs
+from services.store import backbones, idempotency, jobs, lineage, queue
 from services.store.database import Database
+from services.store.idempotency import KeyTaken
 from services.store.models import Backbone, Job
+from services.store.queue import Quotas
 
 _POLL_SECONDS = 0.1
 
 
-def submit(database: Database, settings: Settings, request: JobRequest) -> Job:
-    """Check a request and store it as a queued job.
+def submit(
+    database: Database, settings: Settings, request: JobRequest, user: str, key: str | None = None, parent: str | None = None
+) -> tuple[Job, bool]:
+    """Check a request and store it as a queued job of a user, a clone of `parent` if that is given; returns it, and whether it is new.
+
+    Args:
+        key: idempotency key; a request that the user has sent with it before is not stored again.
 
     Raises:
-        Problem: the data, metric, backbone, space or budget cannot be used; nothing was stored of the job.
+        Problem: the cluster, data, metric, backbone, space or budget cannot be used, or the key stands for another request; nothing was
+            stored of the job.
     """
+    fingerprint = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
+    sent = _sent_before(database, user, key, fingerprint)
+    if sent is not None:
+        return sent, False
+    _check_resources(settings, request)
+    _check_parts_agree(request)
     request = request.model_copy(update={"data": _check_data_paths(settings, request.data)})
     data = _read(settings, "data.path", lambda: read_data(request))
-    _check_metric(request, data)
+    check_searched_metric(request, len(data.classes))
     also = {
         name: _read(settings, f"data.also_test.{name}", partial(scan_test, path, data)) for name, path in request.data.also_test.items()
     }
     request = request.model_copy(update={"backbone": _check_backbone_files(settings, request)})
     backbone = _describe(database, settings, request)
-    _check_space(request, backbone)
+    check_space(request, backbone)
     _check_drop_path(request, backbone)
     name, stored = (request.name or data.root.name)[:120], request.model_dump(mode="json")
-    with database.write() as session:
-        return jobs.create(session, name=name, request=stored, backbone_key=backbone.key, data=facts_of(data, also))
+    try:
+        with database.write() as session:
+            queue.check_quotas(session, user, Quotas.of(settings))
+            job = jobs.create(session, name=name, request=stored, backbone_key=backbone.key, data=facts_of(data, also), user=user)
+            if parent is not None:
+                lineage.tie(session, job, parent, "clone")
+            if key is not None:
+                idempotency.keep(session, user, key, fingerprint=fingerprint, job_id=job.id, hours=settings.idempotency_hours)
+        return job, True
+    except KeyTaken:
+        first = _sent_before(database, user, key, fingerprint)
+        assert first is not None
+        return first, False
+
+
+def _sent_before(database: Database, user: str, key: str | None, fingerprint: str) -> Job | None:
+    """The job that a key stands for; None if it is new. Raises Problem if it stands for another request."""
+    if key is None:
+        return None
+    with database.read() as session:
+        found = idempotency.find(session, user, key)
+        if found is None:
+            return None
+        if found.fingerprint != fingerprint:
+            detail = f"this key was sent with another request, which is job {found.job_id}; send each new request with a key of its own"
+            raise Problem(422, "idempotency-key-reused", detail, field="idempotency-key", job=found.job_id)
+        return jobs.get(session, found.job_id)
+
+
+def _check_resources(settings: Settings, request: JobRequest) -> None:
+    """Refuse what the cluster can never hold, where it is known what that is; else the runner finds out. Evaluators take what there is."""
+    training = request.training
+    kind, have = ("GPU", settings.cluster_gpus) if training.use_gpu else ("CPU", settings.cluster_cpus)
+    if have is None or training.workers <= have:
+        return
+    asked = f"{training.workers} training worker{'s' if training.workers > 1 else ''} with one {kind} each"
+    detail = f"the job asks for {asked}, and the cluster has at most {have} {kind}{'' if have == 1 else 's'}"
+    cluster = {"cpus": settings.cluster_cpus, "gpus": settings.cluster_gpus}
+    field = "training.use_gpu" if have == 0 else "training.workers"
+    raise Problem(422, "resources-infeasible", detail, field=field, cluster=cluster)
+
+
+def _check_parts_agree(request: JobRequest) -> None:
+    if request.train_on_val and request.finals.mode == "off":
+        message = "without finals nothing is trained alone that could be trained again; accepted with `finals.mode` winner or thorough"
+        raise Problem(422, "request-invalid", message, field="train_on_val")
 
 
 def _check_data_paths(settings: Settings, asked: DataRequest) -> DataRequest:
@@ -66,9 +124,10 @@ def _read(settings: Settings, field: str, read: Callable[[], ImageFolder]) -> Im
     return data
 
 
-def _check_metric(request: JobRequest, data: ImageFolder) -> None:
+def check_searched_metric(request: JobRequest, classes: int) -> None:
+    """Raise Problem if the metric searched for cannot be taken over so many classes."""
     try:
-        check_metric(request.search.metric, len(data.classes))
+        check_metric(request.search.metric, classes)
     except ConfigInvalid as error:
         raise Problem(422, "request-invalid", str(error), field="search.metric") from error
 
@@ -131,7 +190,8 @@ def _describe(database: Database, settings: Settings, request: JobRequest) -> Ba
     return row
 
 
-def _check_space(request: JobRequest, backbone: Backbone) -> None:
+def check_space(request: JobRequest, backbone: Backbone) -> None:
+    """Raise Problem if the space cannot be made over the backbone's layers, or the budget not be met in it."""
     assert backbone.info is not None
     try:
         space = space_of(request, tuple(LayerShape(**layer) for layer in backbone.info["layers"]))

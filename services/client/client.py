@@ -6,8 +6,8 @@ for event in client.events(job["id"]): ...
 client.download(job["id"], Path("out"))
 """
 
-import hashlib
 import json
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,17 +17,23 @@ from urllib.parse import quote
 
 import httpx
 
+from services.client.download import Cut, Damaged, download
+
 _CHECKPOINT = ("merged", "timm-config", "manifest", "model-card", "adapter")
 _FINAL = ("succeeded", "failed", "cancelled")
 _RECONNECT_SECONDS = 1.0
+_SUBMIT_ATTEMPTS = 4
 
 
 class ServiceError(RuntimeError):
-    """The service refused a request or is out of reach; the message is for people, `status` is HTTP's, 0 without an answer."""
+    """The service refused a request or is out of reach; the message is for people, `status` is HTTP's, 0 without an answer.
 
-    def __init__(self, message: str, status: int = 0) -> None:
+    `kind` is the last part of the problem document's type, empty without one.
+    """
+
+    def __init__(self, message: str, status: int = 0, kind: str = "") -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.kind = status, kind
 
 
 class Client:
@@ -46,9 +52,27 @@ class Client:
         with _explained(self.url):
             self._http = httpx.Client(base_url=self.url, headers=headers, timeout=httpx.Timeout(120, connect=5))
 
-    def submit(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Submit a job; returns it as queued. Raises ServiceError if a field is refused."""
-        return self._json("POST", "/v1/jobs", json=request)
+    def submit(self, request: dict[str, Any], idempotency_key: str | None = None) -> dict[str, Any]:
+        """Submit a job; returns it as queued.
+
+        It is sent again a few times if the connection breaks or the service is out of reach for a moment, under one idempotency
+        key, so that it becomes one job however often it arrives.
+
+        Args:
+            idempotency_key: of your own, to make a later call the same submission; a random one if absent.
+
+        Raises:
+            ServiceError: a field is refused, or nothing answers.
+        """
+        headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
+        for attempt in range(1, _SUBMIT_ATTEMPTS + 1):
+            try:
+                return self._json("POST", "/v1/jobs", json=request, headers=headers)
+            except ServiceError as error:
+                if attempt == _SUBMIT_ATTEMPTS or not _passing(error, attempt):
+                    raise
+            time.sleep(_RECONNECT_SECONDS * 2 ** (attempt - 1))
+        raise AssertionError("the last attempt returns or raises")
 
     def job(self, job_id: str) -> dict[str, Any]:
         """A job with its state, progress, and result or failure."""
@@ -61,7 +85,40 @@ class Client:
 
     def cancel(self, job_id: str) -> dict[str, Any]:
         """Ask for a job's cancellation."""
-        return self._json("POST", f"/v1/jobs/{quote(job_id, safe='')}/cancel")
+        return self._act(job_id, "cancel")
+
+    def pause(self, job_id: str) -> dict[str, Any]:
+        """Pause a job: what it has in hand is finished and stored, then the cluster is free."""
+        return self._act(job_id, "pause")
+
+    def resume(self, job_id: str) -> dict[str, Any]:
+        """Put a paused job back into the queue; it goes on where it was."""
+        return self._act(job_id, "resume")
+
+    def extend(self, job_id: str, generations: int, **changes: Any) -> dict[str, Any]:
+        """A new job that goes on from a succeeded one for so many more generations."""
+        return self._act(job_id, "extend", {"generations": generations, **changes})
+
+    def fork(self, job_id: str, **changes: Any) -> dict[str, Any]:
+        """A new job over the supernet of another, with another `budget`, `seed`, or fields of `search` and `finals`."""
+        return self._act(job_id, "fork", changes)
+
+    def clone(self, job_id: str, **changes: Any) -> dict[str, Any]:
+        """A new job by the request of another, with any of its fields changed; parts are merged field by field."""
+        return self._act(job_id, "clone", changes)
+
+    def delete(self, job_id: str) -> None:
+        """Delete a job that is over, with its files; supernets and evaluations stay."""
+        with _explained(self.url):
+            response = self._http.request("DELETE", f"/v1/jobs/{quote(job_id, safe='')}")
+        _raise_for(response)
+
+    def logs(self, job_id: str, tail: int = 1000) -> str:
+        """The last lines that the job's processes have printed."""
+        with _explained(self.url):
+            response = self._http.get(f"/v1/jobs/{quote(job_id, safe='')}/logs", params={"tail": tail})
+        _raise_for(response)
+        return response.text
 
     def artifacts(self, job_id: str) -> list[dict[str, Any]]:
         """A job's artifacts."""
@@ -98,8 +155,10 @@ class Client:
     def download(self, job_id: str, folder: Path, on_bytes: Callable[[int], None] = lambda count: None) -> Path:
         """Download a finished job's checkpoint folder (weights, timm's config, manifest); returns the folder.
 
+        A download that was cut goes on where it stopped, also when it is called again.
+
         Raises:
-            ServiceError: the job is not finished, or the bytes do not have the hash that the service names.
+            ServiceError: the job is not finished, the connection breaks for good, or the bytes do not have the hash that the service names.
         """
         job = self.job(job_id)
         if job["state"] != "succeeded":
@@ -113,21 +172,17 @@ class Client:
                 self._fetch(artifact, folder / Path(artifact["name"]).name, on_bytes)
         return folder
 
+    def _act(self, job_id: str, action: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        return self._json("POST", f"/v1/jobs/{quote(job_id, safe='')}/{action}", **({} if body is None else {"json": body}))
+
     def _fetch(self, artifact: dict[str, Any], target: Path, on_bytes: Callable[[int], None]) -> None:
-        part, digest = target.with_name(f"{target.name}.part"), hashlib.sha256()
         try:
-            with _explained(self.url), self._http.stream("GET", f"/v1/artifacts/{artifact['id']}/content") as response:
-                _raise_for(response)
-                with part.open("wb") as file:
-                    for chunk in response.iter_bytes():
-                        file.write(chunk)
-                        digest.update(chunk)
-                        on_bytes(len(chunk))
-            if digest.hexdigest() != artifact["sha256"]:
-                raise ServiceError(f"{artifact['name']} arrived damaged: its sha256 is not the one the service names; try again")
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
+            with _explained(self.url):
+                download(self._http, artifact, target, on_bytes, _raise_for)
+        except (Cut, Damaged) as error:
+            raise ServiceError(str(error)) from error
+        except OSError as error:
+            raise ServiceError(f"cannot write {target}: {error.strerror}") from error
 
     def _stream(self, job_id: str, after: int) -> Iterator[dict[str, Any] | None]:
         """Events as they come, and None for whatever else shows that the connection lives."""
@@ -148,6 +203,14 @@ class Client:
         if document is None:
             raise ServiceError(f"{self.url} answers, but not as this service does: {response.text[:200]!r}", response.status_code)
         return document
+
+
+def _passing(error: ServiceError, attempt: int) -> bool:
+    """Whether a submission may have arrived, or may succeed soon. At first nobody listening is nobody; later it is a restart."""
+    if error.status != 0:
+        return error.status in (502, 503, 504) and error.kind != "no-scheduler"
+    broken = isinstance(error.__cause__, httpx.NetworkError | httpx.RemoteProtocolError | httpx.TimeoutException)
+    return broken and not (attempt == 1 and isinstance(error.__cause__, httpx.ConnectError))
 
 
 @contextmanager
@@ -177,4 +240,5 @@ def _raise_for(response: httpx.Response) -> None:
     problem = _object(response) or {}
     lines = [f"{error['field']}: {error['message']}" for error in problem.get("errors", [])]
     detail = problem.get("detail") or response.text[:500] or response.reason_phrase
-    raise ServiceError("\n".join(lines) or str(detail), response.status_code)
+    kind = str(problem.get("type", "")).rpartition(":")[2]
+    raise ServiceError("\n".join(lines) or str(detail), response.status_code, kind)

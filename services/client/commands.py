@@ -1,4 +1,4 @@
-"""The `glora` commands that talk to a service: submit, watch, jobs, cancel, download."""
+"""The `glora` commands that talk to a service: submit, watch, jobs, logs, cancel, download."""
 
 import json
 import os
@@ -45,9 +45,12 @@ def submit(
     name: Annotated[str, typer.Option(help="Name for humans.")] = "",
     weights: Annotated[str | None, typer.Option(help="Weights file to use instead of the name's own.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the input in pixels.")] = None,
+    effort: Annotated[
+        str | None, typer.Option(help="How much to spend: quick, standard (default) or thorough; the options below override it.")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="Search space: paper (default), paper-multirank, bitfit, ssf, lora-8, ….")] = None,
     rank: Annotated[list[int] | None, typer.Option(help="Rank of low-rank choices, perhaps several times; else the preset's.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of supernet training. Default 60.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of supernet training. Default: the effort's.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. Default 0.003.")] = None,
     policy: Annotated[str | None, typer.Option(help="Supernet training: sandwich (default) or random.")] = None,
     warmup_epochs: Annotated[int | None, typer.Option(help="Epochs over which the learning rate rises. Default a tenth of all.")] = None,
@@ -58,11 +61,15 @@ def submit(
         str | None,
         typer.Option(help="What to search for: accuracy (default), macro-accuracy, or a torchmetrics class, MulticlassF1Score, …."),
     ] = None,
-    population: Annotated[int | None, typer.Option(help="Candidates per generation. Default 50.")] = None,
-    generations: Annotated[int | None, typer.Option(help="Generations. Default 20.")] = None,
+    population: Annotated[int | None, typer.Option(help="Candidates per generation. Default: the effort's.")] = None,
+    generations: Annotated[int | None, typer.Option(help="Generations. Default: the effort's.")] = None,
     finals: Annotated[str | None, typer.Option(help="Last round, trained alone: thorough (default), winner or off.")] = None,
-    finalists: Annotated[int | None, typer.Option(help="Best candidates of thorough finals. Default 3.")] = None,
-    baselines: Annotated[bool, typer.Option(help="Also train linear probe, BitFit and LoRA from scratch.")] = False,
+    finalists: Annotated[int | None, typer.Option(help="Best candidates of thorough finals. Default: the effort's.")] = None,
+    baselines: Annotated[bool, typer.Option("--baselines", help="Also report linear probe, BitFit and LoRA inside the supernet.")] = False,
+    trained_baselines: Annotated[bool, typer.Option("--trained-baselines", help="Likewise, and also trained alone from scratch.")] = False,
+    train_on_val: Annotated[
+        bool, typer.Option("--train-on-val", help="Train what has won once more, on train and val together, and export that.")
+    ] = False,
     shots: Annotated[int | None, typer.Option(help="Few-shot: so many training images per class, drawn by the seed. Default all.")] = None,
     also_test: Annotated[
         list[str] | None, typer.Option(help="NAME=DIR: a further test set of the same classes, perhaps several times.")
@@ -71,23 +78,35 @@ def submit(
     gpu: Annotated[bool, typer.Option(help="Train and evaluate on GPUs.")] = False,
     seed: Annotated[int | None, typer.Option(help="Of everything random. Default 0.")] = None,
     settings: Annotated[Path | None, typer.Option(help="JSON file with any fields of the request; options given here win.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Higher ones are started sooner, from -100 to 100. Default 0.")] = None,
+    max_hours: Annotated[float | None, typer.Option(help="Hours that the job may run. Default any number.")] = None,
     watch_it: Annotated[bool, typer.Option("--watch/--no-watch", help="Show progress until the job is over.")] = True,
     url: Url = None,
     token: Token = None,
 ) -> None:
     """Submit a job: adapt BACKBONE to DATA within BUDGET trainable parameters."""
-    request = _read_settings(settings)
-    request |= {"budget": budget} | _given(seed=seed, name=name or None, baselines=baselines or None)
-    _merge(request, "data", _given(path=_absolute(data), shots=shots, also_test=_named_folders(also_test) or None))
-    _merge(request, "backbone", _given(name=_absolute_backbone(backbone), weights=weights and _absolute(weights), image_size=image_size))
-    _merge(request, "space", _given(preset=preset, ranks=rank or None))
-    _merge(request, "training", _given(epochs=epochs, learning_rate=learning_rate, policy=policy, workers=workers, use_gpu=gpu or None))
-    _merge(request, "training", _given(warmup_epochs=warmup_epochs, drop_path=drop_path, patience=patience))
-    _merge(request, "search", _given(strategy=strategy, metric=metric, population=population, generations=generations))
-    _merge(request, "finals", _given(mode=finals, candidates=finalists))
+    request = read_settings(settings)
+    request |= {"budget": budget} | given(
+        seed=seed,
+        effort=effort,
+        name=name or None,
+        baselines="trained" if trained_baselines else baselines or None,
+        train_on_val=train_on_val or None,
+        priority=priority,
+        max_hours=max_hours,
+    )
+    merge(request, "data", given(path=_absolute(data), shots=shots, also_test=_named_folders(also_test) or None))
+    merge(request, "backbone", given(name=_absolute_backbone(backbone), weights=weights and _absolute(weights), image_size=image_size))
+    merge(request, "space", given(preset=preset, ranks=rank or None))
+    merge(request, "training", given(epochs=epochs, learning_rate=learning_rate, policy=policy, workers=workers, use_gpu=gpu or None))
+    merge(request, "training", given(warmup_epochs=warmup_epochs, drop_path=drop_path, patience=patience))
+    merge(request, "search", given(strategy=strategy, metric=metric, population=population, generations=generations))
+    merge(request, "finals", given(mode=finals, candidates=finalists))
     client = connect(url, token)
     job = client.submit(request)
     console.print(f"Job {job['id']} queued. Dashboard: {client.url}/jobs/{job['id']}", soft_wrap=True)
+    if job["waiting"]:
+        console.print(Text(f"Place in the queue: {job['waiting']['position']} of {job['waiting']['of']}, {job['waiting']['message']}"))
     for warning in job["data"].get("warnings", []):
         console.print(Text("Warning:", "yellow"), Text(warning), soft_wrap=True)
     if watch_it:
@@ -110,13 +129,15 @@ def watch_job(client: Client, job_id: str) -> None:
     if state != "succeeded":
         failure = job["failure"]
         console.print(Text(state, "red"), Text(f"({failure['reason']}): {failure['message']}" if failure else ""))
+        if failure:
+            console.print(f"Its log: glora logs {job_id}")
         raise typer.Exit(1)
     console.print(result_tables(job))
     console.print(f"Download it with: glora download {job_id}")
 
 
 def jobs(
-    state: Annotated[str | None, typer.Option(help="Only queued, running, succeeded, failed or cancelled ones.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only queued, running, paused, succeeded, failed or cancelled ones.")] = None,
     limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=500)] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     url: Url = None,
@@ -127,17 +148,35 @@ def jobs(
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    table = Table("id", "name", "state", "phase", "created")
+    table = Table("id", "name", "user", "state", "phase", "made from", "created")
     for row in rows:
         state_text = row["state"] + (f" ({row['failure_reason']})" if row["failure_reason"] else "")
         table.add_row(
             row["id"],
             escape(row["name"]),
+            escape(row["user"]),
             state_text,
-            (row["phase"] or "") if row["state"] == "running" else "",
+            (row["phase"] or "") if row["state"] == "running" else _place(row["waiting"]),
+            f"{row['parent_action']} of {row['parent_id']}" if row["parent_id"] else "",
             row["created_at"][:19].replace("T", " "),
         )
     console.print(table if rows else "No jobs yet. Submit one with: glora submit --data DIR --backbone NAME --budget 100k")
+
+
+def _place(waiting: dict[str, Any] | None) -> str:
+    """Where a queued job stands, in words; empty for one that is not queued."""
+    return f"{waiting['position']} of {waiting['of']}: {escape(waiting['message'])}" if waiting else ""
+
+
+def logs(
+    job_id: JobId,
+    tail: Annotated[int, typer.Option(help="Last so many lines.", min=1, max=100_000)] = 1000,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Print what the processes of a job have printed, with the tracebacks of failed attempts."""
+    text = connect(url, token).logs(job_id, tail)
+    console.print(text or f"Job {job_id} has printed nothing yet.\n", end="", markup=False, highlight=False, soft_wrap=True)
 
 
 def cancel(job_id: JobId, url: Url = None, token: Token = None) -> None:
@@ -167,10 +206,14 @@ def result_tables(job: dict[str, Any]) -> Group:
     result = job["result"]
     metric = result.get("metric", "accuracy")
     shown = {"accuracy": "", "macro_accuracy": " macro"} | ({} if metric in _SHARES else {"metric": " metric"})
-    caption = f"The searched checkpoint is {_origin(job)}." + (f" The metric is {metric}." if "metric" in shown else "")
+    caption = f"The searched checkpoint is {_origin(job)}.{_grown(result.get('made_from'))}" + (
+        f" The metric is {metric}." if "metric" in shown else ""
+    )
     heads = [f"{split}{label}" for split in ("val", "test") for label in shown.values()]
     table = Table("method", "parameters", *heads, title=title, min_width=56, caption=caption)
-    rows = [(entry["source"], entry) for entry in result["baselines"]] + [("searched GLoRA", result["winner"])]
+    rows = [(_baseline(entry), entry) for entry in result["baselines"]] + [("searched GLoRA", result["winner"])]
+    if result.get("retrained"):
+        rows.append((f"the same on {result['retrained']['split']}", result["retrained"] | {"parameters": result["winner"]["parameters"]}))
     for label, entry in rows:
         cells = [_figure(key, entry.get(f"{split}_{key}")) for split in ("val", "test") for key in shown]
         table.add_row(label, f"{entry['parameters']:,}", *cells)
@@ -185,9 +228,32 @@ def _figure(key: str, value: float | None) -> str:
     return "" if value is None else f"{value:.4f}" if key == "metric" else f"{value:.1%}"
 
 
+def _baseline(entry: dict[str, Any]) -> str:
+    """A baseline's name, which may stand for itself trained alone or for a subnet of the job's supernet."""
+    return str(entry["source"]) + ("" if "epochs" in entry else ", in supernet")
+
+
+def _grown(made_from: dict[str, Any] | None) -> str:
+    """How an extended search grew, in words; empty for others."""
+    if made_from is None or made_from["action"] != "extend":
+        return ""
+    return (
+        f" The search went on from generation {made_from['inherited_generations']} of job {made_from['job']} to {made_from['generations']}."
+    )
+
+
 def _origin(job: dict[str, Any]) -> str:
     """Where a job's winner comes from, in words."""
     winner = job["result"]["winner"]
+    members = winner.get("members")
+    if members:
+        named = "; ".join(_finalist(member) for member in members)
+        return f"the soup of {len(members)} finalists, each within the budget, {winner['parameters']:,} parameters in all: {named}"
+    return _finalist(winner)
+
+
+def _finalist(winner: dict[str, Any]) -> str:
+    """A finalist, or the search's own winner, in words."""
     source = str(winner["source"])
     if source == "search":
         return "the best candidate of the search"
@@ -231,7 +297,7 @@ def _absolute_backbone(name: str) -> str:
     return f"{source}:{_absolute(folder)}" if separator and source.lower() == "local-dir" else name
 
 
-def _read_settings(path: Path | None) -> dict[str, Any]:
+def read_settings(path: Path | None) -> dict[str, Any]:
     """The fields of a settings file; none without a file."""
     if path is None:
         return {}
@@ -245,10 +311,12 @@ def _read_settings(path: Path | None) -> dict[str, Any]:
     return dict(found)
 
 
-def _given(**values: Any) -> dict[str, Any]:
+def given(**values: Any) -> dict[str, Any]:
+    """The values that were given."""
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _merge(request: dict[str, Any], part: str, values: dict[str, Any]) -> None:
+def merge(request: dict[str, Any], part: str, values: dict[str, Any]) -> None:
+    """Put values into a part of a request, beside those that it has."""
     if values:
         request[part] = request.get(part, {}) | values

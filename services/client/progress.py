@@ -48,11 +48,11 @@ class _Bars:
     """One bar per phase that has something to count."""
 
     def __init__(self, progress: Progress, job: dict[str, Any]) -> None:
-        self._progress = progress
+        self._progress, self._job = progress, job["id"]
         self._generations, self._metric = (job["request"]["search"][name] for name in ("generations", "metric"))
         self._tasks: dict[str, Any] = {}
-        self._best_finalist = 0.0
-        self._phase = progress.add_task("queued", total=1, note="waiting for a scheduler")
+        self._best_finalist, self._left = 0.0, ""
+        self._phase = progress.add_task("queued", total=1, note=(job.get("waiting") or {}).get("message", "waiting for a scheduler"))
 
     def show(self, event: dict[str, Any]) -> None:
         """Update the bars with one event."""
@@ -71,9 +71,32 @@ class _Bars:
     def _on_resumed(self, data: dict[str, Any]) -> None:
         self._progress.update(self._phase, description="resuming", note=f"attempt {data['epoch']}")
 
+    def _on_requeued(self, data: dict[str, Any]) -> None:
+        why = f"{data['reason']}: tried again in {data['wait_seconds']:.0f} s" if "reason" in data else "waiting to go on"
+        self._progress.update(self._phase, description="queued", note=why)
+
+    def _on_pause_requested(self, data: dict[str, Any]) -> None:
+        self._progress.update(self._phase, description="pausing", note="finishing what is in hand")
+
+    def _on_paused(self, data: dict[str, Any]) -> None:
+        self._progress.update(self._phase, description="paused", note=f"go on with: glora resume {self._job}")
+
+    def _on_resume_requested(self, data: dict[str, Any]) -> None:
+        self._progress.update(self._phase, description="queued", note="waiting for a scheduler")
+
+    def _on_supernet_awaited(self, data: dict[str, Any]) -> None:
+        self._progress.update(self._phase, description="waiting", note=f"job {data['job']} is training the same supernet")
+
     def _on_phase(self, data: dict[str, Any]) -> None:
         notes = {"train": "starting training workers", "search": "starting evaluators"}
-        self._progress.update(self._phase, description=data["phase"], note=notes.get(data["phase"], ""))
+        words = (notes.get(data["phase"], ""), self._left)
+        self._progress.update(self._phase, description=data["phase"], note=", ".join(filter(None, words)))
+
+    def _on_estimate(self, data: dict[str, Any]) -> None:
+        if data["over"]:
+            self._left = f"{data['left']} left in all"
+        else:
+            self._progress.console.print(f"Expected to take {data['text']}", highlight=False, soft_wrap=True)
 
     def _on_epoch(self, data: dict[str, Any]) -> None:
         self._set("supernet", data["epochs"], data["epoch"], f"loss {data['loss']:.3f}")

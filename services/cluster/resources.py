@@ -7,6 +7,10 @@ import ray
 _POLL_SECONDS = 0.5
 
 
+class ClusterUnavailable(ConnectionError):
+    """No Ray cluster answers at its address; worth another try."""
+
+
 class ResourcesUnavailable(RuntimeError):
     """The cluster has less than the job asks for; the message says both."""
 

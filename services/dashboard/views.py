@@ -1,5 +1,6 @@
 """What each page shows, read from the store as frozen dataclasses, so that templates have nothing to decide."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -8,12 +9,15 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from services.dashboard import results, wording
+from services.dashboard.actions import Action, Kin, actions, kin
 from services.dashboard.charts import ChartData, chart_data
 from services.dashboard.progress import Progress, Step, progress, steps
 from services.dashboard.results import Entry, File, LayerRow, Winner
 from services.job_request import JobRequest
-from services.store import artifacts, events, jobs
+from services.store import artifacts, estimates, events, jobs, queue
+from services.store.cache_report import CacheReport, cache_report
 from services.store.models import Backbone, Generation, Job, JobEvent
+from services.store.queue import Quotas, Waiting
 
 PAGE = 50
 LOG = 200
@@ -75,18 +79,34 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Retry:
+    """The attempt that a job waits for or makes after a failed one: its number, of how many, when, and why the last one failed."""
+
+    attempt: int
+    of: int
+    next_try_at: datetime | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The part of a job's page that changes while it runs."""
 
     id: str
     state: str
     cancel_requested: bool
+    pause_requested: bool
+    actions: tuple[Action, ...]
+    kin: Kin
+    cache: CacheReport
     steps: tuple[Step, ...]
     progress: Progress
+    retry: Retry | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
     seconds: float | None
+    expected: str | None
     metric: str
     finalists: tuple[Entry, ...]
     log: tuple[LogLine, ...]
@@ -118,12 +138,14 @@ class JobPage:
     status: Status
     sequence: int
     name: str
+    user: str
     request: JobRequest
     architecture: str
     finals: str
     data: Data
     failure: Failure | None
     winner: Winner | None
+    extended: str
     baselines: tuple[Entry, ...]
     layers: tuple[LayerRow, ...]
     files: tuple[File, ...]
@@ -136,7 +158,7 @@ class JobPage:
         return next((file for file in self.files if file.kind == "merged"), None)
 
 
-def job_list(session: Session, state: str | None = None, before: str | None = None) -> JobList:
+def job_list(session: Session, quotas: Quotas, state: str | None = None, before: str | None = None) -> JobList:
     """A page of jobs, newest first. An unknown state lists all. Raises NotFound if there is no job `before`."""
     state = state if state in jobs.STATES else None
     found = jobs.page(session, state=state, before=before, limit=PAGE + 1)
@@ -144,11 +166,12 @@ def job_list(session: Session, state: str | None = None, before: str | None = No
     best = _best_in_search(session, [job.id for job in shown])
     counts = {row.state: row.jobs for row in session.execute(select(Job.state, func.count().label("jobs")).group_by(Job.state))}
     filters = (Filter(None, sum(counts.values())), *(Filter(name, counts.get(name, 0)) for name in jobs.STATES))
-    rows = tuple(_row(session, job, best.get(job.id)) for job in shown)
+    places = _places(session, quotas, shown)
+    rows = tuple(_row(session, job, best.get(job.id), places.get(job.id)) for job in shown)
     return JobList(rows, state, filters, shown[-1].id if len(found) > PAGE else None)
 
 
-def job_page(session: Session, job_id: str) -> JobPage:
+def job_page(session: Session, quotas: Quotas, job_id: str) -> JobPage:
     """A job's page. Raises NotFound."""
     # Read first: whatever is committed meanwhile is then told again by the event stream, and never missed.
     sequence = _last_sequence(session, job_id)
@@ -157,42 +180,54 @@ def job_page(session: Session, job_id: str) -> JobPage:
     info = session.get_one(Backbone, job.backbone_key).info or {}
     result = job.result
     return JobPage(
-        status=_status(session, job, request),
+        status=_status(session, quotas, job, request),
         sequence=sequence,
         name=job.name,
+        user=job.user_name,
         request=request,
         architecture=info.get("architecture", request.backbone.name),
         finals=wording.finals(request.finals.settings(request.training)),
         data=_data(job.data),
         failure=_failure(job) if job.state == "failed" else None,
         winner=results.winner(result) if result else None,
+        extended=wording.extended(result.get("made_from")) if result else "",
         baselines=results.baselines(result) if result else (),
-        layers=results.layer_rows(result["winner"]["config"], info.get("layers", [])) if result else (),
+        layers=results.layer_rows(results.winners_code(result), info.get("layers", [])) if result else (),
         files=results.files(artifacts.of_job(session, job_id)),
         folder=results.folder_name(job.name, job_id),
         charts=chart_data(session, job),
     )
 
 
-def job_status(session: Session, job_id: str) -> Status:
+def job_status(session: Session, quotas: Quotas, job_id: str) -> Status:
     """The changing part of a job's page. Raises NotFound."""
     job = jobs.get(session, job_id)
-    return _status(session, job, JobRequest.model_validate(job.request))
+    return _status(session, quotas, job, JobRequest.model_validate(job.request))
 
 
-def _status(session: Session, job: Job, request: JobRequest) -> Status:
+def _places(session: Session, quotas: Quotas, rows: Iterable[Job]) -> dict[str, Waiting]:
+    return queue.waiting(session, quotas) if any(job.state == "queued" for job in rows) else {}
+
+
+def _status(session: Session, quotas: Quotas, job: Job, request: JobRequest) -> Status:
     query = select(JobEvent).where(JobEvent.job_id == job.id).order_by(JobEvent.sequence.desc()).limit(LOG)
     log = tuple(LogLine(e.sequence, wording.event_title(e.kind), wording.event_text(e.kind, e.data), e.at) for e in session.scalars(query))
     return Status(
         id=job.id,
         state=job.state,
         cancel_requested=job.cancel_requested and job.state == "running",
+        pause_requested=job.pause_requested,
+        actions=actions(session, job),
+        kin=kin(session, job),
+        cache=cache_report(session, job),
         steps=steps(job),
-        progress=progress(session, job, request),
+        progress=progress(session, job, request, _places(session, quotas, [job]).get(job.id)),
+        retry=_retry(job),
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
         seconds=_seconds(job),
+        expected=_expected(session, job),
         metric=request.search.metric,
         finalists=results.finalists(job.result)
         if job.result
@@ -202,7 +237,13 @@ def _status(session: Session, job: Job, request: JobRequest) -> Status:
     )
 
 
-def _row(session: Session, job: Job, best_in_search: float | None) -> JobRow:
+def _expected(session: Session, job: Job) -> str | None:
+    """How long the whole job is expected to take, or was before it trained, in words; None if that is not known yet."""
+    told = (estimates.first if job.finished_at else estimates.last)(session, job.id)
+    return None if told is None else str(told["text"])
+
+
+def _row(session: Session, job: Job, best_in_search: float | None, place: Waiting | None) -> JobRow:
     request = JobRequest.model_validate(job.request)
     return JobRow(
         id=job.id,
@@ -210,7 +251,7 @@ def _row(session: Session, job: Job, best_in_search: float | None) -> JobRow:
         state=job.state,
         backbone=request.backbone.name,
         budget=request.budget,
-        progress=progress(session, job, request),
+        progress=progress(session, job, request, place),
         best_accuracy=job.result["winner"]["val_accuracy"] if job.result else best_in_search,
         created_at=job.created_at,
         started_at=job.started_at,
@@ -236,6 +277,13 @@ def _last_sequence(session: Session, job_id: str) -> int:
 def _failure(job: Job) -> Failure:
     code = job.failure_reason or "internal_error"
     return Failure(wording.reason(code), code, job.failure_message or "", job.failure_detail or "")
+
+
+def _retry(job: Job) -> Retry | None:
+    if not job.retry or not job.attempts or job.state in jobs.FINAL:
+        return None
+    why = f"{wording.reason(job.retry['reason'])}: {job.retry['message']}"
+    return Retry(job.retry["attempt"], job.retry["of"], job.next_try_at, why)
 
 
 def _seconds(job: Job) -> float | None:

@@ -10,7 +10,7 @@ from typing import Any
 from glora_core.finals import FinalsSettings
 
 _SOURCES = {
-    "search": "Search, as in the supernet",
+    "search": "Search’s best",
     "linear-probe": "Linear probe",
     "bitfit": "BitFit",
     "ssf": "SSF",
@@ -26,8 +26,13 @@ _REASONS = {
     "artifact_unavailable": "A stored file is missing",
     "out_of_memory": "Out of memory",
     "worker_lost": "A worker was lost",
+    "node_lost": "A machine of the cluster was lost",
+    "cluster_unavailable": "The Ray cluster was out of reach",
+    "resources_unavailable": "The cluster is too small",
+    "inputs_changed": "What the job began with has changed",
     "runner_lost": "The job's process was lost",
     "database_unavailable": "The database was out of reach",
+    "time_exceeded": "The job ran for as long as it may",
     "internal_error": "Something unexpected went wrong",
 }
 _KINDS = {
@@ -44,13 +49,22 @@ _TITLES = {
     "started": "Started",
     "resumed": "Resumed",
     "phase": "Phase",
+    "estimate": "Expected",
     "epoch": "Epoch",
+    "made_from": "Made from",
+    "supernet_awaited": "Supernet awaited",
     "supernet_found": "Supernet found",
     "generation": "Generation",
     "finals": "Finals",
     "finalist": "Finalist",
     "finalist_diverged": "Finalist diverged",
+    "soup": "Soup",
+    "soup_tested": "Soup tested",
     "cancel_requested": "Cancel requested",
+    "retrained": "Trained again",
+    "pause_requested": "Pause requested",
+    "paused": "Paused",
+    "resume_requested": "Resume requested",
     "requeued": "Requeued",
     "succeeded": "Succeeded",
     "failed": "Failed",
@@ -128,7 +142,9 @@ def source(name: str) -> str:
 
 
 def finalist(data: Mapping[str, Any]) -> str:
-    """A finalist of a result or an event: its source, and the learning rate it was trained alone at."""
+    """A finalist of a result or an event: its source, and the learning rate it was trained alone at; or a soup of several."""
+    if data.get("members"):
+        return f"Soup of {len(data['members'])} finalists"
     named, rate = source(str(data.get("source"))), data.get("learning_rate")
     return named if rate is None else f"{named}, rate {rate:.3g}"
 
@@ -145,11 +161,21 @@ def finals(settings: FinalsSettings) -> str:
     return f"{who} trained alone at rates {rates}, in rungs of {epochs} epochs{scratch}"
 
 
+def extended(made_from: Mapping[str, Any] | None) -> str:
+    """How an extended job's search grew; empty for other jobs."""
+    if made_from is None or made_from.get("action") != "extend":
+        return ""
+    before, after = thousands(made_from["inherited_generations"]), thousands(made_from["generations"])
+    return f"The search went on from generation {before} of job {made_from['job']} to {after}."
+
+
 def trained(data: Mapping[str, Any]) -> str:
-    """How long a finalist was trained alone, and from what; a dash where it was not."""
+    """How long a finalist was trained alone, and from what."""
     epochs = data.get("epochs")
+    if data.get("members"):
+        return "their average"
     if epochs is None:
-        return "–"
+        return "as in the supernet"
     return f"{thousands(epochs)} epochs {'from scratch' if data.get('start') == 'scratch' else 'from the supernet'}"
 
 
@@ -171,14 +197,31 @@ def event_title(kind: str) -> str:
 def event_text(kind: str, data: Mapping[str, Any]) -> str:
     """What an event says beyond its kind; empty if nothing. Unknown kinds show their data as it is."""
     match kind:
-        case "queued" | "started" | "resumed" | "cancel_requested" | "succeeded" | "cancelled":
+        case (
+            "queued"
+            | "started"
+            | "resumed"
+            | "cancel_requested"
+            | "succeeded"
+            | "cancelled"
+            | "pause_requested"
+            | "paused"
+            | "resume_requested"
+        ):
             return ""
         case "phase":
             return str(data.get("phase", ""))
+        case "estimate":
+            left = "" if not data.get("over") else f", {data.get('left')} left"
+            return f"{data.get('text')}{left}"
         case "epoch":
             return f"{data.get('epoch')} of {data.get('epochs')}, loss {decimals(data.get('loss'))}"
         case "supernet_found":
-            return "trained by an earlier job, nothing to train"
+            return "trained by another job, nothing to train"
+        case "supernet_awaited":
+            return f"job {data.get('job')} is training it"
+        case "made_from":
+            return f"{data.get('job')}, {data.get('action')}"
         case "generation":
             best, fresh, cached = percent(data.get("best_accuracy")), data.get("evaluated"), data.get("from_cache")
             return f"{int(data.get('generation', 0)) + 1}: best so far {best}{_fitness(data)}, {fresh} evaluated, {cached} from cache"
@@ -190,7 +233,15 @@ def event_text(kind: str, data: Mapping[str, Any]) -> str:
             return f"{finalist(data)}: {reached} after {trained(data)}, {parameters} parameters"
         case "finalist_diverged":
             return f"{finalist(data)}: {data.get('message')}"
+        case "soup":
+            return soup(data)
+        case "soup_tested":
+            return str(data.get("set"))
+        case "retrained":
+            return f"{finalist(data)}: {trained(data)}, on {data.get('split')}"
         case "requeued":
+            if "reason" in data:
+                return f"{reason(str(data['reason']))}: {data.get('message')}; tried again in {duration(data.get('wait_seconds'))}"
             return (
                 f"after {data.get('attempts')} failed attempts"
                 if data.get("attempts")
@@ -200,6 +251,14 @@ def event_text(kind: str, data: Mapping[str, Any]) -> str:
             return f"{reason(str(data.get('reason')))}: {data.get('message')}"
         case _:
             return ", ".join(f"{key} {value}" for key, value in data.items())
+
+
+def soup(data: Mapping[str, Any]) -> str:
+    """What came of averaging finalists, from its event."""
+    members = [finalist(member) for member in data.get("finalists", [])]
+    if len(members) < 2:
+        return f"no average of {len(data.get('asked', []))} finalists is better on val than the best of them"
+    return f"{percent(data.get('accuracy'))} with the average of {'; '.join(members)}"
 
 
 def _fitness(data: Mapping[str, Any]) -> str:

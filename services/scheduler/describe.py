@@ -1,9 +1,10 @@
 """Describes one requested backbone and stores the answer; a process of its own, since it loads torch and timm.
 
-Started by a scheduler as `python -m services.scheduler.describe KEY`.
+Started by a scheduler as `python -m services.scheduler.describe KEY CLAIMED_AT`.
 """
 
 import argparse
+from datetime import datetime
 
 from glora_core.backbones import BackboneSpec, describe
 from glora_core.errors import GloraError
@@ -17,7 +18,9 @@ def main() -> None:
     """Entry point of the process."""
     parser = argparse.ArgumentParser(description="Describes one requested backbone; started by a scheduler.")
     parser.add_argument("key")
-    key: str = parser.parse_args().key
+    parser.add_argument("claimed_at", type=datetime.fromisoformat)
+    arguments = parser.parse_args()
+    key: str = arguments.key
     database = Database(get_settings().resolved_database_url)
     with database.read() as session:
         spec = session.get_one(Backbone, key).spec
@@ -28,7 +31,7 @@ def main() -> None:
     except GloraError as refusal:
         info, error = None, str(refusal)
     with database.write() as session:
-        backbones.describe(session, key, info=info, error=error)
+        backbones.describe(session, key, arguments.claimed_at, info=info, error=error)
 
 
 if __name__ == "__main__":

@@ -12,66 +12,40 @@ import signal
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
 import ray
-import torch
-from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
-from ray.exceptions import RayActorError, RayError, WorkerCrashedError
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from ray.exceptions import RayError
+from sqlalchemy.exc import SQLAlchemyError
 
 from glora_core.backbones import BackboneInfo
-from glora_core.errors import (
-    BackboneUnknown,
-    BackboneUnsupported,
-    BudgetInfeasible,
-    ConfigInvalid,
-    DataInvalid,
-    Diverged,
-    ExportMismatch,
-    NotLearning,
-)
 from services.cluster import resources
-from services.cluster.pool import EvaluatorPool, WorkerLost
-from services.cluster.resources import ResourcesUnavailable
+from services.cluster.pausing import Paused
+from services.cluster.pool import EvaluatorPool
+from services.cluster.resources import ClusterUnavailable
 from services.cluster.workload import settle
 from services.job_request import JobRequest
 from services.scheduler.context import RunContext
 from services.scheduler.exits import LOST, OVER, RETRY, STOPPED
+from services.scheduler.expecting import Estimate
 from services.scheduler.exporting import export
+from services.scheduler.failures import classify, detail, headline
 from services.scheduler.finals import finals
 from services.scheduler.prepare import prepare
+from services.scheduler.retraining import retrain
 from services.scheduler.searching import search
-from services.scheduler.supernets import InputsChanged, supernet_settings, train_or_find
+from services.scheduler.supernets import supernet_settings, train_or_find
 from services.settings import Settings, get_settings
-from services.store import jobs
-from services.store.blobs import BlobMissing, BlobStore, StoreUnavailable
+from services.store import jobs, lifecycle, lineage
+from services.store.blobs import BlobStore
 from services.store.database import Database
 from services.store.errors import LeaseLost
 from services.store.jobs import Lease
 from services.store.models import Backbone
+from services.store.retries import RetryRules
 
 log = logging.getLogger("glora.runner")
-
-_REASONS: tuple[tuple[tuple[type[BaseException], ...], str, bool], ...] = (
-    ((DataInvalid,), "data_invalid", False),
-    ((BackboneUnknown, BackboneUnsupported), "backbone_unavailable", False),
-    ((InputsChanged, ConfigInvalid), "inputs_changed", False),
-    ((BudgetInfeasible,), "budget_infeasible", False),
-    ((Diverged,), "diverged", False),
-    ((NotLearning,), "not_learning", False),
-    ((ResourcesUnavailable,), "resources_unavailable", False),
-    ((ExportMismatch,), "export_mismatch", False),
-    ((BlobMissing, StoreUnavailable), "artifact_unavailable", True),
-    ((torch.OutOfMemoryError, MemoryError, RayOutOfMemoryError), "out_of_memory", False),
-    ((WorkerLost, RayActorError, WorkerCrashedError), "worker_lost", True),
-    ((OperationalError, InterfaceError), "database_unavailable", True),
-    ((RayError,), "worker_lost", True),
-)
-"""Typed reason of a failure by exception, and whether another attempt may help."""
 
 
 def run_job(context: RunContext) -> None:
@@ -80,53 +54,39 @@ def run_job(context: RunContext) -> None:
     context.enter("prepare")
     resources.wait_for(training.workers, training.use_gpu, context.settings.resources_seconds)
     prepared = prepare(context)
+    estimate = Estimate(context, prepared)
     context.enter("train")
-    key, state = train_or_find(context, prepared.workload, prepared.weights_hash)
+    with estimate.phase("supernet"):
+        key, state = train_or_find(context, prepared.workload, prepared.weights_hash)
     context.enter("search")
     settings = supernet_settings(context)
     size = resources.pool_size(context.request.search.evaluators, training.use_gpu)
-    pool = EvaluatorPool(prepared.workload, ray.put(state), settings, size, training.use_gpu, context.request.search.precision)
-    try:
-        ranked = search(context, key, pool)
-    finally:
-        pool.close()
+    with estimate.phase("search"):
+        pool = EvaluatorPool(prepared.workload, ray.put(state), settings, size, training.use_gpu, context.request.search.precision)
+        try:
+            ranked = search(context, key, pool)
+        finally:
+            pool.close()
     context.enter("finals")
-    outcome = finals(context, prepared, ranked, key)
+    with estimate.phase("finals"):
+        outcome = retrain(context, prepared, finals(context, prepared, ranked, key), key)
     context.enter("export")
     export(context, prepared, outcome)
 
 
-def classify(error: BaseException) -> tuple[str, bool]:
-    """The typed reason of a failure, and whether another attempt may help: of the first of its causes that has one."""
-    for cause in _causes(error):
-        for kinds, reason, retry in _REASONS:
-            if isinstance(cause, kinds):
-                return reason, retry
-    return "internal_error", False
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what lies behind it: causes of Python, of Ray's tasks, and failures of Ray Train's workers; innermost first."""
-    if error is None:
-        return
-    named = (getattr(error, name, None) for name in ("cause", "health_check_failure", "_base_exc"))
-    for behind in (*named, error.__cause__, *getattr(error, "worker_failures", {}).values()):
-        if isinstance(behind, BaseException):
-            yield from _causes(behind)
-    yield error
-
-
-def attempt(settings: Settings, database: Database, lease: Lease, workdir: Path) -> int:
-    """Run a job under a lease; returns the exit status."""
+def attempt(settings: Settings, database: Database, lease: Lease, workdir: Path, pausing: threading.Event) -> int:
+    """Run a job under a lease until it is over, or paused when `pausing` is set; returns the exit status."""
     workdir.mkdir(parents=True, exist_ok=True)
     try:
         signal.signal(signal.SIGTERM, _stop)
-        context = open_context(settings, database, lease, workdir)
+        context = open_context(settings, database, lease, workdir, pausing)
         join_ray(settings.ray_address)
         signal.signal(signal.SIGTERM, _stop)  # joining Ray has put a handler of its own there
         settle(use_gpu=False)
         run_job(context)
         return OVER
+    except Paused:
+        return record_pause(database, lease)
     except LeaseLost as error:
         log.warning("%s", error)
         return LOST
@@ -136,12 +96,25 @@ def attempt(settings: Settings, database: Database, lease: Lease, workdir: Path)
 
 
 def join_ray(address: str) -> None:
-    """Become a driver of the cluster at an address; a head on loopback wants its drivers there too."""
+    """Become a driver of the cluster at an address; a head on loopback wants its drivers there too. Raises ClusterUnavailable."""
     local = {"_node_ip_address": "127.0.0.1"} if address.startswith("127.0.0.1:") else {}
-    ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **local)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **local)
+    except (ConnectionError, TimeoutError, RayError) as error:
+        raise ClusterUnavailable(f"no Ray cluster answers at {address}: {error}") from error
 
 
-def open_context(settings: Settings, database: Database, lease: Lease, workdir: Path) -> RunContext:
+def record_pause(database: Database, lease: Lease) -> int:
+    """Note that the job has paused, or queue it again if the pause was withdrawn meanwhile; returns the exit status."""
+    try:
+        with jobs.fenced(database, lease) as (session, job):
+            jobs.paused(session, job) if job.pause_requested else jobs.release(session, job)
+    except LeaseLost:
+        return LOST
+    return OVER
+
+
+def open_context(settings: Settings, database: Database, lease: Lease, workdir: Path, pausing: threading.Event) -> RunContext:
     """The context of a claimed job, from its row."""
     with database.read() as session:
         job = jobs.get(session, lease.job_id)
@@ -156,41 +129,40 @@ def open_context(settings: Settings, database: Database, lease: Lease, workdir: 
             info=BackboneInfo.from_dict(backbone.info),
             data_facts=job.data,
             workdir=workdir,
+            pausing=pausing,
+            origin=lineage.origin_of(job),
         )
 
 
 def record_failure(settings: Settings, database: Database, lease: Lease, error: BaseException) -> int:
-    """Requeue the job if another attempt may help and is left, else fail it with its reason; returns the exit status."""
-    reason, retry = classify(error)
-    detail = "".join(traceback.format_exception(error))[-20_000:]
-    try:
-        with jobs.fenced(database, lease) as (session, job):
-            job.attempts += 1
-            if retry and job.attempts < settings.max_attempts:
-                jobs.release(session, job)
-                return RETRY
-            jobs.fail(session, job, reason, _headline(error), detail)
-    except LeaseLost:
-        return LOST
-    return OVER
+    """Let the job wait for another attempt if that may help and one is left, else fail it with its reason; returns the exit status.
 
-
-def _headline(error: BaseException) -> str:
-    cause = next(_causes(error))
-    lines = [line for line in str(cause).splitlines() if line.strip()]
-    return (lines[-1] if isinstance(cause, RayError) and lines else lines[0] if lines else type(cause).__name__)[:2000]
+    A database that is out of reach is waited for, as long as the lease lasts.
+    """
+    told = RetryRules.of(settings), classify(error), headline(error), detail(error)
+    while True:
+        try:
+            with jobs.fenced(database, lease) as (session, job):
+                return RETRY if jobs.attempt_failed(session, job, *told) else OVER
+        except LeaseLost:
+            return LOST
+        except SQLAlchemyError:
+            log.warning("failure of %s not stored", lease.job_id, exc_info=True)
+            time.sleep(settings.heartbeat_seconds)
 
 
 class Heartbeat(threading.Thread):
     """Renews the lease, and ends the process when the lease is lost or the job is cancelled.
 
-    A second thread ends the process when the lease has run out, however long a renewal hangs in the database.
+    Sets `pausing` while a pause is asked for. A second thread ends the process when the lease has run out, however long a
+    renewal hangs in the database.
     """
 
     def __init__(self, settings: Settings, database: Database, lease: Lease) -> None:
         super().__init__(daemon=True, name="heartbeat")
         self._settings, self._database, self._lease = settings, database, lease
         self._renewed = time.monotonic()
+        self.pausing = threading.Event()
 
     def run(self) -> None:
         """Beat until the process ends."""
@@ -201,11 +173,18 @@ class Heartbeat(threading.Thread):
                 if jobs.renew(self._database, self._lease, self._settings.lease_seconds):
                     self._cancel()
                 self._renewed = asked
+                self._heed_pause()
             except LeaseLost:
                 os._exit(LOST)
             except SQLAlchemyError:
                 log.warning("lease of %s not renewed", self._lease.job_id, exc_info=True)
             time.sleep(self._settings.heartbeat_seconds)
+
+    def _heed_pause(self) -> None:
+        if lifecycle.pause_requested(self._database, self._lease.job_id):
+            self.pausing.set()
+        else:
+            self.pausing.clear()
 
     def _watch(self) -> None:
         while time.monotonic() - self._renewed < self._settings.lease_seconds:
@@ -238,7 +217,7 @@ def main() -> int:
     lease = Lease(arguments.job, arguments.owner, arguments.epoch)
     heartbeat = Heartbeat(settings, database, lease)
     heartbeat.start()
-    return attempt(settings, database, lease, arguments.workdir)
+    return attempt(settings, database, lease, arguments.workdir, heartbeat.pausing)
 
 
 if __name__ == "__main__":

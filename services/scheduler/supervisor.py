@@ -12,18 +12,23 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from services import processes
+from services.scheduler import leftovers
 from services.scheduler.exits import STOPPED
+from services.scheduler.runner_log import RunnerLog
 from services.settings import Settings
-from services.store import backbones, jobs
+from services.store import backbones, job_logs, jobs, schedulers
 from services.store.blobs import BlobStore
 from services.store.database import Database
 from services.store.errors import LeaseLost
 from services.store.jobs import Lease
+from services.store.queue import Quotas
+from services.store.retries import RetryRules
 
 log = logging.getLogger("glora.scheduler")
 
@@ -42,10 +47,17 @@ class Supervisor:
     home: Path
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}")
     runners: dict[Lease, "subprocess.Popen[bytes]"] = field(default_factory=dict)
-    describers: dict[str, tuple["subprocess.Popen[bytes]", float]] = field(default_factory=dict)
+    starting: dict[Lease, tuple[datetime, float]] = field(default_factory=dict)
+    logs: dict[Lease, RunnerLog] = field(default_factory=dict)
+    logs_kept: float = 0.0
+    beaten: float = 0.0
+    describers: dict[tuple[str, datetime], tuple["subprocess.Popen[bytes]", float]] = field(default_factory=dict)
 
     def step(self) -> None:
         """One look at everything: ended runners, ended describers, new work."""
+        self._beat()
+        self._keep_starting()
+        self._keep_logs()
         self._reap_runners()
         self._reap_describers()
         self._start_describer()
@@ -68,18 +80,45 @@ class Supervisor:
             self._settle(lease, process.returncode)
         for process, _ in self.describers.values():
             processes.stop(process)
+        with self.database.write() as session:
+            schedulers.leave(session, self.owner)
 
     def _start_runner(self) -> bool:
         with self.database.write() as session:
-            lease = jobs.claim(session, self.owner, self.settings.lease_seconds, self.settings.max_attempts)
-        if lease is None:
+            lease = jobs.claim(session, self.owner, self.settings.lease_seconds, RetryRules.of(self.settings), Quotas.of(self.settings))
+            expires_at = None if lease is None else jobs.get(session, lease.job_id).lease_expires_at
+        if lease is None or expires_at is None:
             return False
-        self._remove_workdirs(lease.job_id)
+        self.starting[lease] = expires_at, time.monotonic()
+        self._remove_workdirs(lease)
         workdir = self.home / "work" / f"{lease.job_id}-{lease.epoch}"
         command = [sys.executable, "-m", "services.scheduler.runner", lease.job_id, lease.owner, str(lease.epoch), str(workdir)]
+        self.logs[lease] = RunnerLog.beginning(self._log(lease.job_id))
         self.runners[lease] = processes.start(command, log=self._log(lease.job_id))
         log.info("job %s: runner %d, epoch %d", lease.job_id, self.runners[lease].pid, lease.epoch)
         return True
+
+    def _beat(self) -> None:
+        """Tell users of the queue that this scheduler is at work."""
+        if time.monotonic() - self.beaten >= self.settings.lease_seconds / 3:
+            with self.database.write() as session:
+                schedulers.beat(session, self.owner, self.settings.max_running_jobs, self.settings.lease_seconds)
+            self.beaten = time.monotonic()
+
+    def _keep_starting(self) -> None:
+        """Hold the leases of runners that load their libraries, which may take longer than a lease; end one that takes too long."""
+        for lease, (expires_at, started) in list(self.starting.items()):
+            if time.monotonic() - started > self.settings.start_seconds:
+                log.error("job %s: runner has not started in time", lease.job_id)
+                processes.stop(self.runners[lease], patience_seconds=1)
+            try:
+                kept = jobs.keep_starting(self.database, lease, self.settings.lease_seconds, expires_at)
+            except LeaseLost:
+                kept = None
+            if kept is None or self.runners[lease].poll() is not None:
+                del self.starting[lease]
+            else:
+                self.starting[lease] = kept, started
 
     def _reap_runners(self) -> None:
         for lease, process in list(self.runners.items()):
@@ -87,30 +126,56 @@ class Supervisor:
                 self._settle(lease, process.returncode)
 
     def _settle(self, lease: Lease, status: int) -> None:
-        """Note the end of a runner. Where it left its job running, requeue it, or fail it when it has had its attempts."""
-        del self.runners[lease]
+        """Note the end of a runner. Where it left its job running, requeue it, or fail it when it has had its attempts.
+
+        A runner stays among the runners until its end is stored, or seen to be nobody's concern any more.
+        """
         log.info("job %s: runner ended with status %d", lease.job_id, status)
+        self._keep_log(lease)
         try:
             with self.database.write() as session:
-                jobs.runner_ended(session, lease, clean=status == STOPPED, max_attempts=self.settings.max_attempts, status=status)
+                jobs.runner_ended(session, lease, clean=status == STOPPED, rules=RetryRules.of(self.settings), status=status)
         except LeaseLost:
             log.debug("job %s moved on", lease.job_id)
+        del self.runners[lease], self.logs[lease]
+        self.starting.pop(lease, None)
         self._clean_up(lease)
 
+    def _keep_logs(self) -> None:
+        """Store what running jobs have printed, every few seconds."""
+        if time.monotonic() - self.logs_kept >= self.settings.log_seconds:
+            self.logs_kept = time.monotonic()
+            for lease in self.runners:
+                self._keep_log(lease)
+
+    def _keep_log(self, lease: Lease) -> None:
+        news = self.logs[lease].news()
+        if news is None:
+            return
+        try:
+            with self.database.write() as session:
+                job_logs.keep(session, lease, *news)
+        except LeaseLost:
+            log.debug("job %s moved on", lease.job_id)
+        self.logs[lease].tell(news[1])
+
     def _clean_up(self, lease: Lease) -> None:
-        """Remove what a runner has left: its work folder and, once the job is over, its training checkpoints."""
-        self._remove_workdirs(lease.job_id)
+        """Remove what a runner has left: its work folder and, once the job is over, its training checkpoints and claims."""
+        self._remove_workdirs(lease)
         with self.database.read() as session:
             over = jobs.get(session, lease.job_id).state in jobs.FINAL
         try:
             if over:
                 self.blobs.remove_training(lease.job_id)
+                leftovers.clear(self.database, self.blobs, lease.job_id)
         except OSError:
             log.warning("training checkpoints of %s not removed", lease.job_id, exc_info=True)
 
-    def _remove_workdirs(self, job_id: str) -> None:
-        for folder in (self.home / "work").glob(f"{job_id}-*"):
-            shutil.rmtree(folder, ignore_errors=True)
+    def _remove_workdirs(self, lease: Lease) -> None:
+        """Of this lease and those before it; a later one's, which another scheduler with the same home may have taken, is not ours."""
+        for folder in (self.home / "work").glob(f"{lease.job_id}-*"):
+            if int(folder.name.rpartition("-")[2]) <= lease.epoch:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _log(self, name: str) -> Path:
         return self.home / "logs" / f"{name}.log"
@@ -121,15 +186,16 @@ class Supervisor:
         with self.database.write() as session:
             row = backbones.claim(session)
         if row is not None:
-            command = [sys.executable, "-m", "services.scheduler.describe", row.key]
-            self.describers[row.key] = processes.start(command, log=self._log("describe")), time.monotonic()
+            command = [sys.executable, "-m", "services.scheduler.describe", row.key, row.requested_at.isoformat()]
+            self.describers[row.key, row.requested_at] = processes.start(command, log=self._log("describe")), time.monotonic()
 
     def _reap_describers(self) -> None:
-        for key, (process, started) in list(self.describers.items()):
+        for (key, claimed_at), (process, started) in list(self.describers.items()):
             if process.poll() is None and time.monotonic() - started < self.settings.describe_seconds:
                 continue
             processes.stop(process)
-            del self.describers[key]
+            del self.describers[key, claimed_at]
             if process.returncode:
                 with self.database.write() as session:
-                    backbones.describe(session, key, info=None, error="describing it failed or took too long; see describe.log")
+                    error = "describing it failed or took too long; see describe.log"
+                    backbones.describe(session, key, claimed_at, info=None, error=error)

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from services.store import clock
 from services.store.database import insert_new
 from services.store.models import Backbone
 
@@ -20,16 +21,16 @@ def key_of(spec: dict[str, Any], stamp: str = "") -> str:
 def request(session: Session, spec: dict[str, Any], stamp: str = "") -> Backbone:
     """The description of a backbone, asked for if it is not known. One that failed before is asked for again."""
     key = key_of(spec, stamp)
-    insert_new(session, [Backbone(key=key, spec=spec, state="requested", requested_at=datetime.now(UTC))])
+    insert_new(session, [Backbone(key=key, spec=spec, state="requested", requested_at=clock.now(session))])
     row = session.get_one(Backbone, key)
     if row.state == "failed":
-        row.state, row.error, row.requested_at = "requested", None, datetime.now(UTC)
+        row.state, row.error, row.requested_at = "requested", None, clock.now(session)
     return row
 
 
 def claim(session: Session, patience_seconds: float = 120.0) -> Backbone | None:
     """The longest-waiting description that nobody works on, marked as being worked on; None if there is none."""
-    now = datetime.now(UTC)
+    now = clock.now(session)
     stale = now - timedelta(seconds=patience_seconds)
     waiting = or_(Backbone.state == "requested", (Backbone.state == "describing") & (Backbone.requested_at < stale))
     query = select(Backbone).where(waiting).order_by(Backbone.requested_at).limit(1).with_for_update(skip_locked=True)
@@ -39,9 +40,13 @@ def claim(session: Session, patience_seconds: float = 120.0) -> Backbone | None:
     return row
 
 
-def describe(session: Session, key: str, *, info: dict[str, Any] | None, error: str | None) -> None:
-    """Store a finished description, or why there is none; a late failure does not undo a description that is there."""
-    row = session.get_one(Backbone, key)
-    if row.state == "ready" and info is None:
+def describe(session: Session, key: str, requested_at: datetime, *, info: dict[str, Any] | None, error: str | None) -> None:
+    """Store a finished description, or why there is none; whoever took too long and was replaced changes nothing.
+
+    Args:
+        requested_at: of the row as it was claimed, or asked for.
+    """
+    row = session.get_one(Backbone, key, with_for_update=True)
+    if row.requested_at != requested_at or row.state == "ready":
         return
     row.state, row.info, row.error = ("failed" if info is None else "ready"), info, error

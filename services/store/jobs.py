@@ -1,27 +1,34 @@
 """Jobs: creation, listing, the state machine, and the lease under which one runner owns a job.
 
-States: `queued → running → succeeded | failed | cancelled`. A running job whose lease has expired may be claimed again.
-Every claim raises the lease's epoch, and every write of a runner carries it (`fenced`), so a runner that lost its job
-cannot write.
+States: `queued → running → succeeded | failed | cancelled`, and `paused` beside the queue (see `services.store.lifecycle`).
+A running job whose lease has expired may be claimed again. Every claim raises the lease's epoch, and every write of a runner or of
+its scheduler carries it (`fenced`), so whoever has lost the job cannot write. A lease that has run out by the database's clock is
+lost, whether or not another has taken over.
 """
 
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import literal, select, tuple_
 from sqlalchemy.orm import Session
 
-from services.store import events
+from services.settings import DEFAULT_USER
+from services.store import clock, events, queue
 from services.store.database import Database
 from services.store.errors import LeaseLost, NotFound, WrongState
-from services.store.models import Job
+from services.store.models import Job, UtcDateTime
+from services.store.queue import Quotas
+from services.store.retries import RetryRules
+
+UNLIMITED = Quotas()
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
-STATES = ("queued", "running", *sorted(FINAL))
+STATES = ("queued", "running", "paused", *sorted(FINAL))
+ALIVE = ("queued", "running", "paused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +40,24 @@ class Lease:
     epoch: int
 
 
-def create(session: Session, *, name: str, request: dict[str, Any], backbone_key: str, data: dict[str, Any]) -> Job:
-    """A new queued job."""
+def create(
+    session: Session, *, name: str, request: dict[str, Any], backbone_key: str, data: dict[str, Any], user: str = DEFAULT_USER
+) -> Job:
+    """A new queued job of a user."""
     job = Job(
         id=f"j{secrets.token_hex(6)}",
         name=name,
+        user_name=user,
+        priority=int(request.get("priority", 0)),
         state="queued",
         request=request,
         backbone_key=backbone_key,
         data=data,
         cancel_requested=False,
         attempts=0,
+        run_seconds=0.0,
         lease_epoch=0,
-        created_at=datetime.now(UTC),
+        created_at=clock.calendar(session),
     )
     session.add(job)
     session.flush()
@@ -68,17 +80,17 @@ def page(session: Session, *, state: str | None = None, before: str | None = Non
         query = query.where(Job.state == state)
     if before is not None:
         last = get(session, before)
-        older = or_(Job.created_at < last.created_at, and_(Job.created_at == last.created_at, Job.id < last.id))
-        query = query.where(older)
+        # as one comparison of pairs the index is entered at the cursor; spelt out with OR it is walked from the newest job on
+        query = query.where(tuple_(Job.created_at, Job.id) < tuple_(literal(last.created_at, UtcDateTime), literal(last.id)))
     return list(session.scalars(query))
 
 
 def request_cancel(session: Session, job_id: str) -> Job:
-    """Cancel a queued job at once; ask the runner of a running one to end. Raises NotFound, or WrongState if it is over."""
-    job = _locked(session, job_id)
+    """Cancel a queued or paused job at once; ask the runner of a running one to end. Raises NotFound, or WrongState if it is over."""
+    job = locked(session, job_id)
     if job.state in FINAL:
-        raise WrongState(f"job {job_id} has {job.state} already; only a queued or running job can be cancelled")
-    if job.state == "queued":
+        raise WrongState(f"job {job_id} has {job.state} already; only a queued, running or paused job can be cancelled", job.state, ALIVE)
+    if job.state != "running":
         _finish(session, job, "cancelled", {})
     elif not job.cancel_requested:
         job.cancel_requested = True
@@ -86,25 +98,28 @@ def request_cancel(session: Session, job_id: str) -> Job:
     return job
 
 
-def claim(session: Session, owner: str, lease_seconds: float, max_attempts: int) -> Lease | None:
-    """Take the oldest job that is queued, or running under an expired lease; None if there is none.
+def claim(session: Session, owner: str, lease_seconds: float, rules: RetryRules, quotas: Quotas = UNLIMITED) -> Lease | None:
+    """Take the queue's next job; None if there is none.
 
-    A runner whose lease ran out counts as a failed attempt; a job that has had all its attempts is failed instead, and one
-    whose cancellation was requested is cancelled.
+    A running job whose lease has run out counts as a failed attempt: it goes back into the queue, is failed if it has had all
+    its attempts, or is cancelled or paused if that was requested.
     """
-    while (job := _next_free(session)) is not None:
+    while (job := queue.next_free(session, quotas)) is not None:
         if job.cancel_requested:
             cancelled(session, job)
-        elif job.state == "queued" or _another_attempt(session, job, max_attempts, "its runner's lease ran out"):
+        elif job.pause_requested:
+            paused(session, job)
+        elif job.state == "queued":
             break
+        else:
+            attempt_failed(session, job, rules, "runner_lost", "its runner's lease ran out", since=job.lease_expires_at)
     else:
         return None
-    now = datetime.now(UTC)
-    job.state, job.lease_owner = "running", owner
+    job.state, job.lease_owner, job.next_try_at = "running", owner, None
     job.lease_epoch += 1
-    job.lease_expires_at = now + timedelta(seconds=lease_seconds)
+    job.lease_expires_at = clock.now(session) + timedelta(seconds=lease_seconds)
     events.append(session, job.id, "resumed" if job.started_at else "started", {"epoch": job.lease_epoch})
-    job.started_at = job.started_at or now
+    job.started_at = job.started_at or clock.calendar(session)
     return Lease(job.id, owner, job.lease_epoch)
 
 
@@ -112,52 +127,103 @@ def claim(session: Session, owner: str, lease_seconds: float, max_attempts: int)
 def fenced(database: Database, lease: Lease) -> Iterator[tuple[Session, Job]]:
     """A write transaction that only the holder of the lease gets. Raises LeaseLost, with nothing written, otherwise."""
     with database.write() as session:
-        job = _locked(session, lease.job_id)
-        if job.lease_epoch != lease.epoch or job.lease_owner != lease.owner or job.state != "running":
-            raise LeaseLost(f"job {lease.job_id}: epoch {lease.epoch} is over (now {job.lease_epoch}, {job.state})")
-        yield session, job
+        yield session, held(session, lease)
+
+
+def held(session: Session, lease: Lease) -> Job:
+    """The job of a lease, locked in a write transaction. Raises LeaseLost if another owns it, it is over, or the lease has run out."""
+    job = locked(session, lease.job_id)
+    if job.lease_epoch != lease.epoch or job.lease_owner != lease.owner or job.state != "running":
+        raise LeaseLost(f"job {lease.job_id}: epoch {lease.epoch} is over (now {job.lease_epoch}, {job.state})")
+    if job.lease_expires_at is None or job.lease_expires_at < clock.now(session):
+        raise LeaseLost(f"job {lease.job_id}: the lease of epoch {lease.epoch} has run out")
+    return job
 
 
 def renew(database: Database, lease: Lease, lease_seconds: float) -> bool:
-    """Extend the lease; returns whether a cancellation is requested. Raises LeaseLost."""
-    with fenced(database, lease) as (_, job):
-        job.lease_expires_at = datetime.now(UTC) + timedelta(seconds=lease_seconds)
-        return job.cancel_requested
+    """Extend the lease; returns whether a cancellation is requested. Fails a job that has run for as long as it may.
+
+    Raises:
+        LeaseLost: the job belongs to another runner now, or is over.
+    """
+    with fenced(database, lease) as (session, job):
+        _count_time(session, job, lease_seconds)
+        job.lease_expires_at = clock.now(session) + timedelta(seconds=lease_seconds)
+        limit = job.request.get("max_hours")
+        overran = limit is not None and job.run_seconds > limit * 3600
+        if overran and not job.cancel_requested:
+            fail(session, job, "time_exceeded", f"it has run for the {limit:g} hours that its request allows")
+        cancel = job.cancel_requested
+    if overran and not cancel:
+        raise LeaseLost(f"job {lease.job_id} has run for as long as it may")
+    return cancel
 
 
-def release(session: Session, job: Job) -> None:
+def keep_starting(database: Database, lease: Lease, lease_seconds: float, expires_at: datetime) -> datetime | None:
+    """Extend the lease of a runner that has not renewed it yet; returns the new expiry, None if the runner renews it by now.
+
+    Args:
+        expires_at: the lease's expiry as the scheduler knows it.
+
+    Raises:
+        LeaseLost: the job moved on.
+    """
+    with fenced(database, lease) as (session, job):
+        if job.lease_expires_at != expires_at:
+            return None
+        _count_time(session, job, lease_seconds)
+        job.lease_expires_at = clock.now(session) + timedelta(seconds=lease_seconds)
+        return job.lease_expires_at
+
+
+def release(session: Session, job: Job, **why: Any) -> None:
     """Put a running job back into the queue."""
-    job.state, job.lease_owner, job.lease_expires_at = "queued", None, None
-    events.append(session, job.id, "requeued", {"attempts": job.attempts})
+    job.state, job.lease_owner, job.lease_expires_at, job.waiting_for = "queued", None, None, None
+    events.append(session, job.id, "requeued", {"attempts": job.attempts} | why)
 
 
-def runner_ended(session: Session, lease: Lease, *, clean: bool, max_attempts: int, status: int) -> None:
+def paused(session: Session, job: Job) -> None:
+    """Take a job out of queue or hands until it is resumed; nothing of it holds the cluster any more."""
+    job.state, job.pause_requested = "paused", False
+    job.lease_owner, job.lease_expires_at, job.waiting_for = None, None, None
+    events.append(session, job.id, "paused", {})
+
+
+def runner_ended(session: Session, lease: Lease, *, clean: bool, rules: RetryRules, status: int) -> None:
     """What a scheduler does when a runner has ended: a job it left running is requeued, or failed after its attempts.
 
     A clean stop (the service shuts down) counts as no attempt. Raises LeaseLost if the job moved on.
     """
-    job = _locked(session, lease.job_id)
-    if job.lease_epoch != lease.epoch or job.state != "running":
-        raise LeaseLost(f"job {lease.job_id} moved on")
+    job = held(session, lease)
     if job.cancel_requested:
         cancelled(session, job)
-    elif clean or _another_attempt(session, job, max_attempts, f"its runner ended with status {status}"):
+    elif job.pause_requested:
+        paused(session, job)
+    elif clean:
         release(session, job)
+    else:
+        attempt_failed(session, job, rules, "runner_lost", f"its runner ended with status {status}")
 
 
-def _next_free(session: Session) -> Job | None:
-    free = or_(Job.state == "queued", and_(Job.state == "running", Job.lease_expires_at < datetime.now(UTC)))
-    query = select(Job).where(free).order_by(Job.created_at, Job.id).limit(1).with_for_update(skip_locked=True)
-    return session.scalars(query).first()
+def attempt_failed(
+    session: Session, job: Job, rules: RetryRules, reason: str, message: str, detail: str = "", since: datetime | None = None
+) -> bool:
+    """Count a failed attempt of a running job: it waits for the next one, or has failed if none is left; returns whether one is.
 
-
-def _another_attempt(session: Session, job: Job, max_attempts: int, what: str) -> bool:
-    """Count a failed attempt; returns whether another is left, and fails the job if not."""
+    Args:
+        since: when it failed; now if absent.
+    """
     job.attempts += 1
-    if job.attempts < max_attempts:
-        return True
-    fail(session, job, "runner_lost", f"{what} in {job.attempts} attempts in a row without progress between them; its log may tell why")
-    return False
+    allowed = rules.allowed(reason)
+    if job.attempts >= allowed:
+        row = f", in {job.attempts} attempts in a row without progress between them" if job.attempts > 1 else ""
+        fail(session, job, reason, message + row, detail)
+        return False
+    wait = rules.wait_seconds(job.id, job.attempts)
+    job.next_try_at = (since or clock.now(session)) + timedelta(seconds=wait)
+    job.retry = {"reason": reason, "message": message, "attempt": job.attempts + 1, "of": allowed}
+    release(session, job, reason=reason, message=message, wait_seconds=round(wait, 1))
+    return True
 
 
 def succeed(session: Session, job: Job, result: dict[str, Any]) -> None:
@@ -183,13 +249,21 @@ def enter_phase(session: Session, job: Job, phase: str) -> None:
     events.append(session, job.id, "phase", {"phase": phase})
 
 
+def _count_time(session: Session, job: Job, lease_seconds: float) -> None:
+    """Add the time since the lease was last renewed to what the job has run; time in the queue, or without a runner, does not count."""
+    assert job.lease_expires_at is not None
+    since = clock.now(session) - job.lease_expires_at + timedelta(seconds=lease_seconds)
+    job.run_seconds += max(0.0, since.total_seconds())
+
+
 def _finish(session: Session, job: Job, state: str, data: dict[str, Any]) -> None:
-    job.state, job.finished_at = state, datetime.now(UTC)
-    job.lease_owner, job.lease_expires_at = None, None
+    job.state, job.finished_at, job.pause_requested = state, clock.calendar(session), False
+    job.lease_owner, job.lease_expires_at, job.waiting_for = None, None, None
     events.append(session, job.id, state, data)
 
 
-def _locked(session: Session, job_id: str) -> Job:
+def locked(session: Session, job_id: str) -> Job:
+    """A job by its id, kept from other writers until the transaction ends. Raises NotFound."""
     job = session.scalars(select(Job).where(Job.id == job_id).with_for_update()).first()
     if job is None:
         raise NotFound(f"no job {job_id!r}")

@@ -51,6 +51,15 @@ class Base(DeclarativeBase):
     type_annotation_map: ClassVar = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON}
 
 
+class ClockAnchor(Base):
+    """When the kernel's steady clock stood at zero, once per boot of the machine that has a SQLite file open; see `clock`."""
+
+    __tablename__ = "clock_anchors"
+
+    boot: Mapped[str] = mapped_column(String(64), primary_key=True)
+    zero: Mapped[datetime]
+
+
 class Backbone(Base):
     """What a backbone is like, described once by a process that has torch and asked of the API ever after."""
 
@@ -93,13 +102,22 @@ class Supernet(Base):
 
 
 class Job(Base):
-    """One request, its state, and the lease under which a runner owns it."""
+    """One request, its state, and the lease under which a runner owns it.
+
+    `parent_id` and `parent_action` are its lineage and outlive the parent; `inherited` generations were taken over from it.
+    `waiting_for` is the job that trains the supernet that this one waits for.
+    """
 
     __tablename__ = "jobs"
-    __table_args__ = (Index("ix_jobs_state_created_at", "state", "created_at"), Index("ix_jobs_created_at_id", "created_at", "id"))
+    __table_args__ = (
+        Index("ix_jobs_state_created_at_id", "state", "created_at", "id"),
+        Index("ix_jobs_created_at_id", "created_at", "id"),
+    )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     name: Mapped[str] = mapped_column(String(120))
+    user_name: Mapped[str] = mapped_column(String(40), index=True)
+    priority: Mapped[int] = mapped_column(default=0)
     state: Mapped[str] = mapped_column(String(16))
     phase: Mapped[str | None] = mapped_column(String(16))
     request: Mapped[dict[str, Any]]
@@ -111,13 +129,69 @@ class Job(Base):
     failure_message: Mapped[str | None] = mapped_column(Text)
     failure_detail: Mapped[str | None] = mapped_column(Text)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
+    pause_requested: Mapped[bool] = mapped_column(default=False)
+    parent_id: Mapped[str | None] = mapped_column(String(32), index=True)
+    parent_action: Mapped[str | None] = mapped_column(String(16))
+    inherited: Mapped[int] = mapped_column(default=0)
+    waiting_for: Mapped[str | None] = mapped_column(String(32))
     attempts: Mapped[int] = mapped_column(default=0)
+    retry: Mapped[dict[str, Any] | None]
+    next_try_at: Mapped[datetime | None]
+    run_seconds: Mapped[float] = mapped_column(default=0.0)
     lease_owner: Mapped[str | None] = mapped_column(String(120))
     lease_epoch: Mapped[int] = mapped_column(default=0)
     lease_expires_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+
+
+class IdempotencyKey(Base):
+    """A key that a user has sent with a submission, and the job that it stands for until it expires."""
+
+    __tablename__ = "idempotency_keys"
+
+    user_name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Scheduler(Base):
+    """A scheduler that is, or was, at work."""
+
+    __tablename__ = "schedulers"
+
+    name: Mapped[str] = mapped_column(String(120), primary_key=True)
+    slots: Mapped[int]
+    expires_at: Mapped[datetime]
+
+
+class JobLog(Base):
+    """The end of what one attempt's runner has printed."""
+
+    __tablename__ = "job_logs"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str] = mapped_column(Text)
+    size: Mapped[int] = mapped_column(BigInteger)
+    updated_at: Mapped[datetime]
+
+
+class Claim(Base):
+    """What a running job is computing for everyone: a supernet or an evaluation, by its key; void once the job's lease is another.
+
+    `job_id` refers to no table row, so that a job can be deleted without asking who else is computing.
+    """
+
+    __tablename__ = "claims"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    job_id: Mapped[str] = mapped_column(String(32), index=True)
+    epoch: Mapped[int]
+    claimed_at: Mapped[datetime]
 
 
 class JobEvent(Base):
@@ -167,7 +241,10 @@ class Candidate(Base):
 
 
 class Evaluation(Base):
-    """The fitness of a subnet config with a supernet on a split, by a metric under a protocol; measured once, kept for ever."""
+    """The fitness of a subnet config with a supernet on a split, by a metric under a protocol; measured once, kept for ever.
+
+    `job_id` and `generation` say for whom it was measured first; it outlives that job.
+    """
 
     __tablename__ = "evaluations"
     __table_args__ = (UniqueConstraint("supernet_key", "config_hash", "split", "protocol", "metric"),)
@@ -185,4 +262,6 @@ class Evaluation(Base):
     loss: Mapped[float]
     examples: Mapped[int]
     parameters: Mapped[int]
+    job_id: Mapped[str | None] = mapped_column(String(32))
+    generation: Mapped[int | None]
     created_at: Mapped[datetime]

@@ -24,7 +24,7 @@ from glora_core.training import TrainingSettings
 from services.cluster.rung import Task, Trained, train_rung
 from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE
-from services.scheduler.runner import classify
+from services.scheduler.failures import classify
 from services.store.errors import LeaseLost
 from tests.glora_core.conftest import make_toy_split
 
@@ -140,9 +140,9 @@ def test_a_trial_whose_process_dies_is_started_again(
     assert (tmp_path / "notes").read_text() == "xxx"
 
 
-@pytest.mark.parametrize(("fatal", "reason"), [(False, ("out_of_memory", False)), (True, ("worker_lost", True))], ids=["raises", "dies"])
+@pytest.mark.parametrize(("fatal", "reason"), [(False, "out_of_memory"), (True, "worker_lost")], ids=["raises", "dies"])
 def test_a_trial_that_fails_four_times_ends_the_rung_with_its_reason(
-    fatal: bool, reason: tuple[str, bool], train: Callable[..., Results], workload: Workload, tasks: dict[str, Task], tmp_path: Path
+    fatal: bool, reason: str, train: Callable[..., Results], workload: Workload, tasks: dict[str, Task], tmp_path: Path
 ) -> None:
     failing = Troubled(**vars(workload), notes=tmp_path / "notes", attempts=9, fatal=fatal)
 

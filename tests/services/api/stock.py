@@ -18,6 +18,7 @@ from services.store.blobs import BlobStore
 from services.store.database import Database
 from services.store.jobs import Lease
 from services.store.models import Artifact, Backbone, Candidate, Generation, Job, JobEvent, Supernet
+from services.store.retries import RetryRules
 from services.store.search_state import Fitness, evaluation_row
 
 BACKBONE = "toy_vit"
@@ -56,6 +57,31 @@ F1_RESULT = RESULT | {
 """A result of a search for another metric; `RESULT` is one of before there was a choice."""
 
 
+_SECOND = _WINNER | {"source": "search #2", "hash": "i", "supernet": "u", "rung": 1, "epochs": 15, "parameters": 600, "val_accuracy": 0.86}
+_MEMBERS = [member | {"config": encode(SPACE.extreme(largest=False))} for member in (_WINNER, _SECOND)]
+SOUP_RESULT = RESULT | {
+    "winner": {
+        "source": "soup",
+        "hash": "d",
+        "supernet": None,
+        "config": None,
+        "parameters": 1240,
+        "val_accuracy": 0.9,
+        "val_loss": 0.4,
+        "members": _MEMBERS,
+        "test_accuracy": 0.8125,
+        "also_test": _SKETCH,
+    },
+    "finalists": [_WINNER, _SECOND],
+}
+"""A result whose checkpoint is the average of two finalists."""
+
+
+AGAIN = {"split": "train+val", "examples": 90, "supernets": ["v"], "test_accuracy": 0.84375, "test_loss": 0.4}
+AGAIN_RESULT = RESULT | {"retrained": AGAIN | {"also_test": {"sketch": {"accuracy": 0.5, "loss": 2.0, "examples": 16}}}}
+"""A result whose winner was trained on train and val together."""
+
+
 def body(data: Path | str = "/data/flowers", **changes: Any) -> dict[str, Any]:
     """A request that is accepted where the data folder is usable and the backbone described."""
     return {"name": "flowers", "backbone": {"name": BACKBONE}, "data": {"path": str(data)}, "budget": 700} | changes
@@ -65,10 +91,10 @@ def add_backbone(database: Database, name: str = BACKBONE) -> str:
     """A described backbone; returns its key."""
     spec = JobRequest.model_validate(body(backbone={"name": name})).backbone.model_dump()
     with database.write() as session:
-        key = backbones.request(session, spec).key
+        row = backbones.request(session, spec)
         session.flush()
-        backbones.describe(session, key, info=INFO, error=None)
-    return key
+        backbones.describe(session, row.key, row.requested_at, info=INFO, error=None)
+    return row.key
 
 
 def add_job(database: Database, name: str = "flowers", **changes: Any) -> str:
@@ -87,9 +113,16 @@ def add_job(database: Database, name: str = "flowers", **changes: Any) -> str:
 def add_running(database: Database, name: str = "flowers", **changes: Any) -> Lease:
     """A job that a runner has claimed; the queue must be empty before."""
     job_id = add_job(database, name, **changes)
+    lease = claim(database)
+    assert lease.job_id == job_id
+    return lease
+
+
+def claim(database: Database) -> Lease:
+    """Claim the next job of the queue."""
     with database.write() as session:
-        lease = jobs.claim(session, "runner", 600, 3)
-    assert lease is not None and lease.job_id == job_id
+        lease = jobs.claim(session, "runner", 600, RetryRules())
+    assert lease is not None
     return lease
 
 
@@ -217,7 +250,7 @@ def describer(database: Database, info: dict[str, Any] | None, error: str | None
                 row = backbones.claim(session)
             if row is not None:
                 with database.write() as session:
-                    backbones.describe(session, row.key, info=info, error=error)
+                    backbones.describe(session, row.key, row.requested_at, info=info, error=error)
 
     thread = threading.Thread(target=work)
     thread.start()

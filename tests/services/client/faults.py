@@ -62,3 +62,16 @@ class Stingy:
                 await Response("asked too often", 429)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+class Counting:
+    """Counts the requests that it passes on."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.asked = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        self.asked += 1
+        await self._app(scope, receive, send)

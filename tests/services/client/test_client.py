@@ -9,12 +9,13 @@ import pytest
 from fastapi import FastAPI
 
 from services.client import Client, ServiceError
+from services.client import client as client_module
 from services.settings import Settings
 from services.store.blobs import BlobStore
 from services.store.database import Database
 from tests.services.api import stock
 from tests.services.api.listening import Listening, unused_url
-from tests.services.client.faults import Answers, Cuts, Stingy
+from tests.services.client.faults import Answers, Counting, Cuts, Stingy
 
 
 @pytest.fixture
@@ -250,7 +251,7 @@ def test_damaged_weights_are_refused_and_not_left_behind(client: Client, finishe
     content[100] ^= 1
     weights_blob.write_bytes(content)
 
-    with pytest.raises(ServiceError, match=r"model\.safetensors arrived damaged"):
+    with pytest.raises(ServiceError, match=r"model\.safetensors: the connection breaks"):
         client.download(finished, tmp_path / "out")
 
     assert files(tmp_path / "out") == {}
@@ -367,3 +368,49 @@ def test_event_with_an_unusual_line_separator_arrives_whole(separator: str, clie
     stock.fail(database, lease, f"one{separator}two")
 
     assert [event["data"].get("message") for event in client.events(lease.job_id)][-1] == f"one{separator}two"
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_RECONNECT_SECONDS", 0.01)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("cuts", [1, 3])
+def test_submission_whose_answer_is_lost_is_sent_again_and_becomes_one_job(
+    app: FastAPI, data: Path, backbone: str, database: Database, cuts: int
+) -> None:
+    with Listening(Cuts(app, "/v1/jobs", after=[0] * cuts)) as listening:
+        job = Client(listening.url).submit(stock.body(data))
+
+    assert job["state"] == "queued"
+    assert stock.counts(database) == (1, 1)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_submission_is_not_sent_for_ever(app: FastAPI, data: Path, backbone: str, database: Database) -> None:
+    with Listening(Cuts(app, "/v1/jobs", after=[0] * 9)) as listening, pytest.raises(ServiceError) as refusal:
+        Client(listening.url).submit(stock.body(data))
+
+    assert refusal.value.status == 0
+    assert stock.counts(database) == (1, 1)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("status", "problem", "sent"),
+    [(503, "database-unavailable", 4), (504, "", 4), (503, "no-scheduler", 1), (422, "data-invalid", 1), (500, "internal-error", 1)],
+)
+def test_only_what_may_pass_is_sent_again(status: int, problem: str, sent: int) -> None:
+    answers = Counting(Answers(status, f'{{"type": "urn:glora:problem:{problem}"}}', "application/problem+json"))
+    with Listening(answers) as listening, pytest.raises(ServiceError) as refusal:
+        Client(listening.url).submit({})
+
+    assert (answers.asked, refusal.value.status, refusal.value.kind) == (sent, status, problem)
+
+
+def test_own_key_makes_a_later_call_the_same_submission(client: Client, data: Path, backbone: str, database: Database) -> None:
+    first = client.submit(stock.body(data), "mine")
+
+    assert client.submit(stock.body(data), "mine")["id"] == first["id"]
+    assert client.submit(stock.body(data))["id"] != first["id"]

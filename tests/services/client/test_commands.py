@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import typer
 
+from glora_core.effort import EFFORTS
 from services import cli
 from services.client import commands
 from services.settings import Settings
-from services.store import jobs
+from services.store import job_logs, jobs
 from services.store.blobs import BlobStore
 from services.store.database import Database
 from tests.services.api import stock
@@ -69,7 +70,8 @@ def test_help_lists_every_command(glora: Glora) -> None:
     ended = glora("--help")
 
     assert ended.status == 0
-    assert set(COMMANDS) == {"serve", "submit", "watch", "jobs", "cancel", "download"}
+    made = {"pause", "resume", "extend", "fork", "clone", "delete", "cache", "admin"}
+    assert set(COMMANDS) == {"serve", "submit", "watch", "jobs", "logs", "cancel", "download"} | made
     assert [name for name in COMMANDS if name not in ended.out] == []
 
 
@@ -110,6 +112,20 @@ def test_list_shows_each_job_with_its_state_and_why_it_failed(glora: Glora, serv
     assert "roses" in lines[queued] and "queued" in lines[queued]
 
 
+def test_list_shows_a_waiting_job_with_its_place_and_why_it_waits(glora: Glora, server: Listening, database: Database) -> None:
+    stock.add_job(database, priority=3)
+
+    assert "1 of 1: no scheduler is running" in glora("jobs", "--url", server.url).out
+
+
+def test_submission_says_where_in_the_queue_it_is(submit: Glora, database: Database) -> None:
+    ended = submit("--priority", "-3", "--max-hours", "2.5")
+
+    assert "Place in the queue: 1 of 1, no scheduler is running" in ended.out
+    request = stored_request(database)
+    assert (request["priority"], request["max_hours"]) == (-3, 2.5)
+
+
 def test_list_as_json_is_json(glora: Glora, server: Listening, database: Database) -> None:
     ids = [stock.add_job(database) for _ in range(3)]
 
@@ -128,7 +144,7 @@ def test_list_can_be_narrowed_to_a_state(glora: Glora, server: Listening, databa
 
 
 def test_unknown_state_is_an_error_that_names_the_accepted_ones(glora: Glora, server: Listening) -> None:
-    ended = glora("jobs", "--state", "paused", "--url", server.url)
+    ended = glora("jobs", "--state", "stuck", "--url", server.url)
 
     assert ended.status == 1
     assert "Error: state:" in ended.err and "'running'" in ended.err
@@ -213,8 +229,32 @@ def test_option_that_is_not_given_leaves_the_services_default(submit: Glora, dat
     submit()
 
     request = stored_request(database)
-    assert (request["training"]["epochs"], request["search"]["population"], request["finals"]["candidates"]) == (60, 50, 3)
+    effort = EFFORTS["standard"]
+    found = request["training"]["epochs"], request["search"]["population"], request["finals"]["candidates"]
+    assert found == (effort.epochs, effort.population, effort.candidates)
     assert (request["seed"], request["baselines"], request["training"]["use_gpu"]) == (0, False, False)
+
+
+def test_trained_baselines_and_training_on_val_are_passed_on(submit: Glora, database: Database) -> None:
+    submit("--trained-baselines", "--train-on-val")
+
+    request = stored_request(database)
+    assert (request["baselines"], request["train_on_val"]) == ("trained", True)
+
+
+def test_training_on_val_without_finals_is_refused(submit: Glora, database: Database) -> None:
+    ended = submit("--train-on-val", "--finals", "off")
+
+    assert ended.status == 1
+    assert "train_on_val: without finals nothing is trained alone" in " ".join(ended.err.split())
+    assert stock.counts(database) == (0, 0)
+
+
+def test_an_effort_is_passed_on_and_options_override_it(submit: Glora, database: Database) -> None:
+    submit("--effort", "quick", "--generations", "3")
+
+    request = stored_request(database)
+    assert (request["effort"], request["training"]["epochs"], request["search"]["generations"]) == ("quick", EFFORTS["quick"].epochs, 3)
 
 
 @pytest.mark.parametrize(("written", "parameters"), [("700", 700), ("100k", 100_000), ("1.5M", 1_500_000)])
@@ -230,6 +270,7 @@ def test_budget_is_passed_on_as_it_was_written(written: str, parameters: int, su
         (["--budget", "plenty"], "budget: 'plenty'"),
         (["--population", "0"], "search.population"),
         (["--policy", "greedy"], "training.policy"),
+        (["--effort", "heroic"], "effort"),
     ],
 )
 def test_refused_submission_names_the_field_and_exits_with_1(options: list[str], told: str, submit: Glora, database: Database) -> None:
@@ -309,7 +350,7 @@ def test_watching_a_whole_job_goes_through_its_phases(glora: Glora, server: List
     ended = glora("watch", lease.job_id, "--url", server.url)
 
     assert ended.status == 0, ended.err
-    assert "search" in ended.out and "2/20" in ended.out
+    assert "search" in ended.out and f"2/{EFFORTS['standard'].generations}" in ended.out
     assert "lora diverged at rate 0.003" in ended.out and "2/3" in ended.out
     assert "candidate #1 of the search, trained alone from the supernet for 45 epochs at rate 0.003" in " ".join(ended.out.split())
 
@@ -324,6 +365,30 @@ def test_watching_a_search_for_another_metric_shows_it_beside_accuracy(glora: Gl
     assert ended.status == 0
     for told in ("fitness 0.02", "87.5%", "62.5%", "0.7188", "81.2%", "56.2%", "0.6562", "MulticlassF1Score", "sketch", "43.8%"):
         assert told in ended.out
+
+
+def test_watching_tells_the_members_of_a_soup_and_the_sum_of_their_parameters(
+    glora: Glora, database: Database, server: Listening, backbone: str
+) -> None:
+    lease = stock.add_running(database)
+    stock.succeed(database, lease, stock.SOUP_RESULT)
+
+    ended = glora("watch", lease.job_id, "--url", server.url)
+
+    told = " ".join(ended.out.split())
+    assert "the soup of 2 finalists, each within the budget, 1,240 parameters in all" in told
+    assert "candidate #1 of the search" in told and "candidate #2 of the search" in told
+
+
+def test_watching_one_trained_on_val_too_tells_both_figures_on_test(glora: Glora, database: Database, server: Listening) -> None:
+    lease = stock.add_running(database)
+    stock.succeed(database, lease, stock.AGAIN_RESULT)
+
+    ended = glora("watch", lease.job_id, "--url", server.url)
+
+    told = " ".join(ended.out.split())
+    assert "the same on train+val" in told
+    assert "81.2%" in told and "84.4%" in told
 
 
 def test_watching_a_failed_job_tells_why_and_exits_with_1(glora: Glora, server: Listening, database: Database) -> None:
@@ -345,6 +410,18 @@ def test_watching_a_cancelled_job_exits_with_1(glora: Glora, server: Listening, 
     assert (ended.status, "cancelled" in ended.out) == (1, True)
 
 
+def test_log_of_a_job_is_printed_as_it_is(glora: Glora, server: Listening, database: Database) -> None:
+    lease = stock.add_running(database)
+    assert glora("logs", lease.job_id, "--url", server.url).out == f"Job {lease.job_id} has printed nothing yet.\n"
+    line = "[red]" + "x" * 300
+    with database.write() as session:
+        job_logs.keep(session, lease, f"first\n{line}\n", 400)
+
+    ended = glora("logs", lease.job_id, "--tail", "1", "--url", server.url)
+
+    assert (ended.status, ended.out) == (0, f"{line}\n")
+
+
 def test_job_that_is_over_is_not_cancelled(glora: Glora, server: Listening, database: Database, blobs: BlobStore, tmp_path: Path) -> None:
     job_id = stock.add_finished(database, blobs, tmp_path / "made")
 
@@ -354,7 +431,7 @@ def test_job_that_is_over_is_not_cancelled(glora: Glora, server: Listening, data
     assert "has succeeded already" in ended.err
 
 
-@pytest.mark.parametrize("command", ["watch", "cancel", "download"])
+@pytest.mark.parametrize("command", ["watch", "logs", "cancel", "download"])
 def test_unknown_job_is_an_error(command: str, glora: Glora, server: Listening) -> None:
     ended = glora(command, "j000", "--url", server.url)
 

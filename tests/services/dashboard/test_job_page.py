@@ -1,14 +1,18 @@
 """A job's page as served: what it says of the data, and of what came out."""
 
 import html
+import re
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
+from services.store import events, jobs
 from services.store.blobs import BlobStore
 from services.store.database import Database
 from tests.services.api import stock
+
+GROWN = {"inherited_generations": 1, "generations": 3}
 
 
 @pytest.fixture
@@ -64,3 +68,96 @@ def test_page_counts_the_finals_of_all_rungs_while_they_go_on(http: TestClient, 
     assert "finalist 2 of 3" in page
     assert "<td>15 epochs from the supernet</td>" in page
     assert "LoRA, rate 0.003: training loss became nan" in page
+
+
+def test_page_of_a_soup_names_its_members_and_how_the_budget_is_counted(http: TestClient, database: Database) -> None:
+    lease = stock.add_running(database)
+    stock.succeed(database, lease, stock.SOUP_RESULT)
+
+    page = " ".join(html.unescape(http.get(f"/jobs/{lease.job_id}").text).split())
+
+    assert "Winner: Soup of 2 finalists." in page
+    assert "<b>1,240</b><span>trainable parameters in all, each of 2 subnets within the budget of 700</span>" in page
+    members = page.partition('aria-label="Members of the soup"')[2].partition("</table>")[0]
+    assert "Search #1, rate 0.003" in members and "Search #2, rate 0.003" in members
+    finalists = page.partition('aria-label="Finalists, best first"')[2].partition("</table>")[0]
+    assert finalists.count('<span class="tag">in the soup</span>') == 2
+    assert finalists.count('<span class="tag">winner</span>') == 1
+    assert "The choices of the soup’s first member by layer" in page
+
+
+def test_page_tells_of_a_soup_that_was_no_better(http: TestClient, database: Database) -> None:
+    lease = stock.add_running(database)
+    with database.write() as session:
+        events.append(session, lease.job_id, "soup", {"asked": ["s", "t"], "members": ["s"], "finalists": [{"source": "search #1"}]})
+
+    assert "no average of 2 finalists is better on val than the best of them" in http.get(f"/jobs/{lease.job_id}").text
+
+
+def test_page_of_one_trained_on_val_too_tells_both_figures(http: TestClient, database: Database) -> None:
+    lease = stock.add_running(database)
+    stock.succeed(database, lease, stock.AGAIN_RESULT)
+
+    page = " ".join(html.unescape(http.get(f"/jobs/{lease.job_id}").text).split())
+
+    assert "<b>84.4%</b><span>test accuracy as exported, trained on train+val</span>" in page
+    assert "<b>81.2%</b><span>test accuracy before</span>" in page
+    assert "<b>50.0%</b><span>on sketch as exported</span>" in page
+    assert "on train and val together, 90 images" in page
+
+
+def test_page_tells_baselines_of_the_supernet_from_those_trained_alone(http: TestClient, database: Database) -> None:
+    lease = stock.add_running(database)
+    alone = stock.RESULT["baselines"][0]
+    inside = {key: value for key, value in alone.items() if key not in ("start", "rung", "epochs", "learning_rate")} | {"supernet": "n"}
+    searched = inside | {"source": "search", "hash": "w", "config": stock.RESULT["winner"]["config"]}
+    stock.succeed(database, lease, stock.RESULT | {"winner": searched, "finalists": [], "baselines": [inside, alone]})
+
+    page = http.get(f"/jobs/{lease.job_id}").text
+    table = page.partition('aria-label="Winner and baselines"')[2].partition("</table>")[0]
+
+    assert table.count('<th scope="row">LoRA') == 2
+    assert table.count("<td>as in the supernet</td>") == 2
+    assert table.count("<td>60 epochs from scratch</td>") == 1
+
+
+def offered(page: str) -> list[str]:
+    """The names of the actions that a page's buttons stand for."""
+    return re.findall(r'data-action="(\w+)"', page)
+
+
+def test_page_offers_what_the_jobs_state_allows(http: TestClient, database: Database) -> None:
+    lease = stock.add_running(database)
+    path = f"/jobs/{lease.job_id}"
+    running = http.get(path).text
+    stock.add_search(database, lease, generations=1, population=2)
+    http.post(f"/v1{path}/pause")
+    pausing = http.get(f"{path}/live").text
+    with jobs.fenced(database, lease) as (session, job):
+        jobs.paused(session, job)
+    paused = http.get(path).text
+    http.post(f"/v1{path}/cancel")
+
+    assert offered(running) == ["pause", "clone", "cancel"]
+    assert offered(pausing) == ["pause", "resume", "fork", "clone", "cancel"]
+    assert "pausing…" in pausing
+    assert offered(paused) == ["resume", "fork", "clone", "cancel"]
+    assert offered(http.get(path).text) == ["fork", "clone", "delete"]
+
+
+def test_pages_of_parent_and_child_name_each_other(http: TestClient, database: Database) -> None:
+    lease = stock.add_running(database, search={"generations": 1})
+    stock.add_search(database, lease, generations=1, population=2)
+    stock.succeed(database, lease)
+    child = http.post(f"/v1/jobs/{lease.job_id}/extend", json={"generations": 2}).json()["id"]
+    taken = stock.claim(database)
+    stock.succeed(database, taken, stock.RESULT | {"made_from": {"job": lease.job_id, "action": "extend"} | GROWN})
+
+    parents, childs = (http.get(f"/jobs/{job}").text for job in (lease.job_id, child))
+
+    assert f'<a href="/jobs/{child}">{child}</a> (extend)' in parents
+    assert offered(parents)[0] == "extend"
+    assert f'<a id="origin" href="/jobs/{lease.job_id}">{lease.job_id}</a>, extend after 1 generations' in childs
+    assert "0 asked for, 0 answered from the cache, 0 evaluated; 2 taken over" in childs
+    assert "2 asked for, 0 answered from the cache, 2 evaluated</dd>" in parents
+    assert f"The search went on from generation 1 of job {lease.job_id} to 3." in childs

@@ -8,10 +8,11 @@ from sqlalchemy import Row, select, update
 from sqlalchemy.orm import Session
 
 from services.protocol import PROTOCOL
-from services.store import backbones, events, jobs, search_state
+from services.store import backbones, clock, events, jobs, search_state
 from services.store.database import Database
 from services.store.jobs import Lease
 from services.store.models import Artifact, Base, Candidate, Evaluation, Generation, Job, JobEvent, Supernet
+from services.store.retries import RetryRules
 from services.store.search_state import Fitness
 
 SPEC = {"name": "toy"}
@@ -46,13 +47,15 @@ def change_job(database: Database, job_id: str, **columns: Any) -> None:
 
 def expire(database: Database, job_id: str) -> None:
     """Let the lease of a job run out."""
-    change_job(database, job_id, lease_expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    with database.write() as session:
+        past = clock.now(session) - timedelta(seconds=1)
+    change_job(database, job_id, lease_expires_at=past)
 
 
 def claim(database: Database, owner: str = "runner", max_attempts: int = 3) -> Lease | None:
     """Claim a job for an hour, in a transaction of its own."""
     with database.write() as session:
-        return jobs.claim(session, owner, 3600, max_attempts)
+        return jobs.claim(session, owner, 3600, RetryRules(attempts=max_attempts))
 
 
 def job_of(database: Database, job_id: str) -> Job:

@@ -110,6 +110,19 @@ def test_patience_with_a_description_under_way_can_be_chosen(database: Database)
         assert backbones.claim(session, patience_seconds=3600) is None
 
 
+def test_whoever_was_replaced_does_not_fail_what_another_is_describing(database: Database) -> None:
+    key = _request(database).key
+    _claim(database)
+    _change(database, requested_at=datetime.now(UTC) - timedelta(seconds=121))
+    late = _stored(database).requested_at
+    _claim(database)
+
+    with database.write() as session:
+        backbones.describe(session, key, late, info=None, error="it took too long")
+
+    assert (_stored(database).state, _stored(database).error) == ("describing", None)
+
+
 def test_many_claimers_at_once_get_every_description_exactly_once(database: Database, connect: Connect) -> None:
     for number in range(12):
         _request(database, {"name": number})
@@ -152,7 +165,8 @@ def _claim_all(database: Database) -> list[int]:
 
 def _describe(database: Database, key: str, *, info: dict[str, object] | None = None, error: str | None = None) -> None:
     with database.write() as session:
-        backbones.describe(session, key, info=info, error=error)
+        row = session.get_one(Backbone, key)
+        backbones.describe(session, key, row.requested_at, info=info, error=error)
 
 
 def _stored(database: Database, spec: dict[str, object] = SPEC) -> Backbone:

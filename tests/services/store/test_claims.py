@@ -1,12 +1,14 @@
 """Claiming: which job comes next, one owner at a time, and a bound on attempts."""
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.store import jobs
+from services.store import clock, jobs
 from services.store.database import Database
 from services.store.jobs import Lease
+from services.store.retries import RetryRules
 from tests.services.store.concurrency import Background, at_once
 from tests.services.store.conftest import Connect
 from tests.services.store.rows import (
@@ -74,13 +76,13 @@ def test_claimed_job_runs_under_a_lease_of_the_length_asked_for(database: Databa
     job_id, before = add_job(database), datetime.now(UTC)
 
     with database.write() as session:
-        lease = jobs.claim(session, "runner", 30, 3)
+        lease = jobs.claim(session, "runner", 30, RetryRules())
 
     job = job_of(database, job_id)
     assert lease == Lease(job_id, "runner", 1)
     assert (job.state, job.lease_owner, job.lease_epoch, job.attempts) == ("running", "runner", 1, 0)
     assert job.started_at is not None and job.lease_expires_at is not None
-    assert job.lease_expires_at - job.started_at == timedelta(seconds=30)
+    assert timedelta(seconds=29) < job.lease_expires_at - job.started_at < timedelta(seconds=31)
     assert before <= job.started_at <= datetime.now(UTC)
 
 
@@ -106,7 +108,7 @@ def test_job_whose_lease_ran_out_is_claimed_under_a_higher_epoch(database: Datab
 
     assert again == Lease(lease.job_id, "another", 2)
     assert job_of(database, lease.job_id).lease_owner == "another"
-    assert kinds_of(database, lease.job_id) == ["queued", "started", "resumed"]
+    assert kinds_of(database, lease.job_id) == ["queued", "started", "requeued", "resumed"]
 
 
 def test_every_lease_that_runs_out_counts_as_an_attempt(database: Database) -> None:
@@ -176,11 +178,14 @@ def test_one_job_whose_lease_ran_out_goes_to_one_of_many_claimers(database: Data
 
 def test_claim_does_not_overtake_a_renewal_that_is_under_way(database: Database, connect: Connect) -> None:
     lease, other = add_running_job(database), connect()
-    expire(database, lease.job_id)
+    with database.write() as session:
+        soon = clock.now(session) + timedelta(seconds=0.3)
+    change_job(database, lease.job_id, lease_expires_at=soon)
 
     with jobs.fenced(database, lease) as (session, job):
-        job.lease_expires_at = datetime.now(UTC) + timedelta(hours=1)
+        job.lease_expires_at = soon + timedelta(hours=1)
         session.flush()
+        time.sleep(0.4)
         overtaking = Background(lambda: claim(other, "another"))
         overtaking.give_way()
 

@@ -1,0 +1,52 @@
+"""Is a failed attempt worth another one, how many, and when? Pure functions of reason, job and attempt.
+
+What an outage or a lost process causes may pass, so it is tried again, later each time. What follows from the request, such as a
+data set that cannot be read or a training that diverges, would come out the same and is not.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+from services.settings import Settings
+
+LOST = frozenset({"runner_lost", "worker_lost", "node_lost"})
+"""A process or machine that took part was lost; another will do, unless the job itself kills them."""
+
+OUTAGES = frozenset({"artifact_unavailable", "database_unavailable", "cluster_unavailable"})
+"""Something that the job needs was out of reach; it is not the job's fault, so these have more patience."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRules:
+    """How often and when failed jobs are tried again.
+
+    Args:
+        attempts: in a row without progress, of jobs whose processes were lost.
+        outage_attempts: the same, where something was out of reach.
+        first_seconds: longest wait before the second attempt; it doubles with each further one.
+        longest_seconds: that it never exceeds.
+    """
+
+    attempts: int = 3
+    outage_attempts: int = 10
+    first_seconds: float = 1.0
+    longest_seconds: float = 60.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> "RetryRules":
+        """The rules of a service's settings."""
+        return cls(settings.max_attempts, settings.max_outage_attempts, settings.retry_seconds, settings.retry_longest_seconds)
+
+    def allowed(self, reason: str) -> int:
+        """Attempts that a job has when this is why the last one failed; 1: it is not tried again."""
+        return self.attempts if reason in LOST else self.outage_attempts if reason in OUTAGES else 1
+
+    def wait_seconds(self, job_id: str, failed: int) -> float:
+        """How long to wait after so many failed attempts: exponential, less up to a half that differs from job to job.
+
+        The same job waits as long after the same attempt wherever that is asked, and many jobs that an outage failed at the same
+        moment do not come back at the same moment.
+        """
+        digest = hashlib.sha256(f"{job_id}:{failed}".encode()).digest()
+        share = int.from_bytes(digest[:8]) / 2**64
+        return min(self.longest_seconds, self.first_seconds * 2.0 ** min(failed - 1, 60)) * (1 - share / 2)
