@@ -31,9 +31,15 @@ class Ingredient:
     config: SubnetConfig
 
 
-def cook(workload: "ray.ObjectRef[Workload]", offered: Sequence[Ingredient], use_gpu: bool) -> tuple[tuple[int, ...], Score]:
-    """The best soup of some subnets, given the best first: places of its members in order, and its score on val by the job's metric."""
-    found: tuple[tuple[int, ...], Score] = ray.get(_remote(_cook, use_gpu).remote(workload, _put(offered), use_gpu))
+def cook(
+    workload: "ray.ObjectRef[Workload]", offered: Sequence[Ingredient], basin: Sequence[int], use_gpu: bool
+) -> tuple[tuple[int, ...], Score]:
+    """The best soup of some subnets, given the best first: places of its members in order, and its score on val by the job's metric.
+
+    Args:
+        basin: places of those that come from slices of one supernet.
+    """
+    found: tuple[tuple[int, ...], Score] = ray.get(_remote(_cook, use_gpu).remote(workload, _put(offered), basin, use_gpu))
     return found
 
 
@@ -59,14 +65,16 @@ def _put(ingredients: Sequence[Ingredient]) -> "list[ray.ObjectRef[Ingredient]]"
     return [ray.put(ingredient) for ingredient in ingredients]
 
 
-def _cook(workload: Workload, offered: "list[ray.ObjectRef[Ingredient]]", use_gpu: bool) -> tuple[tuple[int, ...], Score]:
+def _cook(
+    workload: Workload, offered: "list[ray.ObjectRef[Ingredient]]", basin: Sequence[int], use_gpu: bool
+) -> tuple[tuple[int, ...], Score]:
     device = settle(use_gpu)
     plain, val = deepcopy(workload.plain).to(device), workload.val.to(device)
 
     def measure(network: nn.Module) -> Score:
         return score(network, val, BATCH_SIZE, metric=workload.metric)
 
-    soup = best_soup([partial(_merged, workload, one, device) for one in offered], plain, measure)
+    soup = best_soup([partial(_merged, workload, one, device) for one in offered], plain, measure, basin)
     return soup.members, soup.score
 
 
