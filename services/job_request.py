@@ -9,11 +9,12 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from glora_core.errors import ConfigInvalid
 from glora_core.presets import preset
 from glora_core.space import LayerShape, Override, SearchSpace
+from services.job_resources import ResourcesRequest
 from services.job_settings import FinalsRequest, SearchRequest, Strict, TrainingRequest
 
 _SUFFIX = {"": 1, "k": 1_000, "m": 1_000_000}
@@ -168,12 +169,18 @@ class JobRequest(Strict):
     training: TrainingRequest = TrainingRequest()
     search: SearchRequest = SearchRequest()
     finals: FinalsRequest = FinalsRequest()
+    resources: ResourcesRequest = ResourcesRequest()
     baselines: bool = Field(
         False,
         description="Also train linear probe, BitFit and LoRA from scratch within the budget, at each of the finals' learning rates, "
         "and report the best.",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Of everything random in the job.")
+
+    @model_validator(mode="after")
+    def _resources_fit(self) -> "JobRequest":
+        self.resources.check(self.training.use_gpu, self.training.workers)
+        return self
 
 
 def space_of(request: JobRequest, layers: tuple[LayerShape, ...]) -> SearchSpace:

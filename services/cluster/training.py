@@ -21,6 +21,7 @@ from ray.train.torch import TorchTrainer
 
 from glora_core.errors import Diverged, NotLearning
 from glora_core.training import Probe, Progress, Trainer, TrainingSettings
+from services.cluster.resources import Share
 from services.cluster.workload import Workload, settle
 
 _STATE = "state.pt"
@@ -51,7 +52,7 @@ def train_supernet(
     settings: TrainingSettings,
     *,
     workers: int,
-    use_gpu: bool,
+    share: Share,
     run_name: str,
     filesystem: AbstractFileSystem,
     folder: str,
@@ -64,6 +65,7 @@ def train_supernet(
 
     Args:
         workload: reference to the backbone, space and splits.
+        share: of the cluster, that each worker holds.
         filesystem, folder: where checkpoints go; must be reachable from every node.
         budget: of the subnets that are probed along the way, in trainable parameters.
         on_epoch: called in this process for each finished epoch.
@@ -76,8 +78,8 @@ def train_supernet(
     log = ray.remote(num_cpus=0)(ProgressLog).remote()
     trainer = TorchTrainer(
         _train_worker,
-        train_loop_config={"workload": [workload], "settings": settings.to_dict(), "use_gpu": use_gpu, "log": log, "budget": budget},
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker={"GPU": 1} if use_gpu else {"CPU": 1}),
+        train_loop_config={"workload": [workload], "settings": settings.to_dict(), "share": share, "log": log, "budget": budget},
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=share.use_gpu, resources_per_worker=share.bundle()),
         run_config=RunConfig(
             name=run_name,
             storage_path=folder,
@@ -98,7 +100,7 @@ def train_supernet(
 
 def _train_worker(config: dict[str, Any]) -> Diverged | NotLearning | None:
     """Runs in every worker; returns why training was given up, if it was."""
-    device = settle(config["use_gpu"])
+    device = settle(config["share"])
     workload: Workload = ray.get(config["workload"][0])
     settings = TrainingSettings(**config["settings"])
     supernet = workload.supernet(settings).to(device)

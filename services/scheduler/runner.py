@@ -35,17 +35,18 @@ from glora_core.errors import (
     NotLearning,
 )
 from services.cluster import resources
-from services.cluster.pool import EvaluatorPool, WorkerLost
-from services.cluster.resources import ResourcesUnavailable
+from services.cluster.pool import WorkerLost
+from services.cluster.resources import ResourcesUnavailable, Share
 from services.cluster.workload import settle
 from services.job_request import JobRequest
 from services.scheduler.context import RunContext
+from services.scheduler.evaluating import open_pool
 from services.scheduler.exits import LOST, OVER, RETRY, STOPPED
 from services.scheduler.exporting import export
 from services.scheduler.finals import finals
 from services.scheduler.prepare import prepare
 from services.scheduler.searching import search
-from services.scheduler.supernets import InputsChanged, supernet_settings, train_or_find
+from services.scheduler.supernets import InputsChanged, train_or_find
 from services.settings import Settings, get_settings
 from services.store import jobs
 from services.store.blobs import BlobMissing, BlobStore, StoreUnavailable
@@ -76,16 +77,13 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str, bool], ...] = (
 
 def run_job(context: RunContext) -> None:
     """All phases of a job, in order; each finds what an earlier attempt has stored."""
-    training = context.request.training
     context.enter("prepare")
-    resources.wait_for(training.workers, training.use_gpu, context.settings.resources_seconds)
+    resources.wait_for(context.request.training.workers, context.worker_share, context.settings.resources_seconds)
     prepared = prepare(context)
     context.enter("train")
     key, state = train_or_find(context, prepared.workload, prepared.weights_hash)
     context.enter("search")
-    settings = supernet_settings(context)
-    size = resources.pool_size(context.request.search.evaluators, training.use_gpu)
-    pool = EvaluatorPool(prepared.workload, ray.put(state), settings, size, training.use_gpu)
+    pool = open_pool(context, prepared, state)
     try:
         ranked = search(context, key, pool)
     finally:
@@ -124,7 +122,7 @@ def attempt(settings: Settings, database: Database, lease: Lease, workdir: Path)
         context = open_context(settings, database, lease, workdir)
         join_ray(settings.ray_address)
         signal.signal(signal.SIGTERM, _stop)  # joining Ray has put a handler of its own there
-        settle(use_gpu=False)
+        settle(Share())
         run_job(context)
         return OVER
     except LeaseLost as error:

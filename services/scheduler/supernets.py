@@ -101,7 +101,7 @@ def _train(
         workload,
         settings,
         workers=training.workers,
-        use_gpu=training.use_gpu,
+        share=context.worker_share,
         run_name=f"{context.lease.job_id}-{key[:12]}",
         filesystem=filesystem,
         folder=root,

@@ -54,8 +54,8 @@ def _on_one_set(context: RunContext, prepared: Prepared, finalists: Sequence[Fin
     for finalist in finalists:
         fitness = _known(context, finalist, chosen.key)
         if fitness is None:
-            config, state, use_gpu = finalist.fitness.config, finalist.state(context), context.request.training.use_gpu
-            score = score_split(prepared.workload, finalist.settings, state, config, images(), use_gpu, chosen.among)
+            config, state, share = finalist.fitness.config, finalist.state(context), context.worker_share
+            score = score_split(prepared.workload, finalist.settings, state, config, images(), share, chosen.among)
             fitness = fitness_of(score)
             _keep(context, finalist, chosen.key, fitness)
         found.append(fitness)

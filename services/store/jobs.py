@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from services.store import events
@@ -71,6 +71,11 @@ def page(session: Session, *, state: str | None = None, before: str | None = Non
         older = or_(Job.created_at < last.created_at, and_(Job.created_at == last.created_at, Job.id < last.id))
         query = query.where(older)
     return list(session.scalars(query))
+
+
+def count_running(session: Session) -> int:
+    """How many jobs run now."""
+    return session.scalar(select(func.count()).select_from(Job).where(Job.state == "running")) or 0
 
 
 def request_cancel(session: Session, job_id: str) -> Job:
