@@ -29,6 +29,8 @@ _CHECKPOINTS = 10
 _POLL_SECONDS = 0.3
 _CONTROLLER_POLL_SECONDS = "0.2"
 """A worker that reports waits for Ray Train's controller to look; its default of 2 s would dominate a small training."""
+_HUNG_SECONDS = "60"
+"""After so long without an answer a worker counts as lost; the answer comes from a thread beside the training. Ray Train's default is ten minutes."""
 
 
 class ProgressLog:
@@ -75,6 +77,7 @@ def train_supernet(
         NotLearning: half trained, and no better than guessing.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _CONTROLLER_POLL_SECONDS)
+    os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", _HUNG_SECONDS)
     log = ray.remote(num_cpus=0)(ProgressLog).remote()
     trainer = TorchTrainer(
         _train_worker,

@@ -73,15 +73,10 @@ def chart_data(session: Session, job: Job) -> ChartData:
     reports = _reports(session, job)
     epochs = tuple(EpochPoint(data["epoch"], data["loss"] if math.isfinite(data["loss"]) else None) for data in thin(reports, LINE_POINTS))
     probes = tuple(ProbePoint(data["epoch"], data["probe"]) for data in reports if data.get("probe"))
-    rows = search_state.generations(session, job.id)
-    spread = _spread(session, job)
-    generations = tuple(
-        GenerationPoint(row.number, row.best_accuracy, row.best_fitness, *spread.get(row.number, (None, None, None)))
-        for row in thin(rows, LINE_POINTS)
-    )
-    total = search_state.count_candidates(session, job.id)
-    best = _best(session, job, rows[-1]) if rows else None
-    return ChartData(epochs, probes, generations, _sample(session, job, total), best, total)
+    last, total = search_state.last_generation(session, job.id), search_state.count_candidates(session, job.id)
+    numbers = thin(range(last.number + 1), LINE_POINTS) if last else []
+    best = _best(session, job, last) if last else None
+    return ChartData(epochs, probes, _generations(session, job, numbers), _sample(session, job, total), best, total)
 
 
 def thin(items: Sequence[Item], limit: int) -> list[Item]:
@@ -102,13 +97,23 @@ def _reports(session: Session, job: Job) -> list[dict[str, Any]]:
     return [found[epoch] for epoch in sorted(found)]
 
 
-def _spread(session: Session, job: Job) -> dict[int, tuple[float, float, float]]:
-    """Least, mean and greatest accuracy of every generation's population."""
+def _generations(session: Session, job: Job, numbers: Sequence[int]) -> tuple[GenerationPoint, ...]:
+    """These generations; of a long search the others are not read at all."""
+    query = select(Generation).where(Generation.job_id == job.id, Generation.number.in_(numbers)).order_by(Generation.number)
+    spread = _spread(session, job, numbers)
+    return tuple(
+        GenerationPoint(row.number, row.best_accuracy, row.best_fitness, *spread.get(row.number, (None, None, None)))
+        for row in session.scalars(query)
+    )
+
+
+def _spread(session: Session, job: Job, numbers: Sequence[int]) -> dict[int, tuple[float, float, float]]:
+    """Least, mean and greatest accuracy of these generations' populations."""
     accuracy = Evaluation.accuracy
     query = (
         select(Candidate.generation, func.min(accuracy), func.avg(accuracy), func.max(accuracy))
         .join(Evaluation, search_state.measured(job))
-        .where(Candidate.job_id == job.id)
+        .where(Candidate.job_id == job.id, Candidate.generation.in_(numbers))
         .group_by(Candidate.generation)
     )
     return {number: (least, mean, most) for number, least, mean, most in session.execute(query)}

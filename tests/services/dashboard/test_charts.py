@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from services.dashboard.charts import LINE_POINTS, ChartData, chart_data
 from services.store import events, jobs
 from services.store.database import Database
@@ -38,3 +40,15 @@ def test_probes_of_a_long_training_are_all_shown_though_its_losses_are_thinned(d
 
 def test_epochs_reported_before_there_were_probes_have_none(database: Database) -> None:
     assert charts(database, [{"epoch": 1, "loss": 1.0}]).probes == ()
+
+
+def test_generations_of_a_long_search_are_thinned_with_the_first_and_the_last(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.dashboard.charts.LINE_POINTS", 3)
+    lease = stock.add_running(database)
+    stock.add_search(database, lease, generations=9, population=2)
+
+    with database.read() as session:
+        found = chart_data(session, jobs.get(session, lease.job_id))
+
+    assert [(point.number, point.least, point.most) for point in found.generations] == [(0, 0.01, 0.02), (4, 0.05, 0.06), (8, 0.09, 0.1)]
+    assert found.total == 18 and found.best is not None and found.best.accuracy == 0.1
