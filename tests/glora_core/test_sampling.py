@@ -298,3 +298,15 @@ def test_a_space_of_more_layers_than_python_can_recurse_is_drawn_from():
     config = FeasibleSampler(space, space.minimum + 500).sample(stream(0))
     assert space.contains(config)
     assert space.minimum < space.parameters(config) <= space.minimum + 500
+
+
+@given(
+    st.lists(st.floats(0, 1e300) | st.integers(0, 9), min_size=1, max_size=40).filter(lambda weights: 0 < sum(weights) < 1e305),
+    st.integers(0, 99),
+)
+def test_weighted_draw_is_that_of_numpy_bit_for_bit(weights: list[float], seed: int) -> None:
+    numbers = np.array(weights, dtype=float)
+    ours, numpys = stream(seed), stream(seed)
+
+    assert sampling._choose(numbers, ours) == numpys.choice(len(numbers), p=numbers / numbers.sum())
+    assert ours.random() == numpys.random()

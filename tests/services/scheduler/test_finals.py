@@ -19,6 +19,7 @@ from glora_core.evaluation import Score
 from glora_core.methods import method_config
 from glora_core.search import Evaluated
 from glora_core.training import TrainingSettings
+from services.cluster.resources import Share
 from services.cluster.rung import Task, Trained
 from services.job_request import JobRequest
 from services.scheduler import baselines, legs, soups
@@ -75,7 +76,7 @@ class Cluster:
         self.scored += 1
         return self.reached(settings)
 
-    def cook(self, workload: Any, offered: Sequence[Any], use_gpu: bool) -> tuple[tuple[int, ...], Score]:
+    def cook(self, workload: Any, offered: Sequence[Any], share: Share) -> tuple[tuple[int, ...], Score]:
         """In the place of a Ray task: a soup is right in all answers."""
         self.cooked.append(len(offered))
         return self.soup, Score(1.0, 0.01, 10, 1.0, 1.0)
