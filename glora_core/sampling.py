@@ -161,10 +161,8 @@ def _extend(ways: _Ways, options: _Options) -> _Ways:
 
 def _pick(options: _Options, ways: _Ways, bins: int, rng: np.random.Generator) -> tuple[int, int]:
     """An option's index in proportion to the ways to complete it within `bins` units, and the units left after it."""
-    if len(options.units) <= 2:
-        group = _pick_of_two(options, ways, bins, rng)
-    else:
-        group = _pick_of_many(options, ways, bins, rng)
+    pick = _pick_of_two if len(options.units) <= 2 else _pick_of_many
+    group = pick(options, ways, bins, rng)
     members = options.members[group]
     return members[int(rng.integers(len(members)))], bins - int(options.units[group])
 
