@@ -161,11 +161,27 @@ def _extend(ways: _Ways, options: _Options) -> _Ways:
 
 def _pick(options: _Options, ways: _Ways, bins: int, rng: np.random.Generator) -> tuple[int, int]:
     """An option's index in proportion to the ways to complete it within `bins` units, and the units left after it."""
-    fitting = options.units <= bins
-    weights = np.where(fitting, options.counts * ways[np.where(fitting, bins - options.units, 0)], 0.0)
-    group = _choose(weights, rng)
+    pick = _pick_of_two if len(options.units) <= 2 else _pick_of_many
+    group = pick(options, ways, bins, rng)
     members = options.members[group]
     return members[int(rng.integers(len(members)))], bins - int(options.units[group])
+
+
+def _pick_of_many(options: _Options, ways: _Ways, bins: int, rng: np.random.Generator) -> int:
+    fitting = options.units <= bins
+    weights = np.where(fitting, options.counts * ways[np.where(fitting, bins - options.units, 0)], 0.0)
+    return _choose(weights, rng)
+
+
+def _pick_of_two(options: _Options, ways: _Ways, bins: int, rng: np.random.Generator) -> int:
+    """The same, bit for bit, of one or two groups, as two parents have in a layer: a few numbers are faster in Python than as arrays."""
+    weights = [float(count * ways[bins - unit]) if unit <= bins else 0.0 for unit, count in zip(options.units, options.counts, strict=True)]
+    total = sum(weights)
+    drawn = rng.random()
+    if len(weights) == 1:
+        return 0
+    first, second = weights[0] / total, weights[1] / total
+    return int(drawn >= first / (first + second))
 
 
 def _choose(weights: _Ways, rng: np.random.Generator) -> int:

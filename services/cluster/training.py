@@ -32,7 +32,7 @@ _POLL_SECONDS = 0.3
 _CONTROLLER_POLL_SECONDS = "0.2"
 """A worker that reports waits for Ray Train's controller to look; its default of 2 s would dominate a small training."""
 _HUNG_SECONDS = "60"
-"""After so long without an answer a worker counts as lost; the answer comes from a thread beside the training. Ray Train's default is ten minutes."""
+"""After so long without an answer a worker is lost; a thread beside the training answers. Ray Train's default is ten minutes."""
 
 
 class ProgressLog:

@@ -310,3 +310,12 @@ def test_weighted_draw_is_that_of_numpy_bit_for_bit(weights: list[float], seed: 
 
     assert sampling._choose(numbers, ours) == numpys.choice(len(numbers), p=numbers / numbers.sum())
     assert ours.random() == numpys.random()
+
+
+@given(st.integers(1, 50), st.integers(1, 50), st.integers(0, 60), st.integers(0, 999))
+def test_draw_of_two_is_that_of_many_bit_for_bit(first: int, second: int, bins: int, seed: int) -> None:
+    options, ways = sampling._Options.of((first, second), unit=1), stream(seed, 1).random(61).cumsum()
+    ours, general = stream(seed), stream(seed)
+
+    assert sampling._pick_of_two(options, ways, bins, ours) == sampling._pick_of_many(options, ways, bins, general)
+    assert ours.random() == general.random()
