@@ -67,7 +67,7 @@ def _told(context: RunContext, keys: Sequence[str]) -> dict[str, Any] | None:
 
 def _choose(context: RunContext, prepared: Prepared, asked: Sequence[Finalist]) -> dict[str, Any]:
     offered = [ingredient(context, finalist) for finalist in asked]
-    places, score = cook(prepared.workload, offered, one_basin(asked), context.request.training.use_gpu)
+    places, score = cook(prepared.workload, offered, one_basin(asked), context.worker_share)
     members = [asked[place] for place in places]
     told = {
         "asked": [finalist.supernet_key for finalist in asked],

@@ -35,11 +35,15 @@ class PostgresMissing(RuntimeError):
 class PostgresServer:
     """A running server, from the start of the block to its end, however the block ends.
 
+    Args:
+        durable: whether what is committed is on the disk, as in production; tests are faster without.
+
     Raises:
         PostgresMissing: there is no installation, or we are root and it has no account to run under.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
+        self._lax = "" if durable else "-c fsync=off -c synchronous_commit=off -c full_page_writes=off "
         self._initdb, self._pg_ctl = _programs()
         self._prefix = _run_as()
         self._folder = Path()
@@ -84,7 +88,7 @@ class PostgresServer:
             self._port = free_port()
             options = (
                 f"-c listen_addresses=127.0.0.1 -p {self._port} -c unix_socket_directories={self._folder} "
-                "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c shared_buffers=16MB -c max_connections=60"
+                f"{self._lax}-c shared_buffers=16MB -c max_connections=60"
             )
             try:
                 self._command(self._pg_ctl, "-D", self._data, "-l", str(self._folder / "log"), "-o", options, "-w", "start")

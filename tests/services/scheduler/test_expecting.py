@@ -49,7 +49,7 @@ def start(database: Database, blobs: BlobStore, tmp_path: Path, monkeypatch: pyt
         return Speed(Line(0.0, 0.01), Line(0.0, 0.001))
 
     monkeypatch.setattr(expecting, "measure_speed", measure)
-    monkeypatch.setattr(expecting.resources, "pool_size", lambda asked, use_gpu: asked or 2)
+    monkeypatch.setattr(expecting.resources, "pool_size", lambda asked, share: asked or 2)
 
     def run() -> Estimate:
         request = JobRequest.model_validate(stock.body(**ASKED))
