@@ -18,10 +18,11 @@ from rich.console import Console
 from benchmarks.fidelity_parts.statistics import Scores, places, tau
 from benchmarks.fidelity_parts.subnets import largest_budget, space_of
 from benchmarks.quality import ROOT, facts
-from benchmarks.quality_parts.searched import RATE, VAL_BATCH
+from benchmarks.quality_parts.searched import VAL_BATCH
 from benchmarks.quality_parts.sources import Data
 from benchmarks.quality_parts.tasks import Task, fresh_model, known_tasks
 from glora_core.configs import SubnetConfig
+from glora_core.effort import DEFAULT, effort_named
 from glora_core.evaluation import Score, SubnetScorer
 from glora_core.precision import Precision
 from glora_core.sampling import FeasibleSampler, stream
@@ -45,8 +46,8 @@ class Measured:
 def trained(task: Task, data: Data, epochs: int) -> Supernet:
     """A supernet of the default recipe."""
     supernet = Supernet(fresh_model(task, data.classes), space_of(task))
-    augment = ("crop",) if task.source.images else ()
-    Trainer(supernet, data.train, TrainingSettings(epochs=epochs, learning_rate=RATE, policy="sandwich", augment=augment)).fit()
+    augment, rate = ("crop",) if task.source.images else (), effort_named(DEFAULT).learning_rate
+    Trainer(supernet, data.train, TrainingSettings(epochs=epochs, learning_rate=rate, policy="sandwich", augment=augment)).fit()
     return supernet
 
 
