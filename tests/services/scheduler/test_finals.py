@@ -20,6 +20,7 @@ from glora_core.finals import asked_for_soup
 from glora_core.methods import method_config
 from glora_core.search import Evaluated
 from glora_core.training import TrainingSettings
+from services.cluster.resources import Share
 from services.cluster.rung import Task, Trained
 from services.job_request import JobRequest
 from services.scheduler import baselines, legs, soups
