@@ -1,16 +1,11 @@
-"""The runner of one job: its only Ray driver, from claim to result, in a process of its own.
+"""What the runner of one job does: its only Ray driver, from claim to result, in a process of its own that `run` starts.
 
-Started by a scheduler as `python -m services.scheduler.runner JOB OWNER EPOCH WORKDIR`. A heartbeat thread renews the
-lease; when the lease is lost, or a cancellation is asked for, the process ends at once, and Ray frees all that it held.
 The work folder is the scheduler's to remove, since a runner may end anywhere.
 """
 
-import argparse
 import logging
 import os
 import signal
-import sys
-import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -20,7 +15,7 @@ from ray.exceptions import RayError
 from sqlalchemy.exc import SQLAlchemyError
 
 from glora_core.backbones import BackboneInfo
-from services.cluster import resources
+from services.cluster import presence, resources
 from services.cluster.pool import EvaluatorPool
 from services.cluster.resources import ClusterUnavailable
 from services.cluster.workload import settle
@@ -33,7 +28,7 @@ from services.scheduler.finals import finals
 from services.scheduler.prepare import prepare
 from services.scheduler.searching import search
 from services.scheduler.supernets import supernet_settings, train_or_find
-from services.settings import Settings, get_settings
+from services.settings import Settings
 from services.store import jobs
 from services.store.blobs import BlobStore
 from services.store.database import Database
@@ -75,6 +70,7 @@ def attempt(settings: Settings, database: Database, lease: Lease, workdir: Path)
         context = open_context(settings, database, lease, workdir)
         join_ray(settings.ray_address)
         signal.signal(signal.SIGTERM, _stop)  # joining Ray has put a handler of its own there
+        presence.watch(presence.local_socket(), lambda: _lose_node(settings, database, lease))
         settle(use_gpu=False)
         run_job(context)
         return OVER
@@ -130,67 +126,11 @@ def record_failure(settings: Settings, database: Database, lease: Lease, error: 
             time.sleep(settings.heartbeat_seconds)
 
 
-class Heartbeat(threading.Thread):
-    """Renews the lease, and ends the process when the lease is lost or the job is cancelled.
-
-    A second thread ends the process when the lease has run out, however long a renewal hangs in the database.
-    """
-
-    def __init__(self, settings: Settings, database: Database, lease: Lease) -> None:
-        super().__init__(daemon=True, name="heartbeat")
-        self._settings, self._database, self._lease = settings, database, lease
-        self._renewed = time.monotonic()
-
-    def run(self) -> None:
-        """Beat until the process ends."""
-        threading.Thread(target=self._watch, daemon=True, name="lease-watch").start()
-        while True:
-            asked = time.monotonic()
-            try:
-                if jobs.renew(self._database, self._lease, self._settings.lease_seconds):
-                    self._cancel()
-                self._renewed = asked
-            except LeaseLost:
-                os._exit(LOST)
-            except SQLAlchemyError:
-                log.warning("lease of %s not renewed", self._lease.job_id, exc_info=True)
-            time.sleep(self._settings.heartbeat_seconds)
-
-    def _watch(self) -> None:
-        while time.monotonic() - self._renewed < self._settings.lease_seconds:
-            time.sleep(self._settings.heartbeat_seconds)
-        log.error("lease of %s ran out", self._lease.job_id)
-        os._exit(LOST)
-
-    def _cancel(self) -> None:
-        with jobs.fenced(self._database, self._lease) as (session, job):
-            jobs.cancelled(session, job)
-        log.info("job %s cancelled", self._lease.job_id)
-        os._exit(OVER)
+def _lose_node(settings: Settings, database: Database, lease: Lease) -> None:
+    """End the process with the Ray node that it had joined, from any thread."""
+    log.error("job %s: the Ray node of its runner is gone", lease.job_id)
+    os._exit(record_failure(settings, database, lease, ClusterUnavailable("the Ray node that the runner had joined is gone")))
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     os._exit(STOPPED)
-
-
-def main() -> int:
-    """Entry point of the process."""
-    parser = argparse.ArgumentParser(description="Runs one claimed job; started by a scheduler.")
-    parser.add_argument("job")
-    parser.add_argument("owner")
-    parser.add_argument("epoch", type=int)
-    parser.add_argument("workdir", type=Path)
-    arguments = parser.parse_args()
-    settings = get_settings()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    database = Database(settings.resolved_database_url)
-    lease = Lease(arguments.job, arguments.owner, arguments.epoch)
-    heartbeat = Heartbeat(settings, database, lease)
-    heartbeat.start()
-    return attempt(settings, database, lease, arguments.workdir)
-
-
-if __name__ == "__main__":
-    status = main()
-    sys.stdout.flush()
-    os._exit(status)

@@ -35,13 +35,17 @@ class PostgresMissing(RuntimeError):
 class PostgresServer:
     """A running server, from the start of the block to its end, however the block ends.
 
+    Args:
+        durable: whether what is committed outlives `crash`; that is slower.
+
     Raises:
         PostgresMissing: there is no installation, or we are root and it has no account to run under.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, durable: bool = False) -> None:
         self._initdb, self._pg_ctl = _programs()
         self._prefix = _run_as()
+        self._commit = "on" if durable else "off"
         self._folder = Path()
         self._port = 0
 
@@ -64,6 +68,19 @@ class PostgresServer:
         """SQLAlchemy URL of one of the server's databases, without a driver's name."""
         return f"postgresql://{_ACCOUNT}@127.0.0.1:{self._port}/{database}"
 
+    @property
+    def port(self) -> int:
+        """Where it listens on loopback."""
+        return self._port
+
+    def crash(self) -> None:
+        """End the server at once, in the middle of whatever it does; `restart` brings it back."""
+        self._command(self._pg_ctl, "-D", self._data, "-m", "immediate", "-w", "stop")
+
+    def restart(self) -> None:
+        """Start the server again after a crash, at the same port."""
+        self._launch()
+
     @contextmanager
     def fresh_database(self, name: str, template: str = "template1") -> Iterator[str]:
         """A new database, as the URL to reach it; dropped afterwards, with whoever is still connected to it."""
@@ -82,20 +99,23 @@ class PostgresServer:
         """Start on a free port; where another process takes the port first, on another one."""
         for attempt in range(_START_ATTEMPTS):
             self._port = free_port()
-            options = (
-                f"-c listen_addresses=127.0.0.1 -p {self._port} -c unix_socket_directories={self._folder} "
-                "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c shared_buffers=16MB -c max_connections=60"
-            )
             try:
-                self._command(self._pg_ctl, "-D", self._data, "-l", str(self._folder / "log"), "-o", options, "-w", "start")
+                self._launch()
                 return
             except RuntimeError:
                 if attempt == _START_ATTEMPTS - 1:
                     raise
 
+    def _launch(self) -> None:
+        options = (
+            f"-c listen_addresses=127.0.0.1 -p {self._port} -c unix_socket_directories={self._folder} -c fsync=off "
+            f"-c synchronous_commit={self._commit} -c full_page_writes=off -c shared_buffers=16MB -c max_connections=60"
+        )
+        self._command(self._pg_ctl, "-D", self._data, "-l", str(self._folder / "log"), "-o", options, "-w", "start")
+
     def _remove(self) -> None:
         if (self._folder / "data" / "postmaster.pid").exists():
-            self._command(self._pg_ctl, "-D", self._data, "-m", "immediate", "-w", "stop")
+            self.crash()
         shutil.rmtree(self._folder)
 
     def _execute(self, statement: sql.Composed) -> None:

@@ -1,0 +1,61 @@
+"""Which cells of the matrix a run has: all of them, or every cell of the schedulers and a third of the rest, in turn."""
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.moments import MOMENTS, Moment
+
+THIRDS = 3
+_ALWAYS = ("scheduler",)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fault at one moment."""
+
+    fault: Fault
+    moment: Moment
+
+    @property
+    def name(self) -> str:
+        """What it is called in tests and records."""
+        return f"{self.fault.name}-{self.moment.name}"
+
+
+def every_cell() -> list[Cell]:
+    """The whole matrix, those on the small disk last."""
+    return [Cell(fault, moment) for fault in sorted(FAULTS, key=lambda fault: fault.on_disk) for moment in MOMENTS]
+
+
+def chosen_cells(choice: str) -> list[Cell]:
+    """The cells of a run.
+
+    Args:
+        choice: `all`; or `0`, `1` or `2`: every cell of the schedulers, and this third of the others: in each row two columns, other
+            ones from row to row.
+    """
+    if choice == "all":
+        return every_cell()
+    third = int(choice) % THIRDS
+    rows, columns = [fault.name for fault in FAULTS], [moment.name for moment in MOMENTS]
+
+    def taken(cell: Cell) -> bool:
+        diagonal = rows.index(cell.fault.name) + columns.index(cell.moment.name)
+        return cell.fault.name in _ALWAYS or diagonal % THIRDS == third
+
+    return [cell for cell in every_cell() if taken(cell)]
+
+
+def choice_of_run() -> str:
+    """`GLORA_CHAOS` if it is set, else a third that changes from commit to commit."""
+    return os.environ.get("GLORA_CHAOS") or str(_commits() % THIRDS)
+
+
+def _commits() -> int:
+    """How many commits lead here; 0 outside of a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-list", "--count", "HEAD"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return int(found.stdout) if found.returncode == 0 else 0
