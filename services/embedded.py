@@ -125,6 +125,7 @@ class Embedded:
             "GLORA_HOST": self.host,
             "GLORA_PORT": str(self.port),
             "GLORA_TOKEN": _token(self.home),
+            "GLORA_CLUSTER_CPUS": str(self.cpus or os.cpu_count()),
             "GLORA_RAY_ADDRESS": f"127.0.0.1:{self._ray_port}",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self._ray_token,

@@ -173,6 +173,20 @@ class JobRequest(Strict):
         description="Also train linear probe, BitFit and LoRA from scratch within the budget, at each of the finals' learning rates, "
         "and report the best.",
     )
+    priority: int = Field(
+        0,
+        ge=-100,
+        le=100,
+        description="Of higher priority, started sooner; among equals the user with the least running comes first.",
+    )
+    max_hours: float | None = Field(
+        None,
+        gt=0,
+        le=100_000,
+        description="Hours that the job may run, over all attempts and without the time in the queue; then it fails as `time_exceeded`. "
+        "Any number if absent.",
+        examples=[None],
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="Of everything random in the job.")
 
 

@@ -48,6 +48,14 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(
         15.0, gt=0, description="A runner that has not renewed its lease for so long has lost its job, in seconds."
     )
+    user_running_jobs: int | None = Field(None, ge=1, description="Jobs that one user may have running at once; absent: any number.")
+    user_queued_jobs: int | None = Field(None, ge=1, description="Jobs that one user may have in the queue; absent: any number.")
+    user_stored_bytes: int | None = Field(
+        None, ge=1, description="Bytes of artifacts above which a user may submit nothing more; absent: any number."
+    )
+    start_seconds: float = Field(
+        120.0, gt=0, description="How long a runner may take to load its libraries and renew its lease for the first time, in seconds."
+    )
     heartbeat_seconds: float = Field(1.0, gt=0, description="Interval of lease renewals and of looking for a cancel request, in seconds.")
     poll_seconds: float = Field(0.5, gt=0, description="Interval at which a scheduler looks for work, in seconds.")
     max_running_jobs: int = Field(1, ge=1, description="Jobs that one scheduler runs at once.")
@@ -63,6 +71,12 @@ class Settings(BaseSettings):
     describe_seconds: float = Field(
         60.0, gt=0, description="How long a submission waits for a first-seen backbone to be described, in seconds."
     )
+    cluster_cpus: int | None = Field(
+        None,
+        ge=0,
+        description="CPUs that the Ray cluster has at most, autoscaling included; more are refused. Absent: not known.",
+    )
+    cluster_gpus: int | None = Field(None, ge=0, description="The same for GPUs.")
     resources_seconds: float = Field(
         60.0, ge=0, description="How long a job waits for nodes of a cluster that is too small for it, in seconds."
     )

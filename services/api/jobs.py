@@ -1,6 +1,7 @@
 """Routes of jobs: submit, list, look at, cancel; their generations, evaluations, events and artifacts."""
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
@@ -21,13 +22,16 @@ from services.api.models import (
     JobView,
     Retry,
     State,
+    WaitingView,
 )
 from services.api.problems import Problem, ProblemDocument
 from services.api.submission import submit
 from services.job_request import JobRequest
-from services.store import artifacts, jobs, search_state
+from services.settings import Settings
+from services.store import artifacts, jobs, queue, search_state
 from services.store.errors import NotFound
 from services.store.models import Generation, Job
+from services.store.queue import Quotas
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 _UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": ProblemDocument, "description": "No such job."}}
@@ -53,6 +57,7 @@ Key = Annotated[
     responses={
         200: {"model": JobView, "description": "This request was sent with this key before: the job that it created, as it is now."},
         422: {"model": ProblemDocument, "description": "A field is refused, or the key stands for another request; nothing was created."},
+        429: {"model": ProblemDocument, "description": "The user has as many jobs in the queue, or stores as much, as a user may."},
         503: {"model": ProblemDocument, "description": "No scheduler described a first-seen backbone in time; nothing was created."},
     },
 )
@@ -72,13 +77,13 @@ def create_job(
     job, new = submit(database, settings, request, user, idempotency_key)
     response.status_code = 201 if new else 200
     response.headers["Location"] = f"/v1/jobs/{job.id}"
-    with database.read() as session:
-        return view(session, job)
+    return get_job(job.id, database, settings)
 
 
 @router.get("", summary="List jobs")
 def list_jobs(
     database: DatabaseDep,
+    settings: SettingsDep,
     state: Annotated[State | None, Query(description="Only jobs in this state.")] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
@@ -89,14 +94,17 @@ def list_jobs(
             rows = jobs.page(session, state=state, before=cursor, limit=limit)
         except NotFound as error:
             raise Problem(422, "request-invalid", f"{cursor!r} is not a cursor that this list has given out", field="cursor") from error
-    return JobPage(items=[JobSummary.model_validate(row) for row in rows], next=rows[-1].id if len(rows) == limit else None)
+        places = _places(session, settings, rows)
+    items = [JobSummary.model_validate(row).model_copy(update={"waiting": places.get(row.id)}) for row in rows]
+    return JobPage(items=items, next=rows[-1].id if len(rows) == limit else None)
 
 
 @router.get("/{job_id}", summary="Look at a job", responses=_UNKNOWN)
-def get_job(job_id: str, database: DatabaseDep) -> JobView:
+def get_job(job_id: str, database: DatabaseDep, settings: SettingsDep) -> JobView:
     """State, progress and, once it is over, result or failure of a job."""
     with database.read() as session:
-        return view(session, jobs.get(session, job_id))
+        job = jobs.get(session, job_id)
+        return view(session, job, _places(session, settings, [job]).get(job_id))
 
 
 @router.post(
@@ -105,11 +113,11 @@ def get_job(job_id: str, database: DatabaseDep) -> JobView:
     summary="Cancel a job",
     responses=_UNKNOWN | {409: {"model": ProblemDocument, "description": "The job is over."}},
 )
-def cancel_job(job_id: str, database: DatabaseDep) -> JobView:
+def cancel_job(job_id: str, database: DatabaseDep, settings: SettingsDep) -> JobView:
     """Cancel a queued job at once; a running one ends within seconds and frees the cluster. What it has stored stays."""
     with database.write() as session:
         jobs.request_cancel(session, job_id)
-    return get_job(job_id, database)
+    return get_job(job_id, database, settings)
 
 
 @router.get("/{job_id}/generations", summary="Generations of a job", responses=_UNKNOWN)
@@ -162,7 +170,14 @@ def list_artifacts(job_id: str, database: DatabaseDep) -> ArtifactList:
         return ArtifactList(items=[ArtifactView.model_validate(row) for row in artifacts.of_job(session, job_id)])
 
 
-def view(session: Session, job: Job) -> JobView:
+def _places(session: Session, settings: Settings, rows: Sequence[Job]) -> dict[str, WaitingView]:
+    """The places in the queue, by id; none is looked for where no row is queued."""
+    if not any(row.state == "queued" for row in rows):
+        return {}
+    return {job_id: WaitingView.model_validate(place) for job_id, place in queue.waiting(session, Quotas.of(settings)).items()}
+
+
+def view(session: Session, job: Job, waiting: WaitingView | None = None) -> JobView:
     """A job as the API shows it."""
     last = search_state.last_generation(session, job.id)
     failed = job.failure_reason is not None
@@ -170,6 +185,8 @@ def view(session: Session, job: Job) -> JobView:
         id=job.id,
         name=job.name,
         user=job.user_name,
+        priority=job.priority,
+        waiting=waiting,
         state=job.state,
         phase=job.phase,
         request=JobRequest.model_validate(job.request),
@@ -183,6 +200,7 @@ def view(session: Session, job: Job) -> JobView:
         attempts=job.attempts,
         retry=Retry.model_validate(job.retry) if job.retry and job.attempts and job.state not in jobs.FINAL else None,
         next_try_at=job.next_try_at,
+        run_seconds=round(job.run_seconds, 1),
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,

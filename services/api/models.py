@@ -34,6 +34,15 @@ class Retry(BaseModel):
     of: int = Field(description="Attempts that a job has in a row without progress, for this reason.", examples=[3])
 
 
+class WaitingView(_FromRow):
+    """Where a queued job stands, and what it waits for."""
+
+    position: int = Field(description="1 for the job that is started next, if nothing changes; those that are held back come last.")
+    of: int = Field(description="Jobs in the queue.")
+    reason: Literal["retry", "quota", "no_scheduler", "jobs_ahead", "schedulers_busy", "next"] = Field(description="Stable, for programs.")
+    message: str = Field(description="The same for people.", examples=["2 jobs ahead of it"])
+
+
 class BestSoFar(BaseModel):
     """The best candidate of the search so far."""
 
@@ -50,6 +59,8 @@ class JobView(BaseModel):
     id: str = Field(examples=["j3f9a1c07b2d4"])
     name: str
     user: str = Field(description="Who submitted it, by the token.", examples=["default"])
+    priority: int
+    waiting: WaitingView | None = Field(description="Its place in the queue, while it is queued.")
     state: State
     phase: str | None = Field(description="prepare, train, search, finals or export, once it runs.")
     request: JobRequest
@@ -65,6 +76,7 @@ class JobView(BaseModel):
     attempts: int = Field(description="Attempts that failed since the job last made progress.")
     retry: Retry | None = Field(description="The last failed attempt, while the job waits for the next one or tries it.")
     next_try_at: datetime | None = Field(description="When a waiting job is tried again.")
+    run_seconds: float = Field(description="How long it has run, over all attempts and without the time in the queue.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -75,7 +87,10 @@ class JobSummary(_FromRow):
 
     id: str
     name: str
+    user: str = Field(validation_alias="user_name")
+    priority: int
     state: State
+    waiting: WaitingView | None = Field(None, description="Its place in the queue, while it is queued.")
     phase: str | None
     failure_reason: str | None
     created_at: datetime

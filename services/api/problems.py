@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from services.store.blobs import BlobMissing, StoreUnavailable
-from services.store.errors import NotFound, WrongState
+from services.store.errors import NotFound, QuotaExceeded, WrongState
 
 HEADERS = {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "same-origin"}
 """Headers that every answer carries."""
@@ -87,6 +87,11 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(WrongState)
     def _wrong_state(request: Request, error: WrongState) -> JSONResponse:
         return _response(409, "wrong-state", str(error))
+
+    @app.exception_handler(QuotaExceeded)
+    def _quota(request: Request, error: QuotaExceeded) -> JSONResponse:
+        extra = {"quota": error.quota, "limit": error.limit, "used": error.used}
+        return _response(429, "quota-exceeded", f"you have {error}", extra=extra)
 
     @app.exception_handler(StoreUnavailable)
     def _store(request: Request, error: StoreUnavailable) -> JSONResponse:

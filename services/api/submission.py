@@ -20,10 +20,11 @@ from services.api.problems import Problem
 from services.job_data import facts_of, read_data
 from services.job_request import BackboneRequest, DataRequest, JobRequest, space_of
 from services.settings import Settings
-from services.store import backbones, idempotency, jobs
+from services.store import backbones, idempotency, jobs, queue
 from services.store.database import Database
 from services.store.idempotency import KeyTaken
 from services.store.models import Backbone, Job
+from services.store.queue import Quotas
 
 _POLL_SECONDS = 0.1
 
@@ -35,13 +36,14 @@ def submit(database: Database, settings: Settings, request: JobRequest, user: st
         key: idempotency key; a request that the user has sent with it before is not stored again.
 
     Raises:
-        Problem: the data, metric, backbone, space or budget cannot be used, or the key stands for another request; nothing was
+        Problem: the cluster, data, metric, backbone, space or budget cannot be used, or the key stands for another request; nothing was
             stored of the job.
     """
     fingerprint = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
     sent = _sent_before(database, user, key, fingerprint)
     if sent is not None:
         return sent, False
+    _check_resources(settings, request)
     request = request.model_copy(update={"data": _check_data_paths(settings, request.data)})
     data = _read(settings, "data.path", lambda: read_data(request))
     _check_metric(request, data)
@@ -54,6 +56,7 @@ def submit(database: Database, settings: Settings, request: JobRequest, user: st
     name, stored = (request.name or data.root.name)[:120], request.model_dump(mode="json")
     try:
         with database.write() as session:
+            queue.check_quotas(session, user, Quotas.of(settings))
             job = jobs.create(session, name=name, request=stored, backbone_key=backbone.key, data=facts_of(data, also), user=user)
             if key is not None:
                 idempotency.keep(session, user, key, fingerprint=fingerprint, job_id=job.id, hours=settings.idempotency_hours)
@@ -76,6 +79,19 @@ def _sent_before(database: Database, user: str, key: str | None, fingerprint: st
             detail = f"this key was sent with another request, which is job {found.job_id}; send each new request with a key of its own"
             raise Problem(422, "idempotency-key-reused", detail, field="idempotency-key", job=found.job_id)
         return jobs.get(session, found.job_id)
+
+
+def _check_resources(settings: Settings, request: JobRequest) -> None:
+    """Refuse what the cluster can never hold, where it is known what that is; else the runner finds out. Evaluators take what there is."""
+    training = request.training
+    kind, have = ("GPU", settings.cluster_gpus) if training.use_gpu else ("CPU", settings.cluster_cpus)
+    if have is None or training.workers <= have:
+        return
+    asked = f"{training.workers} training worker{'s' if training.workers > 1 else ''} with one {kind} each"
+    detail = f"the job asks for {asked}, and the cluster has at most {have} {kind}{'' if have == 1 else 's'}"
+    cluster = {"cpus": settings.cluster_cpus, "gpus": settings.cluster_gpus}
+    field = "training.use_gpu" if have == 0 else "training.workers"
+    raise Problem(422, "resources-infeasible", detail, field=field, cluster=cluster)
 
 
 def _check_data_paths(settings: Settings, asked: DataRequest) -> DataRequest:

@@ -68,13 +68,17 @@ def submit(
     gpu: Annotated[bool, typer.Option(help="Train and evaluate on GPUs.")] = False,
     seed: Annotated[int | None, typer.Option(help="Of everything random. Default 0.")] = None,
     settings: Annotated[Path | None, typer.Option(help="JSON file with any fields of the request; options given here win.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Higher ones are started sooner, from -100 to 100. Default 0.")] = None,
+    max_hours: Annotated[float | None, typer.Option(help="Hours that the job may run. Default any number.")] = None,
     watch_it: Annotated[bool, typer.Option("--watch/--no-watch", help="Show progress until the job is over.")] = True,
     url: Url = None,
     token: Token = None,
 ) -> None:
     """Submit a job: adapt BACKBONE to DATA within BUDGET trainable parameters."""
     request = _read_settings(settings)
-    request |= {"budget": budget} | _given(seed=seed, name=name or None, baselines=baselines or None)
+    request |= {"budget": budget} | _given(
+        seed=seed, name=name or None, baselines=baselines or None, priority=priority, max_hours=max_hours
+    )
     _merge(request, "data", _given(path=_absolute(data), shots=shots, also_test=_named_folders(also_test) or None))
     _merge(request, "backbone", _given(name=_absolute_backbone(backbone), weights=weights and _absolute(weights), image_size=image_size))
     _merge(request, "space", _given(preset=preset, ranks=rank or None))
@@ -84,6 +88,8 @@ def submit(
     client = connect(url, token)
     job = client.submit(request)
     console.print(f"Job {job['id']} queued. Dashboard: {client.url}/jobs/{job['id']}", soft_wrap=True)
+    if job["waiting"]:
+        console.print(Text(f"Place in the queue: {job['waiting']['position']} of {job['waiting']['of']}, {job['waiting']['message']}"))
     for warning in job["data"].get("warnings", []):
         console.print(Text("Warning:", "yellow"), Text(warning), soft_wrap=True)
     if watch_it:
@@ -125,17 +131,23 @@ def jobs(
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    table = Table("id", "name", "state", "phase", "created")
+    table = Table("id", "name", "user", "state", "phase", "created")
     for row in rows:
         state_text = row["state"] + (f" ({row['failure_reason']})" if row["failure_reason"] else "")
         table.add_row(
             row["id"],
             escape(row["name"]),
+            escape(row["user"]),
             state_text,
-            (row["phase"] or "") if row["state"] == "running" else "",
+            (row["phase"] or "") if row["state"] == "running" else _place(row["waiting"]),
             row["created_at"][:19].replace("T", " "),
         )
     console.print(table if rows else "No jobs yet. Submit one with: glora submit --data DIR --backbone NAME --budget 100k")
+
+
+def _place(waiting: dict[str, Any] | None) -> str:
+    """Where a queued job stands, in words; empty for one that is not queued."""
+    return f"{waiting['position']} of {waiting['of']}: {escape(waiting['message'])}" if waiting else ""
 
 
 def logs(

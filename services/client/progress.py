@@ -52,7 +52,7 @@ class _Bars:
         self._generations, self._metric = (job["request"]["search"][name] for name in ("generations", "metric"))
         self._tasks: dict[str, Any] = {}
         self._best_finalist = 0.0
-        self._phase = progress.add_task("queued", total=1, note="waiting for a scheduler")
+        self._phase = progress.add_task("queued", total=1, note=(job.get("waiting") or {}).get("message", "waiting for a scheduler"))
 
     def show(self, event: dict[str, Any]) -> None:
         """Update the bars with one event."""

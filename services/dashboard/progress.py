@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from services.dashboard.wording import roughly
 from services.job_request import JobRequest
 from services.store.models import Job, JobEvent
+from services.store.queue import Waiting
 
 STEPS = ("queued", "prepare", "train", "search", "finals", "export", "done")
 _REPORTS = {"train": "epoch", "search": "generation", "finals": "finalist"}
@@ -43,10 +44,15 @@ def steps(job: Job) -> tuple[Step, ...]:
     return tuple(Step(name, "done" if i < reached else here if i == reached else "waiting") for i, name in enumerate(STEPS))
 
 
-def progress(session: Session, job: Job, request: JobRequest) -> Progress:
-    """Where a job stands. Reads the latest events of a running job; a job that waits or is over needs none."""
+def progress(session: Session, job: Job, request: JobRequest, place: Waiting | None = None) -> Progress:
+    """Where a job stands. Reads the latest events of a running job; a job that waits or is over needs none.
+
+    Args:
+        place: of a queued job.
+    """
     if job.state == "queued":
-        return Progress("waiting to resume" if job.started_at else "waiting")
+        text = "waiting to resume" if job.started_at else "waiting"
+        return Progress(text if place is None else f"{text}, {place.position} of {place.of}: {place.message}")
     if job.state == "succeeded":
         return Progress("complete")
     if job.state != "running":

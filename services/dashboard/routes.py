@@ -1,6 +1,6 @@
 """The dashboard's pages as routes: the list of jobs, a job, and the part of a job's page that follows its events.
 
-Whoever includes `router` sets `app.state.database`, serves `static_folder` at `/static`, and puts both behind its
+Whoever includes `router` sets `app.state.database` and `app.state.settings`, serves `static_folder` at `/static`, and puts both behind its
 authorisation (the static files stay open: the sign-in page needs them).
 """
 
@@ -17,6 +17,7 @@ from starlette.templating import Jinja2Templates
 from services.dashboard import views, wording
 from services.store.database import Database
 from services.store.errors import NotFound
+from services.store.queue import Quotas
 
 static_folder = Path(__file__).parent / "static"
 template_folder = Path(__file__).parent / "templates"
@@ -51,7 +52,7 @@ def job_list(request: Request, state: str | None = None, before: str | None = No
     """The list of jobs, newest first."""
     with _database(request).read() as session:
         try:
-            page = views.job_list(session, state, before)
+            page = views.job_list(session, _quotas(request), state, before)
         except NotFound:
             return message_page(request, 404, "No such page", "The job that this page of the list starts after does not exist.")
     return _page(request, "jobs.html", {"page": page})
@@ -62,7 +63,7 @@ def job_page(request: Request, job_id: str) -> HTMLResponse:
     """A job, with everything its charts start from."""
     with _database(request).read() as session:
         try:
-            page = views.job_page(session, job_id)
+            page = views.job_page(session, _quotas(request), job_id)
         except NotFound:
             return message_page(request, 404, "No such job", f"There is no job {job_id}. It may have been mistyped.")
     return _page(request, "job.html", {"page": page, "status": page.status, "data": _data(page)})
@@ -73,7 +74,7 @@ def job_live(request: Request, job_id: str) -> HTMLResponse:
     """The changing part of a job's page alone; the page asks for it after an event."""
     with _database(request).read() as session:
         try:
-            status = views.job_status(session, job_id)
+            status = views.job_status(session, _quotas(request), job_id)
         except NotFound:
             return message_page(request, 404, "No such job", f"There is no job {job_id}.")
     return _page(request, "job_live.html", {"status": status})
@@ -93,6 +94,10 @@ def _page(request: Request, name: str, context: dict[str, Any], status_code: int
     """A rendered page, never kept by a cache, since going back must not show a state that is over."""
     headers = {"Cache-Control": "no-store"}
     return templates.TemplateResponse(request, name, {"now": datetime.now(UTC)} | context, status_code, headers)
+
+
+def _quotas(request: Request) -> Quotas:
+    return Quotas.of(request.app.state.settings)
 
 
 def _database(request: Request) -> Database:

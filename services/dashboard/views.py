@@ -1,5 +1,6 @@
 """What each page shows, read from the store as frozen dataclasses, so that templates have nothing to decide."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,8 +13,9 @@ from services.dashboard.charts import ChartData, chart_data
 from services.dashboard.progress import Progress, Step, progress, steps
 from services.dashboard.results import Entry, File, LayerRow, Winner
 from services.job_request import JobRequest
-from services.store import artifacts, events, jobs
+from services.store import artifacts, events, jobs, queue
 from services.store.models import Backbone, Generation, Job, JobEvent
+from services.store.queue import Quotas, Waiting
 
 PAGE = 50
 LOG = 200
@@ -129,6 +131,7 @@ class JobPage:
     status: Status
     sequence: int
     name: str
+    user: str
     request: JobRequest
     architecture: str
     finals: str
@@ -147,7 +150,7 @@ class JobPage:
         return next((file for file in self.files if file.kind == "merged"), None)
 
 
-def job_list(session: Session, state: str | None = None, before: str | None = None) -> JobList:
+def job_list(session: Session, quotas: Quotas, state: str | None = None, before: str | None = None) -> JobList:
     """A page of jobs, newest first. An unknown state lists all. Raises NotFound if there is no job `before`."""
     state = state if state in jobs.STATES else None
     found = jobs.page(session, state=state, before=before, limit=PAGE + 1)
@@ -155,11 +158,12 @@ def job_list(session: Session, state: str | None = None, before: str | None = No
     best = _best_in_search(session, [job.id for job in shown])
     counts = {row.state: row.jobs for row in session.execute(select(Job.state, func.count().label("jobs")).group_by(Job.state))}
     filters = (Filter(None, sum(counts.values())), *(Filter(name, counts.get(name, 0)) for name in jobs.STATES))
-    rows = tuple(_row(session, job, best.get(job.id)) for job in shown)
+    places = _places(session, quotas, shown)
+    rows = tuple(_row(session, job, best.get(job.id), places.get(job.id)) for job in shown)
     return JobList(rows, state, filters, shown[-1].id if len(found) > PAGE else None)
 
 
-def job_page(session: Session, job_id: str) -> JobPage:
+def job_page(session: Session, quotas: Quotas, job_id: str) -> JobPage:
     """A job's page. Raises NotFound."""
     # Read first: whatever is committed meanwhile is then told again by the event stream, and never missed.
     sequence = _last_sequence(session, job_id)
@@ -168,9 +172,10 @@ def job_page(session: Session, job_id: str) -> JobPage:
     info = session.get_one(Backbone, job.backbone_key).info or {}
     result = job.result
     return JobPage(
-        status=_status(session, job, request),
+        status=_status(session, quotas, job, request),
         sequence=sequence,
         name=job.name,
+        user=job.user_name,
         request=request,
         architecture=info.get("architecture", request.backbone.name),
         finals=wording.finals(request.finals.settings(request.training)),
@@ -185,13 +190,17 @@ def job_page(session: Session, job_id: str) -> JobPage:
     )
 
 
-def job_status(session: Session, job_id: str) -> Status:
+def job_status(session: Session, quotas: Quotas, job_id: str) -> Status:
     """The changing part of a job's page. Raises NotFound."""
     job = jobs.get(session, job_id)
-    return _status(session, job, JobRequest.model_validate(job.request))
+    return _status(session, quotas, job, JobRequest.model_validate(job.request))
 
 
-def _status(session: Session, job: Job, request: JobRequest) -> Status:
+def _places(session: Session, quotas: Quotas, rows: Iterable[Job]) -> dict[str, Waiting]:
+    return queue.waiting(session, quotas) if any(job.state == "queued" for job in rows) else {}
+
+
+def _status(session: Session, quotas: Quotas, job: Job, request: JobRequest) -> Status:
     query = select(JobEvent).where(JobEvent.job_id == job.id).order_by(JobEvent.sequence.desc()).limit(LOG)
     log = tuple(LogLine(e.sequence, wording.event_title(e.kind), wording.event_text(e.kind, e.data), e.at) for e in session.scalars(query))
     return Status(
@@ -199,7 +208,7 @@ def _status(session: Session, job: Job, request: JobRequest) -> Status:
         state=job.state,
         cancel_requested=job.cancel_requested and job.state == "running",
         steps=steps(job),
-        progress=progress(session, job, request),
+        progress=progress(session, job, request, _places(session, quotas, [job]).get(job.id)),
         retry=_retry(job),
         created_at=job.created_at,
         started_at=job.started_at,
@@ -214,7 +223,7 @@ def _status(session: Session, job: Job, request: JobRequest) -> Status:
     )
 
 
-def _row(session: Session, job: Job, best_in_search: float | None) -> JobRow:
+def _row(session: Session, job: Job, best_in_search: float | None, place: Waiting | None) -> JobRow:
     request = JobRequest.model_validate(job.request)
     return JobRow(
         id=job.id,
@@ -222,7 +231,7 @@ def _row(session: Session, job: Job, best_in_search: float | None) -> JobRow:
         state=job.state,
         backbone=request.backbone.name,
         budget=request.budget,
-        progress=progress(session, job, request),
+        progress=progress(session, job, request, place),
         best_accuracy=job.result["winner"]["val_accuracy"] if job.result else best_in_search,
         created_at=job.created_at,
         started_at=job.started_at,

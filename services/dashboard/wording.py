@@ -32,6 +32,7 @@ _REASONS = {
     "inputs_changed": "What the job began with has changed",
     "runner_lost": "The job's process was lost",
     "database_unavailable": "The database was out of reach",
+    "time_exceeded": "The job ran for as long as it may",
     "internal_error": "Something unexpected went wrong",
 }
 _KINDS = {

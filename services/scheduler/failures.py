@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from ray.exceptions import LocalRayletDiedError, NodeDiedError, ObjectLostError, RayActorError, RayError, WorkerCrashedError
 from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from glora_core.errors import (
     BackboneUnknown,
@@ -69,6 +69,8 @@ def detail(error: BaseException) -> str:
 def _reason(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in _HICCUPS:
         return "artifact_unavailable"
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return "database_unavailable"
     return next((reason for kinds, reason in _REASONS if isinstance(error, kinds)), None)
 
 

@@ -21,11 +21,12 @@ from services import processes
 from services.scheduler.exits import STOPPED
 from services.scheduler.runner_log import RunnerLog
 from services.settings import Settings
-from services.store import backbones, job_logs, jobs
+from services.store import backbones, job_logs, jobs, schedulers
 from services.store.blobs import BlobStore
 from services.store.database import Database
 from services.store.errors import LeaseLost
 from services.store.jobs import Lease
+from services.store.queue import Quotas
 from services.store.retries import RetryRules
 
 log = logging.getLogger("glora.scheduler")
@@ -45,12 +46,16 @@ class Supervisor:
     home: Path
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}")
     runners: dict[Lease, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+    starting: dict[Lease, tuple[datetime, float]] = field(default_factory=dict)
     logs: dict[Lease, RunnerLog] = field(default_factory=dict)
     logs_kept: float = 0.0
+    beaten: float = 0.0
     describers: dict[tuple[str, datetime], tuple["subprocess.Popen[bytes]", float]] = field(default_factory=dict)
 
     def step(self) -> None:
         """One look at everything: ended runners, ended describers, new work."""
+        self._beat()
+        self._keep_starting()
         self._keep_logs()
         self._reap_runners()
         self._reap_describers()
@@ -74,12 +79,16 @@ class Supervisor:
             self._settle(lease, process.returncode)
         for process, _ in self.describers.values():
             processes.stop(process)
+        with self.database.write() as session:
+            schedulers.leave(session, self.owner)
 
     def _start_runner(self) -> bool:
         with self.database.write() as session:
-            lease = jobs.claim(session, self.owner, self.settings.lease_seconds, RetryRules.of(self.settings))
-        if lease is None:
+            lease = jobs.claim(session, self.owner, self.settings.lease_seconds, RetryRules.of(self.settings), Quotas.of(self.settings))
+            expires_at = None if lease is None else jobs.get(session, lease.job_id).lease_expires_at
+        if lease is None or expires_at is None:
             return False
+        self.starting[lease] = expires_at, time.monotonic()
         self._remove_workdirs(lease)
         workdir = self.home / "work" / f"{lease.job_id}-{lease.epoch}"
         command = [sys.executable, "-m", "services.scheduler.run", lease.job_id, lease.owner, str(lease.epoch), str(workdir)]
@@ -87,6 +96,28 @@ class Supervisor:
         self.runners[lease] = processes.start(command, log=self._log(lease.job_id))
         log.info("job %s: runner %d, epoch %d", lease.job_id, self.runners[lease].pid, lease.epoch)
         return True
+
+    def _beat(self) -> None:
+        """Tell users of the queue that this scheduler is at work."""
+        if time.monotonic() - self.beaten >= self.settings.lease_seconds / 3:
+            with self.database.write() as session:
+                schedulers.beat(session, self.owner, self.settings.max_running_jobs, self.settings.lease_seconds)
+            self.beaten = time.monotonic()
+
+    def _keep_starting(self) -> None:
+        """Hold the leases of runners that load their libraries, which may take longer than a lease; end one that takes too long."""
+        for lease, (expires_at, started) in list(self.starting.items()):
+            if time.monotonic() - started > self.settings.start_seconds:
+                log.error("job %s: runner has not started in time", lease.job_id)
+                processes.stop(self.runners[lease], patience_seconds=1)
+            try:
+                kept = jobs.keep_starting(self.database, lease, self.settings.lease_seconds, expires_at)
+            except LeaseLost:
+                kept = None
+            if kept is None or self.runners[lease].poll() is not None:
+                del self.starting[lease]
+            else:
+                self.starting[lease] = kept, started
 
     def _reap_runners(self) -> None:
         for lease, process in list(self.runners.items()):
@@ -106,6 +137,7 @@ class Supervisor:
         except LeaseLost:
             log.debug("job %s moved on", lease.job_id)
         del self.runners[lease], self.logs[lease]
+        self.starting.pop(lease, None)
         self._clean_up(lease)
 
     def _keep_logs(self) -> None:

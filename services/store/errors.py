@@ -9,5 +9,13 @@ class LeaseLost(RuntimeError):
     """The job belongs to another runner now, is over, or its lease has run out: nothing was written, and the caller must end itself."""
 
 
+class QuotaExceeded(RuntimeError):
+    """A user has as much as a user may: nothing was written; `quota` names what, with its limit and what is used."""
+
+    def __init__(self, quota: str, limit: int, used: int) -> None:
+        super().__init__(f"{used:,} {quota.replace('_', ' ')}, of {limit:,} that each user may have")
+        self.quota, self.limit, self.used = quota, limit, used
+
+
 class WrongState(RuntimeError):
     """The job's state does not allow what was asked; the message names the state."""

@@ -16,11 +16,14 @@ from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from services.settings import DEFAULT_USER
-from services.store import clock, events
+from services.store import clock, events, queue
 from services.store.database import Database
 from services.store.errors import LeaseLost, NotFound, WrongState
 from services.store.models import Job
+from services.store.queue import Quotas
 from services.store.retries import RetryRules
+
+UNLIMITED = Quotas()
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
 STATES = ("queued", "running", *sorted(FINAL))
@@ -43,12 +46,14 @@ def create(
         id=f"j{secrets.token_hex(6)}",
         name=name,
         user_name=user,
+        priority=int(request.get("priority", 0)),
         state="queued",
         request=request,
         backbone_key=backbone_key,
         data=data,
         cancel_requested=False,
         attempts=0,
+        run_seconds=0.0,
         lease_epoch=0,
         created_at=clock.calendar(session),
     )
@@ -91,13 +96,13 @@ def request_cancel(session: Session, job_id: str) -> Job:
     return job
 
 
-def claim(session: Session, owner: str, lease_seconds: float, rules: RetryRules) -> Lease | None:
-    """Take the oldest job that is queued and need not wait; None if there is none.
+def claim(session: Session, owner: str, lease_seconds: float, rules: RetryRules, quotas: Quotas = UNLIMITED) -> Lease | None:
+    """Take the queue's next job; None if there is none.
 
     A running job whose lease has run out counts as a failed attempt: it goes back into the queue, is failed if it has had all
     its attempts, or is cancelled if that was requested.
     """
-    while (job := _next_free(session)) is not None:
+    while (job := queue.next_free(session, quotas)) is not None:
         if job.cancel_requested:
             cancelled(session, job)
         elif job.state == "queued":
@@ -132,10 +137,39 @@ def held(session: Session, lease: Lease) -> Job:
 
 
 def renew(database: Database, lease: Lease, lease_seconds: float) -> bool:
-    """Extend the lease; returns whether a cancellation is requested. Raises LeaseLost."""
+    """Extend the lease; returns whether a cancellation is requested. Fails a job that has run for as long as it may.
+
+    Raises:
+        LeaseLost: the job belongs to another runner now, or is over.
+    """
     with fenced(database, lease) as (session, job):
+        _count_time(session, job, lease_seconds)
         job.lease_expires_at = clock.now(session) + timedelta(seconds=lease_seconds)
-        return job.cancel_requested
+        limit = job.request.get("max_hours")
+        overran = limit is not None and job.run_seconds > limit * 3600
+        if overran and not job.cancel_requested:
+            fail(session, job, "time_exceeded", f"it has run for the {limit:g} hours that its request allows")
+        cancel = job.cancel_requested
+    if overran and not cancel:
+        raise LeaseLost(f"job {lease.job_id} has run for as long as it may")
+    return cancel
+
+
+def keep_starting(database: Database, lease: Lease, lease_seconds: float, expires_at: datetime) -> datetime | None:
+    """Extend the lease of a runner that has not renewed it yet; returns the new expiry, None if the runner renews it by now.
+
+    Args:
+        expires_at: the lease's expiry as the scheduler knows it.
+
+    Raises:
+        LeaseLost: the job moved on.
+    """
+    with fenced(database, lease) as (session, job):
+        if job.lease_expires_at != expires_at:
+            return None
+        _count_time(session, job, lease_seconds)
+        job.lease_expires_at = clock.now(session) + timedelta(seconds=lease_seconds)
+        return job.lease_expires_at
 
 
 def release(session: Session, job: Job, **why: Any) -> None:
@@ -156,14 +190,6 @@ def runner_ended(session: Session, lease: Lease, *, clean: bool, rules: RetryRul
         release(session, job)
     else:
         attempt_failed(session, job, rules, "runner_lost", f"its runner ended with status {status}")
-
-
-def _next_free(session: Session) -> Job | None:
-    now = clock.now(session)
-    due = and_(Job.state == "queued", or_(Job.next_try_at.is_(None), Job.next_try_at <= now))
-    free = or_(due, and_(Job.state == "running", Job.lease_expires_at < now))
-    query = select(Job).where(free).order_by(Job.created_at, Job.id).limit(1).with_for_update(skip_locked=True)
-    return session.scalars(query).first()
 
 
 def attempt_failed(
@@ -208,6 +234,13 @@ def enter_phase(session: Session, job: Job, phase: str) -> None:
     """Note which phase a running job has reached."""
     job.phase = phase
     events.append(session, job.id, "phase", {"phase": phase})
+
+
+def _count_time(session: Session, job: Job, lease_seconds: float) -> None:
+    """Add the time since the lease was last renewed to what the job has run; time in the queue, or without a runner, does not count."""
+    assert job.lease_expires_at is not None
+    since = clock.now(session) - job.lease_expires_at + timedelta(seconds=lease_seconds)
+    job.run_seconds += max(0.0, since.total_seconds())
 
 
 def _finish(session: Session, job: Job, state: str, data: dict[str, Any]) -> None:

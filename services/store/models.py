@@ -109,7 +109,8 @@ class Job(Base):
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     name: Mapped[str] = mapped_column(String(120))
-    user_name: Mapped[str] = mapped_column(String(40))
+    user_name: Mapped[str] = mapped_column(String(40), index=True)
+    priority: Mapped[int] = mapped_column(default=0)
     state: Mapped[str] = mapped_column(String(16))
     phase: Mapped[str | None] = mapped_column(String(16))
     request: Mapped[dict[str, Any]]
@@ -124,6 +125,7 @@ class Job(Base):
     attempts: Mapped[int] = mapped_column(default=0)
     retry: Mapped[dict[str, Any] | None]
     next_try_at: Mapped[datetime | None]
+    run_seconds: Mapped[float] = mapped_column(default=0.0)
     lease_owner: Mapped[str | None] = mapped_column(String(120))
     lease_epoch: Mapped[int] = mapped_column(default=0)
     lease_expires_at: Mapped[datetime | None]
@@ -142,6 +144,16 @@ class IdempotencyKey(Base):
     fingerprint: Mapped[str] = mapped_column(String(64))
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
     expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Scheduler(Base):
+    """A scheduler that is, or was, at work."""
+
+    __tablename__ = "schedulers"
+
+    name: Mapped[str] = mapped_column(String(120), primary_key=True)
+    slots: Mapped[int]
+    expires_at: Mapped[datetime]
 
 
 class JobLog(Base):

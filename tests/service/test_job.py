@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -183,11 +184,21 @@ def test_cancelled_job_ends_and_leaves_its_generations(service: Service, request
         service.client.download(job["id"], Path("never"))
 
 
-def test_job_that_no_cluster_of_this_size_can_hold_fails_with_what_there_is(service: Service, request_body: dict[str, Any]) -> None:
+def test_job_that_no_cluster_of_this_size_can_hold_is_refused_or_fails_with_what_there_is(
+    service: Service, request_body: dict[str, Any]
+) -> None:
     request_body["training"] |= {"workers": 64}
+    with pytest.raises(ServiceError, match="64 training workers with one CPU each, and the cluster has at most 2 CPUs"):
+        service.client.submit(request_body)
+
+    request_body["training"] |= {"use_gpu": True}  # how many GPUs there are is not known before the job runs
     job = service.wait(service.client.submit(request_body)["id"])
-    assert job["failure"]["reason"] == "resources_unavailable"
+    assert (job["failure"]["reason"], job["attempts"]) == ("resources_unavailable", 1)
     assert "64 training workers" in job["failure"]["message"]
+    deadline = time.monotonic() + 30  # the scheduler stores the rest of the log once the job's process has ended
+    while "ResourcesUnavailable" not in service.client.logs(job["id"]):
+        assert time.monotonic() < deadline, service.client.logs(job["id"])
+        time.sleep(0.2)
 
 
 def test_diverging_training_fails_with_its_reason(service: Service, request_body: dict[str, Any]) -> None:

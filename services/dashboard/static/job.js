@@ -69,6 +69,8 @@ async function cancel(button) {
 
 if (job.state === "queued" || job.state === "running") {
   follow(`${api}/events`, job.sequence, received, connected);
+  // A place in the queue moves with other jobs, of which this job's events say nothing.
+  if (job.state === "queued") setInterval(() => document.hidden || document.querySelector("#status .queued") === null || update(), 5000);
   const button = document.getElementById("cancel");
   const dialog = document.getElementById("confirm");
   button.addEventListener("click", () => {

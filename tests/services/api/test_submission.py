@@ -460,3 +460,33 @@ def test_name_taken_from_the_data_folder_fits_its_column(http: TestClient, data:
 
     assert response.status_code == 201
     assert len(response.json()["name"]) <= 120
+
+
+@pytest.mark.parametrize(
+    ("training", "field", "told"),
+    [
+        ({"workers": 5}, "training.workers", "5 training workers with one CPU each, and the cluster has at most 4 CPUs"),
+        ({"workers": 2, "use_gpu": True}, "training.workers", "2 training workers with one GPU each, and the cluster has at most 1 GPU"),
+    ],
+)
+def test_job_that_never_fits_is_refused_with_what_the_cluster_has(
+    settings: Settings, http: TestClient, data: Path, backbone: str, database: Database, training: dict[str, Any], field: str, told: str
+) -> None:
+    known = TestClient(create_app(settings.model_copy(update={"cluster_cpus": 4, "cluster_gpus": 1})))
+
+    refusal = known.post("/v1/jobs", json=stock.body(data, training=training))
+
+    problem = refusal.json()
+    assert (refusal.status_code, problem["type"], fields(refusal)) == (422, "urn:glora:problem:resources-infeasible", [field])
+    assert (problem["cluster"], told in problem["detail"]) == ({"cpus": 4, "gpus": 1}, True)
+    assert stock.counts(database) == (0, 0)
+    assert http.post("/v1/jobs", json=stock.body(data, training=training)).status_code == 201
+
+
+def test_job_that_just_fits_is_accepted_and_gpus_are_not_cpus(settings: Settings, http: TestClient, data: Path, backbone: str) -> None:
+    known = TestClient(create_app(settings.model_copy(update={"cluster_cpus": 4, "cluster_gpus": 0})))
+
+    accepted = known.post("/v1/jobs", json=stock.body(data, training={"workers": 4}, search={"evaluators": 99}))
+    refused = known.post("/v1/jobs", json=stock.body(data, training={"use_gpu": True}))
+
+    assert (accepted.status_code, refused.status_code, fields(refused)) == (201, 422, ["training.use_gpu"])

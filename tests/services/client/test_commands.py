@@ -110,6 +110,20 @@ def test_list_shows_each_job_with_its_state_and_why_it_failed(glora: Glora, serv
     assert "roses" in lines[queued] and "queued" in lines[queued]
 
 
+def test_list_shows_a_waiting_job_with_its_place_and_why_it_waits(glora: Glora, server: Listening, database: Database) -> None:
+    stock.add_job(database, priority=3)
+
+    assert "1 of 1: no scheduler is running" in glora("jobs", "--url", server.url).out
+
+
+def test_submission_says_where_in_the_queue_it_is(submit: Glora, database: Database) -> None:
+    ended = submit("--priority", "-3", "--max-hours", "2.5")
+
+    assert "Place in the queue: 1 of 1, no scheduler is running" in ended.out
+    request = stored_request(database)
+    assert (request["priority"], request["max_hours"]) == (-3, 2.5)
+
+
 def test_list_as_json_is_json(glora: Glora, server: Listening, database: Database) -> None:
     ids = [stock.add_job(database) for _ in range(3)]
 

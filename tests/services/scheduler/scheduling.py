@@ -1,6 +1,6 @@
 """A scheduler process whose runners do nothing, for tests of the scheduler alone; loads neither torch nor ray.
 
-Run as `python -m tests.services.scheduler.scheduling DATABASE_URL HOME LEASE_SECONDS`.
+Run as `python -m tests.services.scheduler.scheduling DATABASE_URL HOME LEASE_SECONDS START_SECONDS`.
 """
 
 import subprocess
@@ -24,9 +24,10 @@ _start = processes.start
 
 def main() -> None:
     """Schedule until stopped."""
-    url, home, lease_seconds = sys.argv[1:]
+    url, home, lease_seconds, start_seconds = sys.argv[1:]
     processes.start = idle
-    settings = Settings(home=Path(home), database_url=url, lease_seconds=float(lease_seconds), poll_seconds=0.05)
+    times = {"lease_seconds": float(lease_seconds), "start_seconds": float(start_seconds), "poll_seconds": 0.05}
+    settings = Settings(home=Path(home), database_url=url, **times)
     scheduler.get_settings = lambda: settings
     scheduler.main()
 

@@ -22,17 +22,30 @@ from tests.services.store.rows import add_job, claim, contents, expire, job_of
 __all__ = ["backend", "connect", "migrated_url", "postgres_server"]
 
 ROOT = Path(__file__).parents[3]
-LEASE_SECONDS = 3600
 
 
 @pytest.fixture
 def stale(migrated_url: str, tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """A scheduler process of its own."""
-    command = [sys.executable, "-m", "tests.services.scheduler.scheduling", migrated_url, str(tmp_path), str(LEASE_SECONDS)]
-    process = processes.start(command, log=tmp_path / "scheduler.log", env={"PYTHONPATH": str(ROOT)})
+    process = _start(migrated_url, tmp_path, lease_seconds=3600)
     yield process
     process.send_signal(signal.SIGCONT)
     processes.stop(process)
+
+
+@pytest.mark.parametrize(("start_seconds", "attempts"), [(60, {0}), (1, {1, 2, 3})], ids=["in time", "too long"])
+def test_runner_that_loads_for_longer_than_a_lease_keeps_its_job_for_a_while(
+    migrated_url: str, connect: Callable[[], Database], tmp_path: Path, start_seconds: float, attempts: set[int]
+) -> None:
+    database = connect()
+    job_id = _add_described_job(database)
+    process = _start(migrated_url, tmp_path, lease_seconds=1, start_seconds=start_seconds)
+    try:
+        _until(lambda: job_of(database, job_id).lease_epoch == 1)
+        time.sleep(4)
+        assert job_of(database, job_id).attempts in attempts
+    finally:
+        processes.stop(process)
 
 
 def test_stopped_scheduler_that_goes_on_past_its_lease_writes_nothing(
@@ -79,6 +92,11 @@ def test_scheduler_whose_lease_ran_out_leaves_its_job_to_whoever_claims_it(
     _until(lambda: job_of(database, job_id).lease_epoch == 2)
 
     assert (job_of(database, job_id).state, job_of(database, job_id).attempts) == ("running", 1)
+
+
+def _start(url: str, home: Path, lease_seconds: float, start_seconds: float = 3600) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "tests.services.scheduler.scheduling", url, str(home), str(lease_seconds), str(start_seconds)]
+    return processes.start(command, log=home / "scheduler.log", env={"PYTHONPATH": str(ROOT)})
 
 
 def _add_described_job(database: Database) -> str:

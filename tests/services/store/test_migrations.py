@@ -13,11 +13,12 @@ import services.store
 from services.protocol import PROTOCOL
 from services.store import jobs, search_state
 from services.store.database import Database
+from services.store.jobs import Lease
 from services.store.models import Base
 from services.store.search_state import Fitness
 from tests.services.store.concurrency import at_once, in_processes
 from tests.services.store.processes import migrate
-from tests.services.store.rows import add_job, contents, evaluation, job_of
+from tests.services.store.rows import add_job, claim, contents, evaluation, job_of
 
 MIGRATIONS = Path(services.store.__file__).parent / "migrations"
 
@@ -56,9 +57,25 @@ def test_evaluations_of_the_first_schema_become_those_by_accuracy(empty_database
         row = search_state.known(session, "supernet", "val", PROTOCOL, "accuracy", ["a"])["a"]
         assert search_state.fitness_of(row) == Fitness(0.1 + 0.2, 1.5, 10, None, 0.1 + 0.2)
         assert [(g.best_accuracy, g.best_fitness) for g in search_state.generations(session, "job")] == [(0.75, 0.75)]
-        assert len(search_state.evaluated_candidates(session, jobs.get(session, "job"))) == 1
+        job = jobs.get(session, "job")
+        assert len(search_state.evaluated_candidates(session, job)) == 1
+        assert (job.user_name, job.priority, job.run_seconds, job.retry, job.next_try_at) == ("default", 0, 0.0, None, None)
     with empty_database.write() as session:
         assert len(search_state.add_evaluations(session, [evaluation("a", metric="MulticlassF1Score"), evaluation("b")])) == 2
+
+
+def test_job_of_the_previous_release_goes_on_in_the_queue(empty_database: Database) -> None:
+    empty_database.migrate("0002")
+    moment = "2026-01-01 00:00:00+00:00"
+    with empty_database.engine.begin() as connection:
+        connection.execute(text(f"INSERT INTO backbones (key, spec, state, requested_at) VALUES ('k', '{{}}', 'ready', '{moment}')"))
+        columns = "id, name, state, request, backbone_key, data, cancel_requested, attempts, lease_epoch, created_at"
+        values = f"'job', 'old', 'queued', '{{}}', 'k', '{{}}', false, 1, 4, '{moment}'"
+        connection.execute(text(f"INSERT INTO jobs ({columns}) VALUES ({values})"))
+
+    empty_database.migrate()
+
+    assert claim(empty_database) == Lease("job", "runner", 5)
 
 
 def test_downgrade_to_the_first_schema_keeps_what_it_can_hold(empty_database: Database) -> None:

@@ -1,4 +1,4 @@
-"""The queue: the steady clock of SQLite files; users of jobs, and their idempotency keys; attempts and their logs
+"""The queue: a steady clock for SQLite files, users and priorities, idempotency keys, attempts and their logs, schedulers
 
 Revises: 0002
 """
@@ -24,6 +24,16 @@ def upgrade() -> None:
         sa.Column("user_name", sa.String(length=40), nullable=False, server_default="default"),
         sa.Column("retry", sa.JSON(), nullable=True),
         sa.Column("next_try_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("priority", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("run_seconds", sa.Double(), nullable=False, server_default="0"),
+    )
+    op.create_index(op.f("ix_jobs_user_name"), "jobs", ["user_name"])
+    op.create_table(
+        "schedulers",
+        sa.Column("name", sa.String(length=120), nullable=False),
+        sa.Column("slots", sa.Integer(), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_schedulers")),
     )
     op.create_table(
         "job_logs",
@@ -53,7 +63,9 @@ def downgrade() -> None:
     """Undo this revision."""
     op.drop_table("idempotency_keys")
     op.drop_table("job_logs")
-    for name in ("user_name", "retry", "next_try_at"):
+    op.drop_table("schedulers")
+    op.drop_index(op.f("ix_jobs_user_name"), "jobs")
+    for name in ("user_name", "retry", "next_try_at", "priority", "run_seconds"):
         op.execute(f"ALTER TABLE jobs DROP COLUMN {name}")
     op.drop_table("clock_anchors")
 
