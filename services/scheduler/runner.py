@@ -1,11 +1,16 @@
-"""What the runner of one job does: its only Ray driver, from claim to result, in a process of its own that `run` starts.
+"""The runner of one job: its only Ray driver, from claim to result, in a process of its own.
 
+Started by a scheduler as `python -m services.scheduler.runner JOB OWNER EPOCH WORKDIR`. A heartbeat thread renews the
+lease; when the lease is lost, or a cancellation is asked for, the process ends at once, and Ray frees all that it held.
 The work folder is the scheduler's to remove, since a runner may end anywhere.
 """
 
+import argparse
 import logging
 import os
 import signal
+import sys
+import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -22,13 +27,15 @@ from services.cluster.workload import settle
 from services.job_request import JobRequest
 from services.scheduler.context import RunContext
 from services.scheduler.exits import LOST, OVER, RETRY, STOPPED
+from services.scheduler.expecting import Estimate
 from services.scheduler.exporting import export
 from services.scheduler.failures import classify, detail, headline
 from services.scheduler.finals import finals
 from services.scheduler.prepare import prepare
+from services.scheduler.retraining import retrain
 from services.scheduler.searching import search
 from services.scheduler.supernets import supernet_settings, train_or_find
-from services.settings import Settings
+from services.settings import Settings, get_settings
 from services.store import jobs
 from services.store.blobs import BlobStore
 from services.store.database import Database
@@ -46,18 +53,22 @@ def run_job(context: RunContext) -> None:
     context.enter("prepare")
     resources.wait_for(training.workers, training.use_gpu, context.settings.resources_seconds)
     prepared = prepare(context)
+    estimate = Estimate(context, prepared)
     context.enter("train")
-    key, state = train_or_find(context, prepared.workload, prepared.weights_hash)
+    with estimate.phase("supernet"):
+        key, state = train_or_find(context, prepared.workload, prepared.weights_hash)
     context.enter("search")
     settings = supernet_settings(context)
     size = resources.pool_size(context.request.search.evaluators, training.use_gpu)
-    pool = EvaluatorPool(prepared.workload, ray.put(state), settings, size, training.use_gpu)
-    try:
-        ranked = search(context, key, pool)
-    finally:
-        pool.close()
+    with estimate.phase("search"):
+        pool = EvaluatorPool(prepared.workload, ray.put(state), settings, size, training.use_gpu)
+        try:
+            ranked = search(context, key, pool)
+        finally:
+            pool.close()
     context.enter("finals")
-    outcome = finals(context, prepared, ranked, key)
+    with estimate.phase("finals"):
+        outcome = retrain(context, prepared, finals(context, prepared, ranked, key), key)
     context.enter("export")
     export(context, prepared, outcome)
 
@@ -126,6 +137,45 @@ def record_failure(settings: Settings, database: Database, lease: Lease, error: 
             time.sleep(settings.heartbeat_seconds)
 
 
+class Heartbeat(threading.Thread):
+    """Renews the lease, and ends the process when the lease is lost or the job is cancelled.
+
+    A second thread ends the process when the lease has run out, however long a renewal hangs in the database.
+    """
+
+    def __init__(self, settings: Settings, database: Database, lease: Lease) -> None:
+        super().__init__(daemon=True, name="heartbeat")
+        self._settings, self._database, self._lease = settings, database, lease
+        self._renewed = time.monotonic()
+
+    def run(self) -> None:
+        """Beat until the process ends."""
+        threading.Thread(target=self._watch, daemon=True, name="lease-watch").start()
+        while True:
+            asked = time.monotonic()
+            try:
+                if jobs.renew(self._database, self._lease, self._settings.lease_seconds):
+                    self._cancel()
+                self._renewed = asked
+            except LeaseLost:
+                os._exit(LOST)
+            except SQLAlchemyError:
+                log.warning("lease of %s not renewed", self._lease.job_id, exc_info=True)
+            time.sleep(self._settings.heartbeat_seconds)
+
+    def _watch(self) -> None:
+        while time.monotonic() - self._renewed < self._settings.lease_seconds:
+            time.sleep(self._settings.heartbeat_seconds)
+        log.error("lease of %s ran out", self._lease.job_id)
+        os._exit(LOST)
+
+    def _cancel(self) -> None:
+        with jobs.fenced(self._database, self._lease) as (session, job):
+            jobs.cancelled(session, job)
+        log.info("job %s cancelled", self._lease.job_id)
+        os._exit(OVER)
+
+
 def _lose_node(settings: Settings, database: Database, lease: Lease) -> None:
     """End the process with the Ray node that it had joined, from any thread."""
     log.error("job %s: the Ray node of its runner is gone", lease.job_id)
@@ -134,3 +184,26 @@ def _lose_node(settings: Settings, database: Database, lease: Lease) -> None:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     os._exit(STOPPED)
+
+
+def main() -> int:
+    """Entry point of the process."""
+    parser = argparse.ArgumentParser(description="Runs one claimed job; started by a scheduler.")
+    parser.add_argument("job")
+    parser.add_argument("owner")
+    parser.add_argument("epoch", type=int)
+    parser.add_argument("workdir", type=Path)
+    arguments = parser.parse_args()
+    settings = get_settings()
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    database = Database(settings.resolved_database_url)
+    lease = Lease(arguments.job, arguments.owner, arguments.epoch)
+    heartbeat = Heartbeat(settings, database, lease)
+    heartbeat.start()
+    return attempt(settings, database, lease, arguments.workdir)
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    os._exit(status)

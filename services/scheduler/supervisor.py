@@ -91,7 +91,7 @@ class Supervisor:
         self.starting[lease] = expires_at, time.monotonic()
         self._remove_workdirs(lease)
         workdir = self.home / "work" / f"{lease.job_id}-{lease.epoch}"
-        command = [sys.executable, "-m", "services.scheduler.run", lease.job_id, lease.owner, str(lease.epoch), str(workdir)]
+        command = [sys.executable, "-m", "services.scheduler.runner", lease.job_id, lease.owner, str(lease.epoch), str(workdir)]
         self.logs[lease] = RunnerLog.beginning(self._log(lease.job_id))
         self.runners[lease] = processes.start(command, log=self._log(lease.job_id))
         log.info("job %s: runner %d, epoch %d", lease.job_id, self.runners[lease].pid, lease.epoch)

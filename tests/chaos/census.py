@@ -4,8 +4,15 @@ import os
 import signal
 from pathlib import Path
 
-RAY_WORKER = "ray::"
-IDLE_WORKERS = ("ray::IDLE", "ray::SPILL", "ray::RESTORE", "ray::DELETE")
+_RAY_ITSELF = ("ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::_AutoscalingCoordinator")
+"""Ray's own, one per node or cluster, that stay as long as it does."""
+_WAITING = ("ray::IDLE", "ray::SPILL", "ray::RESTORE", "ray::DELETE")
+
+
+def ray_workers(root: Path, *, busy: bool) -> dict[int, str]:
+    """Ray's worker processes; `busy`: only those that hold an actor or run a task."""
+    found = {pid: title for pid, title in alive(root).items() if title.startswith("ray::") and not title.startswith(_RAY_ITSELF)}
+    return {pid: title for pid, title in found.items() if not (busy and title.startswith(_WAITING))}
 
 
 def alive(root: Path) -> dict[int, str]:
@@ -17,11 +24,6 @@ def alive(root: Path) -> dict[int, str]:
             if title:  # none of a process that has ended
                 found[int(entry.name)] = title
     return found
-
-
-def titled(root: Path, *beginnings: str) -> list[int]:
-    """Ids of the processes whose command line begins with, or has the word, one of these."""
-    return [pid for pid, title in alive(root).items() if title.startswith(beginnings) or set(beginnings) & set(title.split())]
 
 
 def below(pid: int) -> list[int]:

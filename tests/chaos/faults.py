@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.chaos import census
-from tests.chaos.moments import EXPORT, FINALS, GENERATION, PREPARING, QUEUED, TRAINING, Moment
+from tests.chaos.moments import FINALS, GENERATION, QUEUED, TRAINING, Moment
 from tests.chaos.plane import until
 from tests.chaos.system import LEASE_SECONDS, System
 
@@ -15,16 +15,8 @@ Strike = Callable[[System, str, Moment], None]
 
 OUTAGE_SECONDS = 30.0
 FULL_SECONDS = 10.0
-_ALL_WORKERS = ("ray::",)
-_WORKERS = {
-    PREPARING: _ALL_WORKERS,
-    TRAINING: ("ray::RayTrainWorker",),
-    GENERATION: ("ray::Evaluator",),
-    FINALS: ("ray::ImplicitFunc",),
-    EXPORT: _ALL_WORKERS,
-    QUEUED: _ALL_WORKERS,
-}
-"""By moment, whose processes the row of workers kills: where nothing of the job is at work, all that there are."""
+_AT_WORK = {TRAINING: "ray::RayTrainWorker", GENERATION: "ray::Evaluator", FINALS: "ray::ImplicitFunc"}
+"""By moment, of whose processes the row of workers kills one; at the others it kills every worker process that there is."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +35,11 @@ class Fault:
 
 
 def _worker(system: System, job_id: str, moment: Moment) -> None:
-    victims = [pid for pid, title in census.alive(system.root).items() if title.startswith(_WORKERS[moment])]
-    assert victims or moment in (PREPARING, QUEUED), f"there is none of {_WORKERS[moment]} to kill"
-    for pid in victims if _WORKERS[moment] == _ALL_WORKERS else victims[:1]:
+    workers = census.ray_workers(system.root, busy=False)
+    chosen = _AT_WORK.get(moment)
+    victims = [pid for pid, title in workers.items() if chosen is None or title.startswith(chosen)]
+    assert victims or chosen is None, f"there is no {chosen} among {workers}"
+    for pid in victims if chosen is None else victims[:1]:
         census.send(pid)
 
 

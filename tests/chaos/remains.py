@@ -1,5 +1,6 @@
 """What a job must not leave behind: processes, leases, temporary files, checkpoints, rows of artifacts without their bytes."""
 
+import getpass
 import hashlib
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,9 @@ from tests.chaos import census
 from tests.chaos.plane import PATIENCE_SECONDS
 from tests.chaos.system import System
 
-_RUNNERS = ("services.scheduler.run", "services.scheduler.describe")
+_RUNNERS = ("services.scheduler.runner", "services.scheduler.describe")
+_CACHES = ("_ray_lockfiles", f"torchinductor_{getpass.getuser()}")
+"""Folders that Ray and torch make once."""
 
 
 def remains(system: System) -> list[str]:
@@ -27,10 +30,9 @@ def remains(system: System) -> list[str]:
 
 
 def _processes(system: System) -> Iterator[str]:
-    for pid, title in census.alive(system.root).items():
-        actor = title.startswith(census.RAY_WORKER) and not title.startswith(census.IDLE_WORKERS)
-        if actor or set(_RUNNERS) & set(title.split()):
-            yield f"process {pid}: {title[:120]}"
+    runners = {pid: title for pid, title in census.alive(system.root).items() if set(_RUNNERS) & set(title.split())}
+    for pid, title in (runners | census.ray_workers(system.root, busy=True)).items():
+        yield f"process {pid}: {title[:120]}"
 
 
 def _leases(system: System) -> Iterator[str]:
@@ -50,7 +52,8 @@ def _temporary_files(system: System) -> Iterator[str]:
     for part in system.plane.home.rglob("*.part"):
         yield f"part of a file {part}"
     for path in (system.root / "tmp").iterdir():
-        yield f"temporary {path}"
+        if path.name not in _CACHES:
+            yield f"temporary {path}"
 
 
 def _checkpoints(system: System) -> Iterator[str]:

@@ -169,7 +169,7 @@ def _module(pid: int) -> str:
     names = {
         b"services.api": "api",
         b"services.scheduler": "scheduler",
-        b"services.scheduler.run": "runner",
+        b"services.scheduler.runner": "runner",
         b"ray.scripts.scripts": "ray",
     }
     actors = {b"ray::Evaluator": "ray-evaluator", b"ray::RayTrainWorker": "training-worker"}
