@@ -33,7 +33,7 @@ def run(home: Path, budget: str, seeds: int) -> list[dict[str, Any]]:
     with service(home) as client:
         for seed in range(seeds):
             request = {"name": f"demo seed {seed}", "backbone": {"name": backbone}, "data": {"path": data}, "budget": budget}
-            job = client.submit(request | SETTINGS | {"baselines": True, "seed": seed})
+            job = client.submit(request | SETTINGS | {"baselines": "trained", "seed": seed})
             for _ in client.events(job["id"]):
                 pass
             job = client.job(job["id"])
@@ -50,7 +50,7 @@ def table(results: list[dict[str, Any]]) -> Table:
     shown = Table(
         "method", "trainable parameters", "val accuracy", "test accuracy", title=f"{len(results)} seeds, budget {results[0]['budget']:,}"
     )
-    names = [entry["source"] for entry in results[0]["baselines"]]
+    names = [entry["source"] for entry in results[0]["baselines"] if "epochs" in entry]
     rows = {name: [_entry(result, name) for result in results] for name in names}
     rows["searched GLoRA"] = [result["winner"] for result in results]
     for name, entries in rows.items():
@@ -61,7 +61,8 @@ def table(results: list[dict[str, Any]]) -> Table:
 
 
 def _entry(result: dict[str, Any], source: str) -> dict[str, Any]:
-    return next(entry for entry in result["baselines"] if entry["source"] == source)
+    """A baseline trained alone."""
+    return next(entry for entry in result["baselines"] if entry["source"] == source and "epochs" in entry)
 
 
 def _spread(values: list[float]) -> str:

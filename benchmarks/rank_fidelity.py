@@ -26,9 +26,9 @@ from benchmarks.fidelity_parts.supernets import perform_supernet
 from benchmarks.fidelity_parts.table import Grid, markdown, recipes_table
 from benchmarks.quality import QUIET, ROOT, begin_worker, facts
 from benchmarks.quality_parts.runs import SCORING, Records, Run
-from benchmarks.quality_parts.searched import EFFORTS, RATE
 from benchmarks.quality_parts.tasks import Task, known_tasks
 from benchmarks.quality_parts.training import perform, speed
+from glora_core.effort import EFFORTS
 
 console = Console(width=150)
 
@@ -106,12 +106,12 @@ def write_table(experiments: Sequence[Experiment], records: Records, file: Path,
 def parse(given: Sequence[str]) -> argparse.Namespace:
     """The command line, with names checked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names, length = list(known_tasks(Path(), Path())), EFFORTS["standard"].epochs
+    names, usual = list(known_tasks(Path(), Path())), EFFORTS["standard"]
     parser.add_argument("--task", nargs="+", choices=names, default=names[:1], metavar="TASK", help=f"one or more of {', '.join(names)}")
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES), metavar="RECIPE", help="; ".join(RECIPES))
     parser.add_argument("--subnets", type=int, default=16, help="subnets that are drawn, beside LoRA, BitFit and SSF")
-    parser.add_argument("--epochs", type=int, default=length, help="of a supernet and of a subnet alone, before the task's pace")
-    parser.add_argument("--rate", type=float, default=RATE, help="peak learning rate of both")
+    parser.add_argument("--epochs", type=int, default=usual.epochs, help="of a supernet and of a subnet alone, before the task's pace")
+    parser.add_argument("--rate", type=float, default=usual.learning_rate, help="peak learning rate of both")
     parser.add_argument("--seed", type=int, default=0, help="of training examples, initial values and order; not of the subnets")
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder with data/ and backbones/")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "rank_fidelity", help="folder of the records")

@@ -88,7 +88,7 @@ def main() -> None:
     backbone, data = inputs(arguments.home / "demo", arguments.backbone)
     request = {"name": "digits 5–9", "backbone": {"name": backbone}, "data": {"path": data}, "budget": arguments.budget}
     with service(arguments.home) as client:
-        job = client.submit(request | SETTINGS | {"baselines": True, "seed": arguments.seed})
+        job = client.submit(request | SETTINGS | {"baselines": "trained", "seed": arguments.seed})
         token = json.loads((arguments.home / "server.json").read_text())["token"]
         console.print(f"Dashboard  {client.url}/jobs/{job['id']}?token={token}", highlight=False, soft_wrap=True)
         if follow(console, job, client.events(job["id"])) != "succeeded":

@@ -30,6 +30,7 @@ from glora_core.data.images import ImageSplit, load_split
 from glora_core.data.split import Split
 from glora_core.data.tables import read_table
 from glora_core.data.text import TextSplit, classify
+from glora_core.effort import DEFAULT, effort_named
 from glora_core.errors import BackboneUnsupported, DataInvalid
 from glora_core.evaluation import Score, SubnetScorer
 from glora_core.export import (
@@ -43,7 +44,7 @@ from glora_core.export import (
     write_soup_manifest,
 )
 from glora_core.finals import FinalsSettings
-from glora_core.finals.run import Finalist, choose_soup, run_finals
+from glora_core.finals.run import Finalist, choose_soup, run_finals, train_again
 from glora_core.metrics import ACCURACY
 from glora_core.presets import preset
 from glora_core.sampling import FeasibleSampler
@@ -62,6 +63,7 @@ __all__ = [
     "images",
     "load",
     "preset",
+    "retrain",
     "search",
     "soup",
     "texts",
@@ -189,12 +191,18 @@ def _check_classes(path: str | Path, classes: int, backbone: Backbone) -> None:
 
 
 def train(
-    supernet: Supernet, split: Split, on_epoch: Callable[[Progress], None] = lambda progress: None, **settings: Any
+    supernet: Supernet,
+    split: Split,
+    on_epoch: Callable[[Progress], None] = lambda progress: None,
+    *,
+    effort: str = DEFAULT,
+    **settings: Any,
 ) -> list[Progress]:
     """Train a supernet, or, after `supernet.cut(config)`, one subnet alone from the supernet's numbers; returns its loss by epoch.
 
     Args:
         on_epoch: called after each epoch.
+        effort: one of `glora_core.effort.EFFORTS`, which says the epochs and the learning rate unless they are given.
         settings: of `TrainingSettings`; the policy is `sandwich`, and images are changed by `crop`, unless given.
 
     Raises:
@@ -208,7 +216,9 @@ def train(
         history.append(progress)
         on_epoch(progress)
 
-    Trainer(supernet, split, _training(supernet, split, settings)).fit(note)
+    spent = effort_named(effort)
+    chosen = {"epochs": spent.epochs, "learning_rate": spent.learning_rate} | settings
+    Trainer(supernet, split, _training(supernet, split, chosen)).fit(note)
     return history
 
 
@@ -225,6 +235,7 @@ def search(
     budget: int,
     settings: SearchSettings | None = None,
     *,
+    effort: str = DEFAULT,
     seed: int = 0,
     batch_size: int = 50,
     on_generation: Callable[[int, Evaluated], None] = lambda number, best: None,
@@ -235,6 +246,7 @@ def search(
         split: the validation split that decides.
         budget: upper bound on a subnet's trainable parameters, head not counted.
         settings: strategy, population, generations, metric, …
+        effort: one of `glora_core.effort.EFFORTS`, which says population and generations where no settings are given.
         on_generation: called with the number of each generation and the best subnet so far.
 
     Raises:
@@ -242,7 +254,7 @@ def search(
         ConfigInvalid: the metric does not take so many classes, or budget, seed or batch size are no such integers.
         DataInvalid: the split is empty.
     """
-    settings = settings or SearchSettings()
+    settings = settings or effort_named(effort).search_settings
     sampler, scorer = FeasibleSampler(supernet.space, budget), SubnetScorer(supernet)
     known: dict[SubnetConfig, Evaluated] = {}
     progress: list[Evaluated] = []
@@ -264,6 +276,7 @@ def finals(
     budget: int,
     settings: FinalsSettings | None = None,
     *,
+    effort: str = DEFAULT,
     batch_size: int = 50,
     on_trial: Callable[[Finalist], None] = lambda finalist: None,
     metric: str = ACCURACY,
@@ -276,13 +289,31 @@ def finals(
     Args:
         val_split: the validation split that decides.
         settings: who is trained, at which learning rates and for how long.
+        effort: one of `glora_core.effort.EFFORTS`, which says so where no settings are given.
         on_trial: called with each finalist as soon as it is trained.
         metric: what they are compared by on val, as the search's.
         training: of `TrainingSettings`: how they are trained; images are changed by `crop` unless given.
     """
     chosen = _training(supernet, train_split, training)
-    plan = settings or FinalsSettings()
+    plan = settings or effort_named(effort).finals_settings
     return run_finals(supernet, train_split, val_split, found.ranked, budget, plan, chosen, batch_size, on_trial, metric=metric)
+
+
+def retrain(
+    supernet: Supernet,
+    finalist: Finalist,
+    split: Split,
+    settings: FinalsSettings | None = None,
+    *,
+    effort: str = DEFAULT,
+    **training: Any,
+) -> Finalist:
+    """A finalist trained anew in the way that was chosen, on another split: on train and val together, as VTAB's own protocol has it.
+
+    Only a test split can tell what it is worth then; its `fitness` is that of before. Arguments as of `finals`.
+    """
+    plan = settings or effort_named(effort).finals_settings
+    return train_again(supernet, finalist, split, plan, _training(supernet, split, training))
 
 
 def export(
@@ -313,9 +344,15 @@ def export(
     return written
 
 
-def soup(supernet: Supernet, finalists: Sequence[Finalist], split: Split, *, batch_size: int = 50) -> tuple[list[Finalist], Score]:
-    """The finalists whose averaged weights are best on the validation split, and the score; one alone where no average helps."""
-    members, found, _ = choose_soup(supernet, finalists, split, batch_size)
+def soup(
+    supernet: Supernet, finalists: Sequence[Finalist], split: Split, *, batch_size: int = 50, metric: str = ACCURACY
+) -> tuple[list[Finalist], Score]:
+    """The finalists whose averaged weights are best on the validation split, and the score; one alone where no average helps.
+
+    Args:
+        metric: what they are compared by, as the finals'.
+    """
+    members, found, _ = choose_soup(supernet, finalists, split, batch_size, metric=metric)
     return members, found
 
 
@@ -332,7 +369,7 @@ def export_average(
     folder, names = Path(folder), tuple(classes) or _numbers(supernet)
     nets = [(member.on(supernet), member.config) for member in members]
     written = export_soup(folder, nets, names, backbone.info.transform, check, _tokenizer(backbone))
-    manifest = write_soup_manifest(folder, nets, _facts(backbone, written, facts))
+    manifest = write_soup_manifest(folder, [(net.space, config) for net, config in nets], _facts(backbone, written, facts))
     write_card(folder, manifest, nets[0][0].space, nets[0][1])
     return written
 

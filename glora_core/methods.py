@@ -48,8 +48,13 @@ def methods_within(space: SearchSpace, budget: int) -> dict[str, SubnetConfig]:
 
 def seeds_within(space: SearchSpace, budget: int) -> list[SubnetConfig]:
     """The known methods that are in the space and admitted by a budget, LoRA at the highest of the space's ranks that fits."""
+    return list(methods_inside(space, budget).values())
+
+
+def methods_inside(space: SearchSpace, budget: int) -> dict[str, SubnetConfig]:
+    """The same by name."""
     found = _fitting(space, budget, space.ranks_used[::-1])
-    return [config for config in found.values() if space.contains(config)]
+    return {name: config for name, config in found.items() if space.contains(config)}
 
 
 def _fitting(space: SearchSpace, budget: int, lora_ranks: Iterable[int]) -> dict[str, SubnetConfig]:

@@ -9,11 +9,13 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from glora_core.effort import DEFAULT, EffortName
 from glora_core.errors import ConfigInvalid
 from glora_core.presets import preset
 from glora_core.space import LayerShape, Override, SearchSpace
+from services.job_effort import with_effort
 from services.job_settings import FinalsRequest, SearchRequest, Strict, TrainingRequest
 
 _SUFFIX = {"": 1, "k": 1_000, "m": 1_000_000}
@@ -151,7 +153,7 @@ class JobRequest(Strict):
                     "backbone": {"name": "vit_tiny_patch16_224.augreg_in21k"},
                     "data": {"path": "/data/flowers"},
                     "budget": "100k",
-                    "search": {"population": 50, "generations": 20},
+                    "effort": "standard",
                     "seed": 0,
                 }
             ]
@@ -164,14 +166,24 @@ class JobRequest(Strict):
     budget: Budget = Field(
         description="Upper bound on trainable parameters, head not counted; a number, or text such as `100k` or `1.5M`.", examples=["100k"]
     )
+    effort: EffortName = Field(
+        DEFAULT,
+        description="How much to spend where `training.epochs`, `search.population`, `search.generations` and the numbers of `finals` "
+        "do not say it themselves.",
+    )
     space: SpaceRequest = SpaceRequest()
     training: TrainingRequest = TrainingRequest()
     search: SearchRequest = SearchRequest()
     finals: FinalsRequest = FinalsRequest()
-    baselines: bool = Field(
+    baselines: bool | Literal["trained"] = Field(
         False,
-        description="Also train linear probe, BitFit and LoRA from scratch within the budget, at each of the finals' learning rates, "
-        "and report the best.",
+        description="Also report linear probe, BitFit and LoRA within the budget: `true`, those that are in the space as subnets of the "
+        "job's supernet; `trained`, also trained alone from scratch at each of the finals' learning rates, the best of them.",
+    )
+    train_on_val: bool = Field(
+        False,
+        description="Once subnet, learning rate and length are chosen on val, train what won once more on train and val together, and "
+        "export that (VTAB's own protocol). Needs finals.",
     )
     priority: int = Field(
         0,
@@ -188,6 +200,11 @@ class JobRequest(Strict):
         examples=[None],
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Of everything random in the job.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spending(cls, given: Any) -> Any:
+        return with_effort(given) if isinstance(given, dict) else given
 
 
 def space_of(request: JobRequest, layers: tuple[LayerShape, ...]) -> SearchSpace:

@@ -7,9 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from glora_core.effort import DEFAULT, EFFORTS
 from glora_core.finals import FinalsSettings
 from glora_core.metrics import ACCURACY, METRIC_NAMES, check_metric
 from glora_core.search import SearchSettings
+
+_EFFORT = EFFORTS[DEFAULT]
 
 
 class Strict(BaseModel):
@@ -21,9 +24,11 @@ class Strict(BaseModel):
 class TrainingRequest(Strict):
     """How the supernet is trained."""
 
-    epochs: int = Field(60, ge=1, le=10_000, description="Passes over the training split.")
+    epochs: int = Field(_EFFORT.epochs, ge=1, le=10_000, description="Passes over the training split; the effort's if absent.")
     batch_size: int = Field(50, ge=1, le=4096, description="Images of a step, over all workers together.")
-    learning_rate: float = Field(3e-3, gt=0, le=10, description="Peak learning rate of AdamW; cosine schedule with linear warm-up.")
+    learning_rate: float = Field(
+        _EFFORT.learning_rate, gt=0, le=10, description="Peak learning rate of AdamW; cosine schedule with linear warm-up."
+    )
     weight_decay: float = Field(1e-4, ge=0, le=10, description="Decoupled weight decay.")
     clip_norm: float | None = Field(
         None, gt=0, le=1e6, description="Largest norm of a step's gradient, over the numbers that its subnets use; unbounded if absent."
@@ -73,8 +78,8 @@ class SearchRequest(Strict):
         description="What the fitness on val is: `accuracy`, `macro-accuracy` (mean recall of the classes), or one of torchmetrics' "
         "multiclass metrics, averaged over classes alike; of one of which less is better, the fitness is minus its value.",
     )
-    population: int = Field(50, ge=1, le=10_000, description="Candidates per generation.")
-    generations: int = Field(20, ge=1, le=10_000, description="Generations.")
+    population: int = Field(_EFFORT.population, ge=1, le=10_000, description="Candidates per generation; the effort's if absent.")
+    generations: int = Field(_EFFORT.generations, ge=1, le=10_000, description="Generations; the effort's if absent.")
     parents: int = Field(10, ge=1, le=10_000, description="Best subnets so far that may have children.")
     crossover: int | None = Field(None, ge=0, description="Children by crossover per generation; half the population if absent.")
     mutation: int | None = Field(
@@ -110,22 +115,32 @@ class FinalsRequest(Strict):
         "`thorough`: the best distinct candidates are, and the known methods within the budget are trained from scratch; the best on val "
         "is exported.",
     )
-    candidates: int = Field(3, ge=1, le=50, description="Best distinct candidates of `thorough`.")
+    candidates: int = Field(
+        _EFFORT.candidates, ge=1, le=50, description="Best distinct candidates of `thorough`; as many as the effort says if absent."
+    )
     learning_rates: Annotated[list[Rate], Field(min_length=1, max_length=8)] | None = Field(
         None,
-        description="Peak learning rates that each of them is tried at; that of the supernet and a third of it if absent.",
+        description="Peak learning rates that each of them is tried at; if absent the effort's, in proportion to the supernet's rate.",
         examples=[[0.003, 0.001]],
     )
     epochs: Annotated[list[Epochs], Field(min_length=1, max_length=8)] | None = Field(
         None,
-        description="Epochs of each rung, after which the better half goes on; a quarter and a half of those of the supernet if absent.",
+        description="Epochs of each rung, after which the better half goes on; if absent the effort's, in proportion to those of "
+        "the supernet.",
         examples=[[15, 30]],
     )
     scratch_epochs: int | None = Field(
         None,
         ge=0,
         le=10_000,
-        description="Epochs of known methods trained from scratch, in one go; those of the supernet if absent; 0: none are.",
+        description="Epochs of known methods trained from scratch, in one go; 0: none are. If absent the effort's, in proportion to those "
+        "of the supernet.",
+    )
+
+    soup: bool = Field(
+        True,
+        description="Export the average of several finalists' weights where it is better on val than the best of them. Each of them keeps "
+        "the budget by itself; the result tells their sum. `false`: the best alone is exported.",
     )
 
     @model_validator(mode="after")
@@ -134,12 +149,12 @@ class FinalsRequest(Strict):
         return self
 
     def settings(self, training: TrainingRequest) -> FinalsSettings:
-        """The finals' settings for glora_core; what is absent follows from the supernet's training."""
-        rate, epochs = training.learning_rate, training.epochs
+        """The finals' settings for glora_core; what is absent is the default effort's, in proportion to the supernet's training."""
+        usual = _EFFORT.of(training.epochs, training.learning_rate)
         return FinalsSettings(
             self.mode,
             self.candidates,
-            tuple(self.learning_rates or (rate, float(f"{rate / 3:.2g}"))),
-            tuple(self.epochs or (max(1, epochs // 4), max(1, epochs // 2))),
-            epochs if self.scratch_epochs is None else self.scratch_epochs,
+            tuple(self.learning_rates or usual.learning_rates),
+            tuple(self.epochs or usual.finals),
+            usual.scratch_epochs if self.scratch_epochs is None else self.scratch_epochs,
         )

@@ -5,15 +5,16 @@ subnets, told in the canonical text of a config; rivals are the arguments of pef
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from glora_core.configs import NONE, TENSORS, VECTOR, LayerConfig, SubnetConfig, encode, lora
+from glora_core.effort import EFFORTS
 from glora_core.methods import method_config
 from glora_core.sampling import FeasibleSampler, stream
 from glora_core.space import LayerShape, SearchSpace
 
-from .searched import EFFORTS
+from .searched import recorded
 from .tasks import Task
 
 RANK, RIVALS_RANK = 4, 16
@@ -139,7 +140,7 @@ def _searched(effort: str) -> Variants:
 
     def variants(task: Task, budget: int, seed: int) -> list[Variant]:
         spent = EFFORTS[effort]
-        return [Variant("", {"budget": budget, "effort": asdict(replace(spent, epochs=task.epochs(spent.epochs)))})]
+        return [Variant("", {"budget": budget, "effort": recorded(replace(spent, epochs=task.epochs(spent.epochs)))})]
 
     return variants
 

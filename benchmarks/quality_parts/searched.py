@@ -4,18 +4,17 @@ Written against the public API alone, so that the table shows what a user of the
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from torch import nn
 
 from glora_core.api import Supernet, search
 from glora_core.configs import encode
+from glora_core.effort import Effort
 from glora_core.evaluation import score
-from glora_core.finals import FinalsSettings
 from glora_core.finals.run import Finalist, choose_soup, run_finals
 from glora_core.presets import preset
-from glora_core.search import SearchSettings
 from glora_core.search.noise import rank_within_noise
 from glora_core.training import Trainer, TrainingSettings
 
@@ -23,43 +22,31 @@ from .sources import Data
 from .tasks import Task, fresh_model
 
 RANKS = (1, 2, 4)
-RATE = 3e-3
 VAL_BATCH = 50
 
 
-@dataclass(frozen=True)
-class Effort:
-    """How much the pipeline may spend.
-
-    Attributes:
-        epochs: of the supernet; each costs two passes, the largest subnet's and a random one's.
-        population, generations: of the search.
-        finals: epochs of each rung of the finals, in which the best three candidates start at two learning rates.
-    """
-
-    epochs: int
-    population: int
-    generations: int
-    finals: tuple[int, ...]
-
-    def passes(self, examples: int) -> int:
-        """Examples that go forward and backward."""
-        alive, epochs = CANDIDATES * len(RATES), 2 * self.epochs
-        for rung in self.finals:
-            epochs, alive = epochs + alive * rung, (alive + 1) // 2
-        return epochs * examples
-
-    def forwards(self, examples: int) -> int:
-        """Examples of `val` that go forward in the search."""
-        return self.population * self.generations * examples
+def passes(effort: Effort, examples: int) -> int:
+    """Examples that go forward and backward."""
+    alive, epochs = effort.candidates * len(effort.learning_rates), 2 * effort.epochs
+    for rung in effort.finals:
+        epochs, alive = epochs + alive * rung, (alive + 1) // 2
+    return epochs * examples
 
 
-EFFORTS: Mapping[str, Effort] = {
-    "quick": Effort(25, 25, 4, (5, 10)),
-    "standard": Effort(50, 25, 6, (10, 20)),
-    "thorough": Effort(100, 50, 10, (20, 40)),
-}
-CANDIDATES, RATES = 3, (1e-3, 3e-3)
+def forwards(effort: Effort, examples: int) -> int:
+    """Examples of `val` that go forward in the search."""
+    return effort.population * effort.generations * examples
+
+
+def recorded(effort: Effort) -> dict[str, Any]:
+    """An effort as plain JSON types, part of a run's identity; what is as usual is left out. Known methods have rows of their own."""
+    usual = {field.name: field.default for field in fields(Effort)}
+    return {name: value for name, value in asdict(replace(effort, scratch_epochs=0)).items() if value != usual[name]}
+
+
+def effort_of(record: Mapping[str, Any]) -> Effort:
+    """An effort read back from what `recorded` gave, lists for tuples perhaps."""
+    return Effort(**{name: tuple(value) if isinstance(value, list) else value for name, value in record.items()})
 
 
 @dataclass(frozen=True)
@@ -88,15 +75,14 @@ def search_and_finish(task: Task, data: Data, seed: int, budget: int, effort: Ef
     """
     supernet = Supernet(fresh_model(task, data.classes), preset("paper", task.layers, RANKS), seed=seed)
     common = {**settings, "seed": seed}
-    training = TrainingSettings(**{**common, "epochs": effort.epochs, "learning_rate": RATE, "policy": "sandwich"})
+    training = TrainingSettings(**{**common, "epochs": effort.epochs, "learning_rate": effort.learning_rate, "policy": "sandwich"})
     Trainer(supernet, data.train, training).fit()
-    searching = SearchSettings(population=effort.population, generations=effort.generations)
-    found = search(supernet, data.val, budget, searching, seed=seed, batch_size=VAL_BATCH)
+    found = search(supernet, data.val, budget, effort.search_settings, seed=seed, batch_size=VAL_BATCH)
     ranked = rank_within_noise(found.ranked, len(data.val))
-    plan = FinalsSettings(candidates=CANDIDATES, learning_rates=RATES, epochs=tuple(effort.finals), scratch_epochs=0)
+    plan = replace(effort, scratch_epochs=0).finals_settings
     finalists = run_finals(supernet, data.train, data.val, ranked, budget, plan, TrainingSettings(**common), VAL_BATCH)
     scored = len(found.ranked) + 2 * len(finalists)
-    return _finish(supernet, data, finalists, effort.passes(len(data.train)), scored * len(data.val))
+    return _finish(supernet, data, finalists, passes(effort, len(data.train)), scored * len(data.val))
 
 
 def _finish(supernet: Supernet, data: Data, finalists: Sequence[Finalist], passes: int, forwards: int) -> Found:

@@ -25,7 +25,7 @@ from glora_core.training import Trainer, TrainingSettings
 
 from .methods import METHODS, feedforward
 from .runs import BATCH, COMMON, Record, Run
-from .searched import VAL_BATCH, Effort, Found, search_and_finish
+from .searched import VAL_BATCH, Found, effort_of, search_and_finish
 from .sources import Data
 from .tasks import Task, fresh_model
 
@@ -78,7 +78,7 @@ def perform(run: Run) -> Record:
 
 def _searched(run: Run, data: Data) -> Found:
     budget, effort = (run.variant.what[name] for name in ("budget", "effort"))
-    return search_and_finish(run.task, data, run.seed, budget, Effort(**effort), run.settings)
+    return search_and_finish(run.task, data, run.seed, budget, effort_of(effort), run.settings)
 
 
 def _trained(run: Run, data: Data) -> Found:

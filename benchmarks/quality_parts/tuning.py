@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from .methods import METHODS, Variant
 from .runs import FORWARD, SCORING, Records, Run
-from .searched import Effort as SearchEffort
+from .searched import effort_of, forwards, passes
 from .tasks import Task
 
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
@@ -107,8 +107,8 @@ def expected_passes(case: Case) -> float:
     """What a case will cost about, scores of `val` and `test` included, in passes forward and backward."""
     effort, size = case.effort, case.task.source.size
     if not METHODS[case.method].tuned:
-        spent = SearchEffort(**case.variants(0)[0].what["effort"])
-        return effort.seeds * (spent.passes(size) + FORWARD * spent.forwards(200) + SCORING)
+        spent = effort_of(case.variants(0)[0].what["effort"])
+        return effort.seeds * (passes(spent, size) + FORWARD * forwards(spent, 200) + SCORING)
     first, *longer = case.epochs
     epochs = [first] * (len(case.variants(0)) - 1 + EXPECTED_RATES) + 2 * longer + [case.epochs[-1]] * (effort.seeds - 1)
     epochs += case.at_our_cost * (1 + effort.seeds)

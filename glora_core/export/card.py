@@ -27,7 +27,8 @@ def model_card(manifest: Mapping[str, Any], space: SearchSpace, config: SubnetCo
     """The card's text.
 
     Args:
-        manifest: as `write_manifest` writes it; `backbone`, `data`, `budget`, `metrics`, `seed` and `job` are shown where present.
+        manifest: as `write_manifest` writes it; `backbone`, `data`, `budget`, `metrics`, `baselines`, `seed` and `job` are shown where
+            present.
         space: over the layers that adapt.
         config: the subnet that was merged; of a soup, its first member.
     """
@@ -36,6 +37,7 @@ def model_card(manifest: Mapping[str, Any], space: SearchSpace, config: SubnetCo
         f"# {manifest['architecture']}, adapted by GLoRA",
         "A plain checkpoint of the same architecture: the adapter is merged into its weights, so it costs nothing at inference.",
         _section("Results", _rows(_metrics(manifest))),
+        _section("Baselines", _baselines(manifest.get("baselines", []))),
         _section("Checks of the data", "\n".join(f"- {warning}" for warning in manifest.get("data", {}).get("warnings", []))),
         _section("Where it comes from", _rows(_origin(manifest, space, config))),
         _section("How to load it", _loading(manifest)),
@@ -76,9 +78,26 @@ def _metrics(manifest: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             yield f"macro accuracy on {name}", f"{found['macro_accuracy']:.2%}"
         if found.get("metric") is not None and metric not in OWN:
             yield f"{metric} on {name}", f"{found['metric']:.4f}"
-    if metrics.get("val_accuracy") is not None:
+    before = metrics.get("before", {})
+    for split in ("val", "test"):
+        if before.get(f"{split}_accuracy") is not None:
+            yield f"accuracy on {split} before it was trained on {metrics['trained_on']}", f"{before[f'{split}_accuracy']:.2%}"
+    if metrics.get("val_accuracy", before.get("val_accuracy")) is not None:
         chosen = metric.replace("-", " ")
         yield "note", f"the subnet was chosen by its {chosen} on val, which therefore flatters it; test played no part in the choice"
+
+
+def _baselines(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Known methods on the same data within the same budget, a row each; nothing where none were asked for."""
+    if not rows:
+        return ""
+    shown = []
+    for row in rows:
+        where = f"alone, {row['epochs']:,} epochs" if row.get("epochs") is not None else "inside the supernet"
+        shares = (row.get(f"{split}_accuracy") for split in ("val", "test"))
+        cells = (row["source"], where, f"{row['parameters']:,}", *("" if share is None else f"{share:.2%}" for share in shares))
+        shown.append(f"| {' | '.join(cells)} |")
+    return "\n".join(["| method | trained | parameters | accuracy on val | accuracy on test |", "| --- | --- | --- | --- | --- |", *shown])
 
 
 def _origin(manifest: Mapping[str, Any], space: SearchSpace, config: SubnetConfig) -> Iterable[tuple[str, str]]:

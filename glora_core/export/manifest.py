@@ -28,12 +28,16 @@ def write_manifest(folder: Path, supernet: Supernet, config: SubnetConfig, facts
     return _write(folder, {"subnet": _subnet(supernet.space, config)}, facts)
 
 
-def write_soup_manifest(folder: Path, members: Sequence[tuple[Supernet, SubnetConfig]], facts: Mapping[str, Any]) -> Path:
+def write_soup_manifest(folder: Path, members: Sequence[tuple[SearchSpace, SubnetConfig]], facts: Mapping[str, Any]) -> Path:
     """As `write_manifest`, of a checkpoint whose weights are the average of several merged subnets.
 
     `soup.parameters` is what was trained for it in all: the sum over its members, each of which kept the budget by itself.
+
+    Args:
+        members: a space that has the config, and the config, of each.
+        facts: see `write_manifest`.
     """
-    subnets = [_subnet(supernet.space, config) for supernet, config in members]
+    subnets = [_subnet(space, config) for space, config in members]
     return _write(folder, {"soup": {"parameters": sum(subnet["parameters"] for subnet in subnets), "members": subnets}}, facts)
 
 

@@ -5,7 +5,20 @@
 """
 
 from glora_core.finals.plan import FinalsSettings, Trial, distinct, first_rung, from_scratch, survivors
-from glora_core.finals.ranking import rank_finalists
-from glora_core.finals.rungs import Leg, planned, play
+from glora_core.finals.ranking import asked_for_soup, rank_finalists
+from glora_core.finals.rungs import Leg, planned, play, way
 
-__all__ = ["FinalsSettings", "Leg", "Trial", "distinct", "first_rung", "from_scratch", "planned", "play", "rank_finalists", "survivors"]
+__all__ = [
+    "FinalsSettings",
+    "Leg",
+    "Trial",
+    "asked_for_soup",
+    "distinct",
+    "first_rung",
+    "from_scratch",
+    "planned",
+    "play",
+    "rank_finalists",
+    "survivors",
+    "way",
+]

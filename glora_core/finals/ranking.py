@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Iterable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from glora_core.finals.rungs import Leg
 from glora_core.search.history import Evaluated
-from glora_core.search.noise import lead_within_noise
+from glora_core.search.noise import lead_within_noise, standard_error
 
 
 class _Finalist(Protocol):
@@ -32,3 +32,23 @@ def rank_finalists(found: Iterable[F], examples: int) -> list[F]:
     ranked = list(found)
     floor = max((f.fitness.fitness for f in ranked if f.leg is not None and not f.leg.trial.sliced), default=-math.inf)
     return lead_within_noise(ranked, lambda finalist: finalist.fitness, examples, floor)
+
+
+def asked_for_soup(finalists: Iterable[F], examples: int) -> list[F]:
+    """The finalists that val cannot tell from the best, in the order in which a soup takes them up: the winner of the finals first.
+
+    Args:
+        finalists: in any order; all were trained alone.
+        examples: of the validation split.
+    """
+    ranked = rank_finalists(sorted(finalists, key=_settled), examples)
+    if not ranked:
+        return []
+    best = min(ranked, key=_settled).fitness
+    return [f for f in ranked if f.fitness.fitness >= best.fitness - standard_error(best.accuracy, examples)]
+
+
+def _settled(finalist: _Finalist) -> tuple[Any, ...]:
+    """An order, best on val first, that leaves no tie: a subnet may have been trained in several ways."""
+    leg = finalist.leg
+    return (finalist.fitness.order, ("", 0) if leg is None else (leg.trial.name, leg.rung))

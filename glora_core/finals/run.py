@@ -15,13 +15,12 @@ from glora_core.data.split import Split
 from glora_core.errors import Diverged
 from glora_core.evaluation import Score, SubnetScorer, score
 from glora_core.finals.plan import FinalsSettings, first_rung, from_scratch
-from glora_core.finals.ranking import rank_finalists
-from glora_core.finals.rungs import Leg, play
-from glora_core.finals.soup import greedy_soup
+from glora_core.finals.ranking import asked_for_soup, rank_finalists
+from glora_core.finals.rungs import Leg, play, way
+from glora_core.finals.soup import best_soup
 from glora_core.methods import methods_within
 from glora_core.metrics import ACCURACY
 from glora_core.search.history import Evaluated
-from glora_core.search.noise import standard_error
 from glora_core.supernet import Supernet
 from glora_core.training import Progress, Trainer, TrainingSettings
 
@@ -106,26 +105,47 @@ def _evaluated(alone: Supernet, config: SubnetConfig, score: Score, metric: str)
     return Evaluated(config, score.accuracy, score.loss, parameters, measure=measure, macro_accuracy=score.macro_accuracy)
 
 
-def choose_soup(
-    supernet: Supernet, finalists: Sequence[Finalist], val_split: Split, batch_size: int = 50
-) -> tuple[list[Finalist], Score, nn.Module]:
-    """The finalists whose averaged weights are best on val: the best one, and each further one that does the average no harm.
+def train_again(supernet: Supernet, finalist: Finalist, split: Split, settings: FinalsSettings, training: TrainingSettings) -> Finalist:
+    """A finalist trained anew in the very way that it was, on another split, such as train and val together: VTAB's own protocol.
 
-    Asked are those that val cannot tell from the best by accuracy, the lowest loss first. Every member is within the budget that the finals
-    kept; together they have the sum of their parameters.
+    Args:
+        supernet: that it came from.
+        split: examples to train on; where val is among them, the fitness that the finalist keeps is that of before.
+        settings, training: those of its finals.
+
+    Raises:
+        Diverged: a loss is not finite.
+    """
+    first, *further = way(finalist.leg, settings)
+    alone = _start(supernet, first, training.seed)
+    for leg in (first, *further):
+        Trainer(alone, split, leg_settings(leg, training)).fit()
+    return replace(finalist, state=alone.trainable_state())
+
+
+def choose_soup(
+    supernet: Supernet, finalists: Sequence[Finalist], val_split: Split, batch_size: int = 50, *, metric: str = ACCURACY
+) -> tuple[list[Finalist], Score, nn.Module]:
+    """The finalists whose averaged weights are best on val: greedily taken up, or all of them, whichever average is better.
+
+    Asked are those that val cannot tell from the best, the winner of the finals first, so that the average is no worse on val than
+    it is: in fitness, and by loss where that is equal. Every member is within the budget that the finals kept; together they have
+    the sum of their parameters.
 
     Args:
         supernet: that the finalists come from.
         finalists: one at least.
+        metric: what their fitness is, and the average's.
 
     Returns:
-        the members (the best finalist alone where no average helps), the score on val, and a plain network with the averaged weights.
+        the members (the winner alone where no average is better), the score on val, and a plain network with the averaged weights.
     """
-    best = max(f.fitness.fitness for f in finalists)
-    least = best - standard_error(max(f.fitness.accuracy for f in finalists), len(val_split))
-    asked = sorted((f for f in finalists if f.fitness.fitness >= least), key=lambda f: (f.fitness.loss, f.leg.trial.name, f.leg.rung))
-    plain = supernet.bare()
-    soup = greedy_soup([partial(_merged, supernet, f) for f in asked], plain, lambda network: score(network, val_split, batch_size))
+    asked, plain = asked_for_soup(finalists, len(val_split)), supernet.bare()
+
+    def measure(network: nn.Module) -> Score:
+        return score(network, val_split, batch_size, metric=metric)
+
+    soup = best_soup([partial(_merged, supernet, f) for f in asked], plain, measure)
     return [asked[member] for member in soup.members], soup.score, plain
 
 

@@ -62,6 +62,14 @@ def play(sliced: Sequence[Trial], scratch: Sequence[Trial], settings: FinalsSett
     return [result for _, result in sorted(found, key=lambda pair: (pair[1].fitness.order, pair[0]))]
 
 
+def way(leg: Leg, settings: FinalsSettings) -> list[Leg]:
+    """All stretches of a trial's training up to and with a leg, in order."""
+    if leg.rung == 0:
+        return [leg]
+    epochs = settings.epochs[: leg.rung]
+    return [Leg(leg.trial, rung, count, sum(epochs[:rung])) for rung, count in enumerate(epochs, 1)]
+
+
 def planned(sliced: int, scratch: int, rungs: int) -> int:
     """How many legs finals have if no trial diverges: the first of `rungs` has `sliced` trials, each further one half of the last."""
     total = scratch

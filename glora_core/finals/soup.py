@@ -52,6 +52,27 @@ def greedy_soup(merged: Sequence[Callable[[], State]], plain: nn.Module, measure
     return Soup(members, best, {name: _mean(value, len(members)) for name, value in total.items()})
 
 
+def best_soup(merged: Sequence[Callable[[], State]], plain: nn.Module, measure: Callable[[nn.Module], Score]) -> Soup:
+    """The greedy soup, or the uniform one of all subnets where that scores better; arguments as of `greedy_soup`."""
+    greedy = greedy_soup(merged, plain, measure)
+    if len(greedy.members) == len(merged):
+        return greedy
+    uniform = uniform_soup(merged, plain, measure)
+    if (-uniform.score.fitness, uniform.score.loss) < (-greedy.score.fitness, greedy.score.loss):
+        return uniform
+    _filled(plain, greedy.state, 1)
+    return greedy
+
+
+def uniform_soup(merged: Sequence[Callable[[], State]], plain: nn.Module, measure: Callable[[nn.Module], Score]) -> Soup:
+    """The average of all subnets; arguments as of `greedy_soup`."""
+    total = dict(merged[0]())
+    for make in merged[1:]:
+        total = {name: value + other if value.is_floating_point() else value for (name, value), other in _pairs(total, make())}
+    score = measure(_filled(plain, total, len(merged)))
+    return Soup(tuple(range(len(merged))), score, {name: _mean(value, len(merged)) for name, value in total.items()})
+
+
 def _pairs(total: State, state: State) -> list[tuple[tuple[str, Tensor], Tensor]]:
     """Each tensor of a sum beside the one to add; both must have the same."""
     return [(item, state[item[0]]) for item in total.items()]

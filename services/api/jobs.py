@@ -14,6 +14,7 @@ from services.api.models import (
     BestSoFar,
     EvaluationPage,
     EvaluationView,
+    Expected,
     Failure,
     GenerationPage,
     GenerationView,
@@ -28,7 +29,7 @@ from services.api.problems import Problem, ProblemDocument
 from services.api.submission import submit
 from services.job_request import JobRequest
 from services.settings import Settings
-from services.store import artifacts, jobs, queue, search_state
+from services.store import artifacts, estimates, jobs, queue, search_state
 from services.store.errors import NotFound
 from services.store.models import Generation, Job
 from services.store.queue import Quotas
@@ -180,7 +181,7 @@ def _places(session: Session, settings: Settings, rows: Sequence[Job]) -> dict[s
 def view(session: Session, job: Job, waiting: WaitingView | None = None) -> JobView:
     """A job as the API shows it."""
     last = search_state.last_generation(session, job.id)
-    failed = job.failure_reason is not None
+    failed, told = job.failure_reason is not None, estimates.last(session, job.id)
     return JobView(
         id=job.id,
         name=job.name,
@@ -194,6 +195,7 @@ def view(session: Session, job: Job, waiting: WaitingView | None = None) -> JobV
         supernet=job.supernet_key,
         generations_done=last.number + 1 if last else 0,
         best=_best(last) if last else None,
+        expected=Expected.model_validate(told) if told else None,
         result=job.result,
         failure=Failure(reason=job.failure_reason or "", message=job.failure_message or "", detail=job.failure_detail) if failed else None,
         cancel_requested=job.cancel_requested,

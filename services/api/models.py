@@ -53,6 +53,18 @@ class BestSoFar(BaseModel):
     generation: int = Field(description="Last finished generation, from 0.")
 
 
+class Expected(BaseModel):
+    """How long a job is expected to take, from a measured speed; told before training, and again whenever a phase is over."""
+
+    text: str = Field(description="For people.", examples=["about 12 min (supernet 5, search 2, finals 5)"])
+    seconds: float = Field(description="In all, what is over included.")
+    left_seconds: float = Field(description="Of the phases that were not over when it was told.")
+    phases: dict[str, float] = Field(
+        description="Seconds of `supernet`, `search`, `finals` and `export`: of those that are over, as taken."
+    )
+    over: list[str] = Field(description="Phases that are over.")
+
+
 class JobView(BaseModel):
     """A job: what was asked for, how far it is, and what came out."""
 
@@ -70,6 +82,7 @@ class JobView(BaseModel):
     supernet: str | None = Field(description="Key of the trained supernet, once there is one.")
     generations_done: int = Field(description="Finished generations.")
     best: BestSoFar | None
+    expected: Expected | None = Field(description="How long it is expected to take, once its data and backbone are prepared.")
     result: dict[str, Any] | None = Field(description="Winner, finalists, baselines and merge error, once it has succeeded.")
     failure: Failure | None
     cancel_requested: bool

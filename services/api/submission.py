@@ -44,6 +44,7 @@ def submit(database: Database, settings: Settings, request: JobRequest, user: st
     if sent is not None:
         return sent, False
     _check_resources(settings, request)
+    _check_parts_agree(request)
     request = request.model_copy(update={"data": _check_data_paths(settings, request.data)})
     data = _read(settings, "data.path", lambda: read_data(request))
     _check_metric(request, data)
@@ -92,6 +93,12 @@ def _check_resources(settings: Settings, request: JobRequest) -> None:
     cluster = {"cpus": settings.cluster_cpus, "gpus": settings.cluster_gpus}
     field = "training.use_gpu" if have == 0 else "training.workers"
     raise Problem(422, "resources-infeasible", detail, field=field, cluster=cluster)
+
+
+def _check_parts_agree(request: JobRequest) -> None:
+    if request.train_on_val and request.finals.mode == "off":
+        message = "without finals nothing is trained alone that could be trained again; accepted with `finals.mode` winner or thorough"
+        raise Problem(422, "request-invalid", message, field="train_on_val")
 
 
 def _check_data_paths(settings: Settings, asked: DataRequest) -> DataRequest:

@@ -45,9 +45,12 @@ def submit(
     name: Annotated[str, typer.Option(help="Name for humans.")] = "",
     weights: Annotated[str | None, typer.Option(help="Weights file to use instead of the name's own.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the input in pixels.")] = None,
+    effort: Annotated[
+        str | None, typer.Option(help="How much to spend: quick, standard (default) or thorough; the options below override it.")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="Search space: paper (default), paper-multirank, bitfit, ssf, lora-8, ….")] = None,
     rank: Annotated[list[int] | None, typer.Option(help="Rank of low-rank choices, perhaps several times; else the preset's.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of supernet training. Default 60.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of supernet training. Default: the effort's.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. Default 0.003.")] = None,
     policy: Annotated[str | None, typer.Option(help="Supernet training: sandwich (default) or random.")] = None,
     strategy: Annotated[str | None, typer.Option(help="How to search: evolution, random, nsga2, regularized-evolution, surrogate.")] = None,
@@ -55,11 +58,15 @@ def submit(
         str | None,
         typer.Option(help="What to search for: accuracy (default), macro-accuracy, or a torchmetrics class, MulticlassF1Score, …."),
     ] = None,
-    population: Annotated[int | None, typer.Option(help="Candidates per generation. Default 50.")] = None,
-    generations: Annotated[int | None, typer.Option(help="Generations. Default 20.")] = None,
+    population: Annotated[int | None, typer.Option(help="Candidates per generation. Default: the effort's.")] = None,
+    generations: Annotated[int | None, typer.Option(help="Generations. Default: the effort's.")] = None,
     finals: Annotated[str | None, typer.Option(help="Last round, trained alone: thorough (default), winner or off.")] = None,
-    finalists: Annotated[int | None, typer.Option(help="Best candidates of thorough finals. Default 3.")] = None,
-    baselines: Annotated[bool, typer.Option(help="Also train linear probe, BitFit and LoRA from scratch.")] = False,
+    finalists: Annotated[int | None, typer.Option(help="Best candidates of thorough finals. Default: the effort's.")] = None,
+    baselines: Annotated[bool, typer.Option("--baselines", help="Also report linear probe, BitFit and LoRA inside the supernet.")] = False,
+    trained_baselines: Annotated[bool, typer.Option("--trained-baselines", help="Likewise, and also trained alone from scratch.")] = False,
+    train_on_val: Annotated[
+        bool, typer.Option("--train-on-val", help="Train what has won once more, on train and val together, and export that.")
+    ] = False,
     shots: Annotated[int | None, typer.Option(help="Few-shot: so many training images per class, drawn by the seed. Default all.")] = None,
     also_test: Annotated[
         list[str] | None, typer.Option(help="NAME=DIR: a further test set of the same classes, perhaps several times.")
@@ -77,7 +84,13 @@ def submit(
     """Submit a job: adapt BACKBONE to DATA within BUDGET trainable parameters."""
     request = _read_settings(settings)
     request |= {"budget": budget} | _given(
-        seed=seed, name=name or None, baselines=baselines or None, priority=priority, max_hours=max_hours
+        seed=seed,
+        effort=effort,
+        name=name or None,
+        baselines="trained" if trained_baselines else baselines or None,
+        train_on_val=train_on_val or None,
+        priority=priority,
+        max_hours=max_hours,
     )
     _merge(request, "data", _given(path=_absolute(data), shots=shots, also_test=_named_folders(also_test) or None))
     _merge(request, "backbone", _given(name=_absolute_backbone(backbone), weights=weights and _absolute(weights), image_size=image_size))
@@ -191,7 +204,9 @@ def result_tables(job: dict[str, Any]) -> Group:
     caption = f"The searched checkpoint is {_origin(job)}." + (f" The metric is {metric}." if "metric" in shown else "")
     heads = [f"{split}{label}" for split in ("val", "test") for label in shown.values()]
     table = Table("method", "parameters", *heads, title=title, min_width=56, caption=caption)
-    rows = [(entry["source"], entry) for entry in result["baselines"]] + [("searched GLoRA", result["winner"])]
+    rows = [(_baseline(entry), entry) for entry in result["baselines"]] + [("searched GLoRA", result["winner"])]
+    if result.get("retrained"):
+        rows.append((f"the same on {result['retrained']['split']}", result["retrained"] | {"parameters": result["winner"]["parameters"]}))
     for label, entry in rows:
         cells = [_figure(key, entry.get(f"{split}_{key}")) for split in ("val", "test") for key in shown]
         table.add_row(label, f"{entry['parameters']:,}", *cells)
@@ -206,9 +221,23 @@ def _figure(key: str, value: float | None) -> str:
     return "" if value is None else f"{value:.4f}" if key == "metric" else f"{value:.1%}"
 
 
+def _baseline(entry: dict[str, Any]) -> str:
+    """A baseline's name, which may stand for itself trained alone or for a subnet of the job's supernet."""
+    return str(entry["source"]) + ("" if "epochs" in entry else ", in supernet")
+
+
 def _origin(job: dict[str, Any]) -> str:
     """Where a job's winner comes from, in words."""
     winner = job["result"]["winner"]
+    members = winner.get("members")
+    if members:
+        named = "; ".join(_finalist(member) for member in members)
+        return f"the soup of {len(members)} finalists, each within the budget, {winner['parameters']:,} parameters in all: {named}"
+    return _finalist(winner)
+
+
+def _finalist(winner: dict[str, Any]) -> str:
+    """A finalist, or the search's own winner, in words."""
     source = str(winner["source"])
     if source == "search":
         return "the best candidate of the search"

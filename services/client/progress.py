@@ -51,7 +51,7 @@ class _Bars:
         self._progress = progress
         self._generations, self._metric = (job["request"]["search"][name] for name in ("generations", "metric"))
         self._tasks: dict[str, Any] = {}
-        self._best_finalist = 0.0
+        self._best_finalist, self._left = 0.0, ""
         self._phase = progress.add_task("queued", total=1, note=(job.get("waiting") or {}).get("message", "waiting for a scheduler"))
 
     def show(self, event: dict[str, Any]) -> None:
@@ -77,7 +77,14 @@ class _Bars:
 
     def _on_phase(self, data: dict[str, Any]) -> None:
         notes = {"train": "starting training workers", "search": "starting evaluators"}
-        self._progress.update(self._phase, description=data["phase"], note=notes.get(data["phase"], ""))
+        words = (notes.get(data["phase"], ""), self._left)
+        self._progress.update(self._phase, description=data["phase"], note=", ".join(filter(None, words)))
+
+    def _on_estimate(self, data: dict[str, Any]) -> None:
+        if data["over"]:
+            self._left = f"{data['left']} left in all"
+        else:
+            self._progress.console.print(f"Expected to take {data['text']}", highlight=False, soft_wrap=True)
 
     def _on_epoch(self, data: dict[str, Any]) -> None:
         self._set("supernet", data["epochs"], data["epoch"], f"loss {data['loss']:.3f}")

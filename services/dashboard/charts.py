@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from glora_core.metrics import UNMEASURED, own_value
 from services.store import search_state
 from services.store.models import Candidate, Evaluation, Generation, Job, JobEvent
 
@@ -19,11 +20,14 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class GenerationPoint:
-    """A generation: accuracy and fitness of the best so far, and the spread of the population's accuracy where it is known."""
+    """A generation: the metric searched for, and the accuracy, of the best so far, and the metric's spread in the population.
+
+    The metric's own value everywhere, be more or less of it better; None where it was not measured.
+    """
 
     number: int
-    best: float
-    fitness: float
+    best: float | None
+    accuracy: float
     least: float | None
     mean: float | None
     most: float | None
@@ -47,11 +51,12 @@ class ProbePoint:
 
 @dataclass(frozen=True, slots=True)
 class CandidatePoint:
-    """An evaluated candidate."""
+    """An evaluated candidate; `value` is of the metric searched for, None where it was not measured."""
 
     generation: int
     operator: str
     parameters: int
+    value: float | None
     accuracy: float
 
 
@@ -73,15 +78,15 @@ def chart_data(session: Session, job: Job) -> ChartData:
     reports = _reports(session, job)
     epochs = tuple(EpochPoint(data["epoch"], data["loss"] if math.isfinite(data["loss"]) else None) for data in thin(reports, LINE_POINTS))
     probes = tuple(ProbePoint(data["epoch"], data["probe"]) for data in reports if data.get("probe"))
-    rows = search_state.generations(session, job.id)
-    spread = _spread(session, job)
+    rows, metric = search_state.generations(session, job.id), search_state.metric_of(job)
+    spread = _spread(session, job, metric)
     generations = tuple(
-        GenerationPoint(row.number, row.best_accuracy, row.best_fitness, *spread.get(row.number, (None, None, None)))
+        GenerationPoint(row.number, _value(metric, row.best_fitness), row.best_accuracy, *spread.get(row.number, (None, None, None)))
         for row in thin(rows, LINE_POINTS)
     )
     total = search_state.count_candidates(session, job.id)
-    best = _best(session, job, rows[-1]) if rows else None
-    return ChartData(epochs, probes, generations, _sample(session, job, total), best, total)
+    best = _best(session, job, rows[-1], metric) if rows else None
+    return ChartData(epochs, probes, generations, _sample(session, job, total, metric), best, total)
 
 
 def thin(items: Sequence[Item], limit: int) -> list[Item]:
@@ -102,41 +107,53 @@ def _reports(session: Session, job: Job) -> list[dict[str, Any]]:
     return [found[epoch] for epoch in sorted(found)]
 
 
-def _spread(session: Session, job: Job) -> dict[int, tuple[float, float, float]]:
-    """Least, mean and greatest accuracy of every generation's population."""
-    accuracy = Evaluation.accuracy
+def _value(metric: str, fitness: float) -> float | None:
+    return None if fitness == UNMEASURED else own_value(metric, fitness)
+
+
+def _spread(session: Session, job: Job, metric: str) -> dict[int, tuple[float, float, float]]:
+    """Least, mean and greatest value of the metric in every generation's population."""
+    fitness = Evaluation.fitness
     query = (
-        select(Candidate.generation, func.min(accuracy), func.avg(accuracy), func.max(accuracy))
+        select(Candidate.generation, func.min(fitness), func.avg(fitness), func.max(fitness))
         .join(Evaluation, search_state.measured(job))
-        .where(Candidate.job_id == job.id)
+        .where(Candidate.job_id == job.id, fitness != UNMEASURED)
         .group_by(Candidate.generation)
     )
-    return {number: (least, mean, most) for number, least, mean, most in session.execute(query)}
+    found = {}
+    for number, *numbers in session.execute(query):
+        least, mean, most = (own_value(metric, value) for value in numbers)
+        found[number] = (min(least, most), mean, max(least, most))
+    return found
 
 
-def _sample(session: Session, job: Job, total: int) -> tuple[CandidatePoint, ...]:
+def _sample(session: Session, job: Job, total: int, metric: str) -> tuple[CandidatePoint, ...]:
     """Every n-th candidate in order, so that at most POINTS remain."""
     stride = max(math.ceil(total / POINTS), 1)
     place = func.row_number().over(order_by=(Candidate.generation, Candidate.position)).label("place")
     numbered = select(Candidate.generation, Candidate.position, place).where(Candidate.job_id == job.id).subquery()
     query = (
-        select(Candidate.generation, Candidate.operator, Candidate.parameters, Evaluation.accuracy)
+        select(Candidate.generation, Candidate.operator, Candidate.parameters, Evaluation.fitness, Evaluation.accuracy)
         .join(numbered, (numbered.c.generation == Candidate.generation) & (numbered.c.position == Candidate.position))
         .join(Evaluation, search_state.measured(job))
         .where(Candidate.job_id == job.id, numbered.c.place % stride == 0)
         .order_by(Candidate.generation, Candidate.position)
     )
-    return tuple(CandidatePoint(*row) for row in session.execute(query))
+    return tuple(_point(metric, *row) for row in session.execute(query))
 
 
-def _best(session: Session, job: Job, last: Generation) -> CandidatePoint | None:
+def _best(session: Session, job: Job, last: Generation, metric: str) -> CandidatePoint | None:
     """The best candidate so far, as it was first proposed."""
     query = (
-        select(Candidate.generation, Candidate.operator, Candidate.parameters, Evaluation.accuracy)
+        select(Candidate.generation, Candidate.operator, Candidate.parameters, Evaluation.fitness, Evaluation.accuracy)
         .join(Evaluation, search_state.measured(job))
         .where(Candidate.job_id == job.id, Candidate.config_hash == last.best_hash)
         .order_by(Candidate.generation, Candidate.position)
         .limit(1)
     )
     row = session.execute(query).first()
-    return CandidatePoint(*row) if row else None
+    return _point(metric, *row) if row else None
+
+
+def _point(metric: str, generation: int, operator: str, parameters: int, fitness: float, accuracy: float) -> CandidatePoint:
+    return CandidatePoint(generation, operator, parameters, _value(metric, fitness), accuracy)

@@ -42,11 +42,26 @@ class Entry:
     is_winner: bool
     gain: float | None
     also_tests: tuple[AlsoTest, ...] = ()
+    in_soup: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Retrained:
+    """What is exported in the winner's place, trained on `split`, so many examples in all, and its scores on test sets."""
+
+    split: str
+    examples: int
+    test_accuracy: float | None
+    also_tests: tuple[AlsoTest, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Winner:
-    """What the job gives back, and how it was measured; `metric` is what was searched for, None if that is shown anyway."""
+    """What the job gives back, and how it was measured.
+
+    `metric` is what was searched for, None if that is shown anyway, and `value` its value on val; `members` are the finalists that
+    a soup is the average of.
+    """
 
     label: str
     source: str
@@ -62,6 +77,9 @@ class Winner:
     also_tests: tuple[AlsoTest, ...]
     parameters: int
     merge_error: float | None
+    members: tuple[Entry, ...]
+    retrained: Retrained | None
+    value: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +113,7 @@ class File:
 
 def winner(result: Mapping[str, Any]) -> Winner:
     """The winner of a result."""
-    row, metric = result["winner"], _other_metric(result)
+    row, metric, again = result["winner"], _other_metric(result), result.get("retrained")
     return Winner(
         label=wording.finalist(row),
         source=row["source"],
@@ -111,19 +129,23 @@ def winner(result: Mapping[str, Any]) -> Winner:
         also_tests=_also_tests(row),
         parameters=row["parameters"],
         merge_error=result.get("merge_error"),
+        members=tuple(_entry(member, result) for member in row.get("members", ())),
+        retrained=Retrained(again["split"], again["examples"], again["test_accuracy"], _also_tests(again)) if again else None,
+        value=row["val_accuracy"] if result.get("metric", ACCURACY) == ACCURACY else row.get("val_metric"),
     )
 
 
 def finalists(result: Mapping[str, Any]) -> tuple[Entry, ...]:
-    """The finalists of a result, best first."""
-    return tuple(_entry(row, result) for row in result.get("finalists", []))
+    """The finalists of a result, best first; before them the soup of them that was better."""
+    best = result["winner"]
+    return tuple(_entry(row, result) for row in ([best] if best.get("members") else []) + result.get("finalists", []))
 
 
 def baselines(result: Mapping[str, Any]) -> tuple[Entry, ...]:
     """The winner and then the baselines it is compared with; empty if none were asked for."""
     rows = result.get("baselines", [])
     best = result["winner"]
-    return (_entry(best, result), *(_entry(row, result) for row in rows if row["supernet"] != best["supernet"])) if rows else ()
+    return (_entry(best, result), *(_entry(row, result) for row in rows if not _is(row, best))) if rows else ()
 
 
 def finalists_so_far(events: Iterable[JobEvent], metric: str) -> tuple[Entry, ...]:
@@ -131,6 +153,12 @@ def finalists_so_far(events: Iterable[JobEvent], metric: str) -> tuple[Entry, ..
     rows = (event.data for event in events)
     ranked = sorted(rows, key=lambda data: (-data.get("fitness", data["accuracy"]), data["loss"], data["parameters"]))
     return tuple(_reported(data, metric) for data in ranked)
+
+
+def winners_code(result: Mapping[str, Any]) -> str:
+    """The winner's config as text; of a soup, that of its first member."""
+    row = result["winner"]
+    return str((row.get("members") or [row])[0]["config"])
 
 
 def layer_rows(code: str, layers: Sequence[Mapping[str, Any]]) -> tuple[LayerRow, ...]:
@@ -170,6 +198,11 @@ def _other_metric(result: Mapping[str, Any]) -> str | None:
     return None if metric in OWN else str(metric)
 
 
+def _is(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two rows are of the same weights."""
+    return (row["hash"], row["supernet"]) == (other["hash"], other["supernet"])
+
+
 def _reported(data: Mapping[str, Any], metric: str) -> Entry:
     """A finalist from its event."""
     return Entry(
@@ -188,7 +221,7 @@ def _reported(data: Mapping[str, Any], metric: str) -> Entry:
 
 def _entry(row: Mapping[str, Any], result: Mapping[str, Any]) -> Entry:
     best = result["winner"]
-    is_winner = row["hash"] == best["hash"] and row["supernet"] == best["supernet"]
+    is_winner = _is(row, best)
     return Entry(
         label=wording.finalist(row),
         trained=wording.trained(row),
@@ -201,4 +234,5 @@ def _entry(row: Mapping[str, Any], result: Mapping[str, Any]) -> Entry:
         is_winner=is_winner,
         gain=None if is_winner else best["val_accuracy"] - row["val_accuracy"],
         also_tests=_also_tests(row),
+        in_soup=any(row["supernet"] == member["supernet"] for member in best.get("members", ())),
     )

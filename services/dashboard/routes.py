@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.templating import Jinja2Templates
 
+from glora_core.metrics import OWN, SIGNS
 from services.dashboard import views, wording
 from services.store.database import Database
 from services.store.errors import NotFound
@@ -116,7 +117,15 @@ def _data(page: views.JobPage) -> dict[str, Any]:
         "epochs": page.request.training.epochs,
         "generations": page.request.search.generations,
         "metric": page.request.search.metric,
+        "sign": SIGNS.get(page.request.search.metric, 1),
+        "share": page.request.search.metric in OWN,
         "charts": asdict(page.charts),
         "winner": winner
-        and {"source": winner.source, "label": winner.label, "parameters": winner.parameters, "accuracy": winner.val_accuracy},
+        and {
+            "source": winner.source,
+            "label": winner.label,
+            "members": len(winner.members),
+            "parameters": winner.parameters,
+            "value": winner.value,
+        },
     }

@@ -13,7 +13,7 @@ from services.dashboard.charts import ChartData, chart_data
 from services.dashboard.progress import Progress, Step, progress, steps
 from services.dashboard.results import Entry, File, LayerRow, Winner
 from services.job_request import JobRequest
-from services.store import artifacts, events, jobs, queue
+from services.store import artifacts, estimates, events, jobs, queue
 from services.store.models import Backbone, Generation, Job, JobEvent
 from services.store.queue import Quotas, Waiting
 
@@ -100,6 +100,7 @@ class Status:
     started_at: datetime | None
     finished_at: datetime | None
     seconds: float | None
+    expected: str | None
     metric: str
     finalists: tuple[Entry, ...]
     log: tuple[LogLine, ...]
@@ -183,7 +184,7 @@ def job_page(session: Session, quotas: Quotas, job_id: str) -> JobPage:
         failure=_failure(job) if job.state == "failed" else None,
         winner=results.winner(result) if result else None,
         baselines=results.baselines(result) if result else (),
-        layers=results.layer_rows(result["winner"]["config"], info.get("layers", [])) if result else (),
+        layers=results.layer_rows(results.winners_code(result), info.get("layers", [])) if result else (),
         files=results.files(artifacts.of_job(session, job_id)),
         folder=results.folder_name(job.name, job_id),
         charts=chart_data(session, job),
@@ -214,6 +215,7 @@ def _status(session: Session, quotas: Quotas, job: Job, request: JobRequest) -> 
         started_at=job.started_at,
         finished_at=job.finished_at,
         seconds=_seconds(job),
+        expected=_expected(session, job),
         metric=request.search.metric,
         finalists=results.finalists(job.result)
         if job.result
@@ -221,6 +223,12 @@ def _status(session: Session, quotas: Quotas, job: Job, request: JobRequest) -> 
         log=log,
         log_total=_last_sequence(session, job.id),
     )
+
+
+def _expected(session: Session, job: Job) -> str | None:
+    """How long the whole job is expected to take, or was before it trained, in words; None if that is not known yet."""
+    told = (estimates.first if job.finished_at else estimates.last)(session, job.id)
+    return None if told is None else str(told["text"])
 
 
 def _row(session: Session, job: Job, best_in_search: float | None, place: Waiting | None) -> JobRow:

@@ -10,7 +10,7 @@ from typing import Any
 from glora_core.finals import FinalsSettings
 
 _SOURCES = {
-    "search": "Search, as in the supernet",
+    "search": "Search’s best",
     "linear-probe": "Linear probe",
     "bitfit": "BitFit",
     "ssf": "SSF",
@@ -49,13 +49,17 @@ _TITLES = {
     "started": "Started",
     "resumed": "Resumed",
     "phase": "Phase",
+    "estimate": "Expected",
     "epoch": "Epoch",
     "supernet_found": "Supernet found",
     "generation": "Generation",
     "finals": "Finals",
     "finalist": "Finalist",
     "finalist_diverged": "Finalist diverged",
+    "soup": "Soup",
+    "soup_tested": "Soup tested",
     "cancel_requested": "Cancel requested",
+    "retrained": "Trained again",
     "requeued": "Requeued",
     "succeeded": "Succeeded",
     "failed": "Failed",
@@ -133,7 +137,9 @@ def source(name: str) -> str:
 
 
 def finalist(data: Mapping[str, Any]) -> str:
-    """A finalist of a result or an event: its source, and the learning rate it was trained alone at."""
+    """A finalist of a result or an event: its source, and the learning rate it was trained alone at; or a soup of several."""
+    if data.get("members"):
+        return f"Soup of {len(data['members'])} finalists"
     named, rate = source(str(data.get("source"))), data.get("learning_rate")
     return named if rate is None else f"{named}, rate {rate:.3g}"
 
@@ -151,10 +157,12 @@ def finals(settings: FinalsSettings) -> str:
 
 
 def trained(data: Mapping[str, Any]) -> str:
-    """How long a finalist was trained alone, and from what; a dash where it was not."""
+    """How long a finalist was trained alone, and from what."""
     epochs = data.get("epochs")
+    if data.get("members"):
+        return "their average"
     if epochs is None:
-        return "–"
+        return "as in the supernet"
     return f"{thousands(epochs)} epochs {'from scratch' if data.get('start') == 'scratch' else 'from the supernet'}"
 
 
@@ -180,6 +188,9 @@ def event_text(kind: str, data: Mapping[str, Any]) -> str:
             return ""
         case "phase":
             return str(data.get("phase", ""))
+        case "estimate":
+            left = "" if not data.get("over") else f", {data.get('left')} left"
+            return f"{data.get('text')}{left}"
         case "epoch":
             return f"{data.get('epoch')} of {data.get('epochs')}, loss {decimals(data.get('loss'))}"
         case "supernet_found":
@@ -195,6 +206,12 @@ def event_text(kind: str, data: Mapping[str, Any]) -> str:
             return f"{finalist(data)}: {reached} after {trained(data)}, {parameters} parameters"
         case "finalist_diverged":
             return f"{finalist(data)}: {data.get('message')}"
+        case "soup":
+            return soup(data)
+        case "soup_tested":
+            return str(data.get("set"))
+        case "retrained":
+            return f"{finalist(data)}: {trained(data)}, on {data.get('split')}"
         case "requeued":
             if "reason" in data:
                 return f"{reason(str(data['reason']))}: {data.get('message')}; tried again in {duration(data.get('wait_seconds'))}"
@@ -207,6 +224,14 @@ def event_text(kind: str, data: Mapping[str, Any]) -> str:
             return f"{reason(str(data.get('reason')))}: {data.get('message')}"
         case _:
             return ", ".join(f"{key} {value}" for key, value in data.items())
+
+
+def soup(data: Mapping[str, Any]) -> str:
+    """What came of averaging finalists, from its event."""
+    members = [finalist(member) for member in data.get("finalists", [])]
+    if len(members) < 2:
+        return f"no average of {len(data.get('asked', []))} finalists is better on val than the best of them"
+    return f"{percent(data.get('accuracy'))} with the average of {'; '.join(members)}"
 
 
 def _fitness(data: Mapping[str, Any]) -> str:

@@ -1,87 +1,100 @@
-"""Phase `export`: the winner merged, verified, scored once on every test set, and stored with its manifest."""
+"""Phase `export`: the winner, or the soup, merged, verified, scored once on every test set, and stored with its manifest."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from glora_core.configs import config_hash, encode
-from glora_core.export import ADAPTER, CARD, CONFIG, MANIFEST, WEIGHTS, export_checkpoint, write_adapter, write_card, write_manifest
-from glora_core.metrics import UNMEASURED, own_value
+from glora_core.configs import SubnetConfig
+from glora_core.export import (
+    ADAPTER,
+    CARD,
+    CONFIG,
+    MANIFEST,
+    WEIGHTS,
+    Export,
+    export_checkpoint,
+    export_soup,
+    write_adapter,
+    write_card,
+    write_manifest,
+    write_soup_manifest,
+)
+from glora_core.supernet import Supernet
 from services.protocol import PROTOCOL
+from services.scheduler import reporting
 from services.scheduler.context import RunContext
 from services.scheduler.finals import Outcome
-from services.scheduler.legs import Finalist, trained_alone
+from services.scheduler.legs import Finalist
 from services.scheduler.prepare import Prepared
+from services.scheduler.soups import Soup
 from services.scheduler.testing import score_tests
 from services.store import artifacts, jobs
-from services.store.search_state import Fitness
 
 _KINDS = {WEIGHTS: "merged", CONFIG: "timm-config", MANIFEST: "manifest", CARD: "model-card", ADAPTER: "adapter"}
 
 
 def export(context: RunContext, prepared: Prepared, outcome: Outcome) -> None:
-    """Write the winner's checkpoint and end the job, in one transaction, with its result.
+    """Write the checkpoint and end the job, in one transaction, with its result.
 
     Raises:
         ExportMismatch: the merged model does not compute what the unmerged one does.
     """
-    winner, settings, metric = outcome.winner, outcome.winner.settings, context.request.search.metric
-    state = winner.state(context)
-    scores, *others = score_tests(context, prepared, [winner, *outcome.baselines])
-    supernet = prepared.local.supernet(settings, state)
-    folder, config = context.workdir / "export", winner.fitness.config
-    written = export_checkpoint(folder, supernet, config, context.data.classes, context.info.images, prepared.local.val)
-    result = {
-        "metric": metric,
-        "winner": _summary(winner, metric) | _test(scores, metric) | {"config": encode(config)},
-        "finalists": [_summary(finalist, metric) for finalist in outcome.finalists],
-        "baselines": [_summary(finalist, metric) | _test(found, metric) for finalist, found in zip(outcome.baselines, others, strict=True)],
-        "merge_error": written.merge_error,
-    }
-    manifest = write_manifest(folder, supernet, config, _facts(context, prepared, result))
-    write_card(folder, manifest, supernet.space, config)
-    write_adapter(folder / ADAPTER, supernet, config, context.data.classes)
-    rows = [artifacts.stored(context.blobs, folder / name, kind, context.lease.job_id) for name, kind in _KINDS.items()]
+    folder, chosen = context.workdir / "export", outcome.retrained or outcome.soup or outcome.winner
+    result = _measured(context, prepared, outcome)
+    result["merge_error"] = _write(folder, context, prepared, chosen).merge_error
+    _describe(folder, context, prepared, chosen, _facts(context, prepared, result))
+    rows = [
+        artifacts.stored(context.blobs, folder / name, kind, context.lease.job_id)
+        for name, kind in _KINDS.items()
+        if (folder / name).exists()
+    ]
     with context.fenced() as (session, job):
         session.add_all(rows)
         jobs.succeed(session, job, result)
 
 
-def _test(scores: Mapping[str, Fitness], metric: str) -> dict[str, Any]:
-    """Scores on test, None without such a split, and on further test sets by name."""
-    test, also = scores.get("test"), {name: _measured(score, metric) for name, score in scores.items() if name != "test"}
-    names = ("accuracy", "macro_accuracy", "metric", "loss", "examples")
-    own = dict.fromkeys(names) if test is None else _measured(test, metric)
-    return {f"test_{name}": value for name, value in own.items()} | {"also_test": also}
-
-
-def _measured(score: Fitness, metric: str) -> dict[str, Any]:
-    """What was measured on a test set."""
-    return {
-        "accuracy": score.accuracy,
-        "macro_accuracy": score.macro_accuracy,
-        "metric": _value(metric, score.fitness),
-        "loss": score.loss,
-        "examples": score.examples,
+def _measured(context: RunContext, prepared: Prepared, outcome: Outcome) -> dict[str, Any]:
+    """The job's result but for what the export measures; test sets are scored here, and nowhere else."""
+    metric, chosen, again = context.request.search.metric, outcome.soup or outcome.winner, outcome.retrained
+    models = [chosen, *([again] if again else []), *outcome.baselines]
+    scores, *others = score_tests(context, prepared, models)
+    result = {
+        "metric": metric,
+        "winner": reporting.winner(chosen, metric) | reporting.on_tests(scores, metric),
+        "retrained": None,
+        "finalists": [reporting.summary(finalist, metric) for finalist in outcome.finalists],
     }
+    if again:
+        result["retrained"] = reporting.retrained(again, others.pop(0), metric, len(context.data.examples("train+val")))
+    rows = zip(outcome.baselines, others, strict=True)
+    result["baselines"] = [reporting.summary(finalist, metric) | reporting.on_tests(found, metric) for finalist, found in rows]
+    return result
 
 
-def _value(metric: str, fitness: float) -> float | None:
-    """The metric's own value, None if it has none."""
-    return None if fitness == UNMEASURED else own_value(metric, fitness)
+def _write(folder: Path, context: RunContext, prepared: Prepared, chosen: Finalist | Soup) -> Export:
+    """Weights and config file, verified before; the members of a soup are in memory one at a time."""
+    classes, transform, val = context.data.classes, context.info.images, prepared.local.val
+    if isinstance(chosen, Soup):
+        return export_soup(folder, _nets(context, prepared, chosen), classes, transform, val)
+    ((supernet, config),) = _nets(context, prepared, chosen)
+    return export_checkpoint(folder, supernet, config, classes, transform, val)
 
 
-def _summary(finalist: Finalist, metric: str) -> dict[str, Any]:
-    return {
-        "source": finalist.source,
-        "hash": config_hash(finalist.fitness.config),
-        "parameters": finalist.fitness.parameters,
-        "val_accuracy": finalist.fitness.accuracy,
-        "val_macro_accuracy": finalist.fitness.macro_accuracy,
-        "val_metric": _value(metric, finalist.fitness.fitness),
-        "val_loss": finalist.fitness.loss,
-        "supernet": finalist.supernet_key,
-        **(trained_alone(finalist.leg) if finalist.leg else {}),
-    }
+def _describe(folder: Path, context: RunContext, prepared: Prepared, chosen: Finalist | Soup, facts: dict[str, Any]) -> None:
+    """Manifest and model card, and, of a single subnet, its adapter."""
+    if isinstance(chosen, Soup):
+        members = [(supernet.space, config) for supernet, config in _nets(context, prepared, chosen)]
+        write_card(folder, write_soup_manifest(folder, members, facts), *members[0])
+        return
+    ((supernet, config),) = _nets(context, prepared, chosen)
+    write_card(folder, write_manifest(folder, supernet, config, facts), supernet.space, config)
+    write_adapter(folder / ADAPTER, supernet, config, context.data.classes)
+
+
+def _nets(context: RunContext, prepared: Prepared, chosen: Finalist | Soup) -> Iterator[tuple[Supernet, SubnetConfig]]:
+    """Each member's supernet and config, or the one finalist's."""
+    for member in chosen.members if isinstance(chosen, Soup) else (chosen,):
+        yield prepared.local.supernet(member.settings, member.state(context)), member.fitness.config
 
 
 def _facts(context: RunContext, prepared: Prepared, result: dict[str, Any]) -> dict[str, Any]:
@@ -94,8 +107,18 @@ def _facts(context: RunContext, prepared: Prepared, result: dict[str, Any]) -> d
         "data": {name: fact for name, fact in context.data_facts.items() if name != "classes"},
         "budget": request.budget,
         "seed": request.seed,
-        "metrics": {k: v for k, v in result["winner"].items() if k.startswith(("val_", "test_", "also_"))}
-        | {"metric": request.search.metric, "protocol": PROTOCOL},
+        "metrics": _metrics(result) | {"metric": request.search.metric, "protocol": PROTOCOL},
+        "baselines": result["baselines"],
         "merge_error": result["merge_error"],
         "request": request.model_dump(mode="json"),
     }
+
+
+def _metrics(result: dict[str, Any]) -> dict[str, Any]:
+    """What was measured of what is exported; of one that was trained on val too, what it had reached `before` stands apart."""
+    found, again = (_scores(result[name] or {}) for name in ("winner", "retrained"))
+    return again | {"trained_on": result["retrained"]["split"], "before": found} if again else found
+
+
+def _scores(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name.startswith(("val_", "test_", "also_"))}

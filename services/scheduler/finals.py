@@ -1,7 +1,7 @@
 """Phase `finals`: the best candidates trained on alone, the known methods within the budget from scratch, all compared on val.
 
 Every finalist is stored as soon as it is trained, so a resumed job trains none twice. The winner is never worse on val
-than a known method trained from scratch. Known methods asked for as baselines are trained here too.
+than a known method trained from scratch. Known methods asked for as trained baselines are trained here too.
 """
 
 from collections.abc import Sequence
@@ -11,21 +11,26 @@ from glora_core.finals import FinalsSettings, Trial, first_rung, from_scratch, p
 from glora_core.methods import methods_within
 from glora_core.search import Evaluated
 from glora_core.search.noise import rank_within_noise
+from services.scheduler.baselines import BASELINES, inside
 from services.scheduler.context import RunContext
 from services.scheduler.legs import Finalist, Rungs
 from services.scheduler.prepare import Prepared
+from services.scheduler.soups import Soup, soup_of
 from services.scheduler.supernets import supernet_settings
-
-BASELINES = ("linear-probe", "bitfit", "lora")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The winner, everyone it was compared with (best first), and the known methods asked for as baselines."""
+    """The winner, everyone it was compared with (best first), the known methods asked for as baselines, and the soup that is better.
+
+    What is exported is the winner, or the soup, or what is `retrained` of either on train and val together.
+    """
 
     winner: Finalist
     finalists: list[Finalist]
     baselines: list[Finalist]
+    soup: Soup | None = None
+    retrained: Finalist | Soup | None = None
 
 
 def finals(context: RunContext, prepared: Prepared, ranked: Sequence[Evaluated], supernet_key: str) -> Outcome:
@@ -43,13 +48,15 @@ def finals(context: RunContext, prepared: Prepared, ranked: Sequence[Evaluated],
     sliced = first_rung(rank_within_noise(ranked, examples), settings)
     found = play(sliced, compared or baselines, settings, Rungs(context, prepared, searched, settings).train)
     ranking = rank_finalists([finalist for finalist in found if finalist.sliced or compared], examples)
-    return Outcome(ranking[0] if ranking else searched, ranking, _baselines(found) if context.request.baselines else [])
+    told = inside(context, prepared, searched) if context.request.baselines else []
+    told += _baselines(found) if context.request.baselines == "trained" else []
+    return Outcome(ranking[0] if ranking else searched, ranking, told, soup_of(context, prepared, ranking))
 
 
 def _from_scratch(context: RunContext, settings: FinalsSettings) -> tuple[list[Trial], list[Trial]]:
-    """Trials from scratch: those of the finals, and, where baselines are asked for, theirs, which are among them if there are any."""
+    """Trials from scratch: those of the finals, and those of trained baselines where these are asked for, which are among them if any."""
     known = methods_within(context.space, context.request.budget)
-    wanted = {name: config for name, config in known.items() if name in BASELINES and context.request.baselines}
+    wanted = {name: config for name, config in known.items() if name in BASELINES and context.request.baselines == "trained"}
     return from_scratch(known, settings), from_scratch(wanted, replace(settings, mode="thorough", scratch_epochs=1))
 
 

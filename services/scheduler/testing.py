@@ -3,8 +3,8 @@
 Every score is kept in SQL, so that a resumed job does not touch a set again; one set is in memory at a time.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 
 import ray
@@ -14,12 +14,14 @@ from glora_core.data.images import ImageSplit, load_split
 from glora_core.data.labelled import ImageFolder
 from glora_core.data.shifted import present
 from services.cluster.scoring import score_split
+from services.cluster.soup import score_soup
 from services.protocol import PROTOCOL
 from services.scheduler.context import RunContext
 from services.scheduler.legs import Finalist
 from services.scheduler.prepare import Prepared
 from services.scheduler.searching import fitness_of
-from services.store import search_state
+from services.scheduler.soups import Soup
+from services.store import events, search_state
 from services.store.search_state import Fitness, evaluation_row
 
 
@@ -38,28 +40,51 @@ def sets_of(context: RunContext) -> dict[str, ScoredSet]:
     return own | {name: ScoredSet(data, data.fingerprint[:16], present(data)) for name, data in context.also_tests.items()}
 
 
-def score_tests(context: RunContext, prepared: Prepared, finalists: Sequence[Finalist]) -> list[dict[str, Fitness]]:
-    """Each finalist's scores, by name of the test set."""
-    columns = {name: _on_one_set(context, prepared, finalists, chosen) for name, chosen in sets_of(context).items()}
-    return [{name: column[place] for name, column in columns.items()} for place in range(len(finalists))]
+def score_tests(context: RunContext, prepared: Prepared, models: Sequence[Finalist | Soup]) -> list[dict[str, Fitness]]:
+    """Each model's scores, by name of the test set."""
+    columns = {name: _on_one_set(context, prepared, models, chosen) for name, chosen in sets_of(context).items()}
+    return [{name: column[place] for name, column in columns.items()} for place in range(len(models))]
 
 
-def _on_one_set(context: RunContext, prepared: Prepared, finalists: Sequence[Finalist], chosen: ScoredSet) -> list[Fitness]:
+def _on_one_set(context: RunContext, prepared: Prepared, models: Sequence[Finalist | Soup], chosen: ScoredSet) -> list[Fitness]:
     @cache
     def images() -> "ray.ObjectRef[ImageSplit]":
         reference: ray.ObjectRef[ImageSplit] = ray.put(load_split(chosen.data, "test", context.info.images))
         return reference
 
-    found = []
-    for finalist in finalists:
-        fitness = _known(context, finalist, chosen.key)
-        if fitness is None:
-            config, state, use_gpu = finalist.fitness.config, finalist.state(context), context.request.training.use_gpu
-            score = score_split(prepared.workload, finalist.settings, state, config, images(), use_gpu, chosen.among)
-            fitness = fitness_of(score)
-            _keep(context, finalist, chosen.key, fitness)
-        found.append(fitness)
-    return found
+    return [
+        _soups_score(context, prepared, model, chosen, images)
+        if isinstance(model, Soup)
+        else _score(context, prepared, model, chosen, images)
+        for model in models
+    ]
+
+
+Images = Callable[[], "ray.ObjectRef[ImageSplit]"]
+
+
+def _score(context: RunContext, prepared: Prepared, finalist: Finalist, chosen: ScoredSet, images: Images) -> Fitness:
+    """A finalist's score, stored with its evaluations."""
+    known = _known(context, finalist, chosen.key)
+    if known is not None:
+        return known
+    config, state, use_gpu = finalist.fitness.config, finalist.state(context), context.request.training.use_gpu
+    fitness = fitness_of(score_split(prepared.workload, finalist.settings, state, config, images(), use_gpu, chosen.among))
+    _keep(context, finalist, chosen.key, fitness)
+    return fitness
+
+
+def _soups_score(context: RunContext, prepared: Prepared, soup: Soup, chosen: ScoredSet, images: Images) -> Fitness:
+    """A soup's score, stored as an event: it is no subnet of a supernet, and so has no evaluations."""
+    with context.database.read() as session:
+        told = [event.data for event in events.of_kind(session, context.lease.job_id, "soup_tested")]
+    for data in told:
+        if (data["soup"], data["set"]) == (soup.digest, chosen.key):
+            return Fitness(**data["score"])
+    use_gpu = context.request.training.use_gpu
+    fitness = fitness_of(score_soup(prepared.workload, soup.ingredients(context), images(), use_gpu, chosen.among))
+    context.emit("soup_tested", {"soup": soup.digest, "set": chosen.key, "score": asdict(fitness)})
+    return fitness
 
 
 def _known(context: RunContext, finalist: Finalist, key: str) -> Fitness | None:

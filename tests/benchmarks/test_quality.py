@@ -14,21 +14,21 @@ import pytest
 from benchmarks import quality
 from benchmarks.quality_parts.methods import METHODS, Unavailable, budgets
 from benchmarks.quality_parts.runs import Record, Records, Run
-from benchmarks.quality_parts.searched import EFFORTS
-from benchmarks.quality_parts.searched import Effort as SearchEffort
+from benchmarks.quality_parts.searched import effort_of, recorded
 from benchmarks.quality_parts.sources import Table
 from benchmarks.quality_parts.table import markdown
 from benchmarks.quality_parts.tasks import Task
 from benchmarks.quality_parts.training import perform, rival, trained_parameters
 from benchmarks.quality_parts.tuning import RATES, Case, Effort, standing
-from glora_core import backbones
+from glora_core import backbones, effort
+from glora_core.effort import EFFORTS
 from glora_core.errors import DataInvalid
 
 TINY = Effort(lengths=(1, 2), seeds=2)
 
 
-def make_case(task: Task, method: str, effort: Effort = TINY) -> Case:
-    return Case(task, method, "full", budgets(task.layers)["full"], effort)
+def make_case(task: Task, method: str, spent: Effort = TINY) -> Case:
+    return Case(task, method, "full", budgets(task.layers)["full"], spent)
 
 
 def pretend(case: Case, records: Records, val: dict[float, float]) -> list[Run]:
@@ -55,7 +55,7 @@ def test_a_second_start_computes_nothing_and_writes_the_same_table(task, records
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_makes_a_record_within_its_budget(task, method, monkeypatch):
-    monkeypatch.setattr("benchmarks.quality_parts.methods.EFFORTS", dict.fromkeys(EFFORTS, SearchEffort(1, 3, 1, (1, 1))))
+    monkeypatch.setattr("benchmarks.quality_parts.methods.EFFORTS", dict.fromkeys(EFFORTS, effort.Effort(1, 3, 1, (1, 1))))
     case = make_case(task, method)
     for variant in case.variants(0):
         record = perform(Run(task, method, variant, 1e-3, 1, 0))
@@ -114,6 +114,15 @@ def test_a_task_of_another_pace_is_trained_for_other_epochs(task, records):
     case = make_case(slow, "peft-lora", Effort((5, 10), 1, match=20))
     assert {run.epochs for run in pretend(case, records, {rate: 0.5 + place / 100 for place, rate in enumerate(RATES)})} == {1, 2, 4}
     assert make_case(slow, "searched-quick").variants(0)[0].what["effort"]["epochs"] == EFFORTS["quick"].epochs // 5
+
+
+def test_an_effort_is_recorded_as_before_it_was_the_librarys_and_read_back():
+    quick = EFFORTS["quick"]
+    found = recorded(quick)
+    assert list(found) == ["epochs", "population", "generations", "finals"]
+    assert effort_of(json.loads(json.dumps(found))) == quick
+    other = replace(EFFORTS["standard"], candidates=5)
+    assert effort_of(recorded(other)) == replace(other, scratch_epochs=0)
 
 
 def test_only_val_chooses(task, records):

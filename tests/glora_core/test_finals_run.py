@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from glora_core.evaluation import SubnetScorer
-from glora_core.finals import FinalsSettings, Leg, Trial, planned, play, rank_finalists
-from glora_core.finals.run import leg_settings, run_finals, train_alone
+from glora_core.finals import FinalsSettings, Leg, Trial, planned, play, rank_finalists, way
+from glora_core.finals.run import leg_settings, run_finals, train_again, train_alone
 from glora_core.methods import method_config, methods_within
 from glora_core.search import Evaluated
 from glora_core.supernet import Supernet
@@ -134,3 +134,25 @@ def test_finals_of_known_methods_alone_end_after_the_first_rung():
 
     assert len(play([], [Trial("lora", (), 0.1, False)], FinalsSettings(), train)) == 1
     assert calls == [1]
+
+
+def test_a_finalist_is_trained_again_leg_by_leg_in_the_way_it_was(finalists, supernet, toy_split, val_split):
+    second = next(f for f in finalists if f.leg.rung == 2)
+    same = train_again(supernet, second, toy_split, SETTINGS, TRAINING)
+    assert all(torch.equal(value, same.state[name]) for name, value in second.state.items())
+    other = train_again(supernet, second, val_split, SETTINGS, TRAINING)
+    assert not all(torch.equal(value, other.state[name]) for name, value in second.state.items())
+    assert (other.leg, other.fitness) == (second.leg, second.fitness)
+
+
+def test_a_known_method_is_trained_again_from_scratch(finalists, supernet, toy_split):
+    known = next(f for f in finalists if f.leg.trial.source == "lora")
+    same = train_again(supernet, known, toy_split, SETTINGS, TRAINING)
+    assert all(torch.equal(value, same.state[name]) for name, value in known.state.items())
+
+
+def test_the_way_of_a_leg_is_every_rung_up_to_it():
+    settings, trial = FinalsSettings(epochs=(1, 2, 4)), Trial("search #1", (), 0.1, True)
+    assert way(Leg(trial, 2, 2, 3), settings) == [Leg(trial, 1, 1, 1), Leg(trial, 2, 2, 3)]
+    scratch = Leg(Trial("lora", (), 0.1, False), 0, 9, 9)
+    assert way(scratch, settings) == [scratch]

@@ -5,9 +5,11 @@ import torch
 
 from glora_core.backbones import adapted_layers
 from glora_core.evaluation import Score, SubnetScorer, score
-from glora_core.finals.soup import greedy_soup
+from glora_core.finals import Leg, Trial, asked_for_soup
+from glora_core.finals.soup import best_soup, greedy_soup
 from glora_core.presets import preset
 from glora_core.sampling import FeasibleSampler, stream
+from glora_core.search import Evaluated
 from glora_core.supernet import Supernet
 
 
@@ -61,6 +63,52 @@ def test_the_network_holds_the_soup_and_not_the_last_attempt(supernet, configs, 
     images, _ = toy_split.take(torch.arange(4))
     assert soup.members == (0,)
     assert torch.equal(plain(images), SubnetScorer(supernet).load(configs[0])(images))
+
+
+def test_the_average_of_all_is_taken_where_it_is_better_than_the_greedy_one(supernet, configs):
+    plain = supernet.bare()
+    soup = best_soup(makers(supernet, configs[:3]), plain, judge((0.5, 1.0), (0.4, 1.0), (0.3, 1.0), (0.6, 2.0)))
+    assert (soup.members, soup.score.accuracy) == ((0, 1, 2), 0.6)
+    states = [supernet.merged_state(config, torch.float64) for config in configs[:3]]
+    assert all(torch.equal(value, (sum(s[name] for s in states) / 3).to(value.dtype)) for name, value in plain.state_dict().items())
+
+
+def test_the_greedy_average_is_kept_where_that_of_all_is_no_better(supernet, configs, toy_split):
+    plain = supernet.bare()
+    soup = best_soup(makers(supernet, configs[:3]), plain, judge((0.5, 1.0), (0.4, 1.0), (0.5, 0.9), (0.5, 0.9)))
+    assert soup.members == (0, 2)
+    states = [supernet.merged_state(configs[i], torch.float64) for i in (0, 2)]
+    assert all(torch.equal(value, (sum(s[name] for s in states) / 2).to(value.dtype)) for name, value in plain.state_dict().items())
+
+
+def test_a_greedy_average_of_all_is_measured_once(supernet, configs):
+    soup = best_soup(makers(supernet, configs[:2]), supernet.bare(), judge((0.5, 1.0), (0.6, 1.0)))
+    assert soup.members == (0, 1)
+
+
+class Reached:
+    """A finalist that has reached so much on val."""
+
+    def __init__(self, name, accuracy, loss, measure=None, sliced=True):
+        self.leg = Leg(Trial(name, (), 0.1, sliced), 1, 1, 1)
+        self.fitness = Evaluated((), accuracy, loss, 1, measure=measure)
+
+
+@pytest.mark.parametrize(
+    ("finalists", "asked"),
+    [
+        ([("a", 0.90, 1.0), ("b", 0.89, 0.5), ("c", 0.5, 0.1)], ["b", "a"]),
+        ([("a", 0.90, 1.0), ("b", 0.90, 0.5), ("known", 0.90, 2.0, None, False)], ["b", "a", "known"]),
+        ([("a", 0.90, 1.0), ("b", 0.89, 0.5), ("known", 0.90, 2.0, None, False)], ["a", "known", "b"]),
+        ([("a", 0.5, 1.0, 0.8), ("b", 0.9, 0.5, 0.2)], ["a"]),
+        ([], []),
+    ],
+    ids=["within the noise, by loss", "ties", "none leads below a known method", "by the metric", "none"],
+)
+def test_a_soup_asks_those_that_val_cannot_tell_from_the_best_and_the_winner_first(finalists, asked):
+    given = [Reached(*finalist) for finalist in finalists]
+    for order in (given, given[::-1]):
+        assert [f.leg.trial.source for f in asked_for_soup(order, 200)] == asked
 
 
 def test_whole_numbers_are_kept_as_they_are(make_model, randomise):

@@ -43,8 +43,8 @@ def finished(service: Service, data: Path, sketch: Path, backbone: str) -> dict[
             "budget": 700,
             "training": {"epochs": 4, "learning_rate": 0.01},
             "search": {"population": 12, "generations": 3},
-            "finals": {"candidates": 2, "epochs": [1, 2], "scratch_epochs": 3},
-            "baselines": True,
+            "finals": {"candidates": 2, "learning_rates": [0.01, 0.0033], "epochs": [1, 2], "scratch_epochs": 3, "soup": False},
+            "baselines": "trained",
         }
     )
     return service.wait(job["id"])
@@ -54,7 +54,10 @@ def test_job_succeeds_within_its_budget(finished: dict[str, Any]) -> None:
     assert finished["state"] == "succeeded", finished["failure"]
     assert finished["result"]["winner"]["parameters"] <= 700
     assert finished["data"]["counts"]["train"] == [16, 16, 16]
-    assert [entry["source"] for entry in finished["result"]["baselines"]] == ["linear-probe", "bitfit", "lora"]
+    inside, alone = ([e["source"] for e in finished["result"]["baselines"] if ("epochs" in e) == trained] for trained in (False, True))
+    assert inside[:2] == ["linear-probe", "bitfit"]
+    assert alone == ["linear-probe", "bitfit", "lora"]
+    assert all(entry["supernet"] == finished["supernet"] for entry in finished["result"]["baselines"] if "epochs" not in entry)
     assert all(entry["parameters"] <= 700 for entry in finished["result"]["baselines"])
 
 
@@ -70,6 +73,16 @@ def test_winner_is_the_first_finalist_and_no_worse_on_val_than_any_known_method(
         ("scratch", 0, 3),
     }
     assert {entry["learning_rate"] for entry in finalists if entry["rung"] == 1} == {0.01, 0.0033}
+
+
+def test_the_expected_time_is_told_before_it_trains_and_again_after_every_phase(service: Service, finished: dict[str, Any]) -> None:
+    log = list(service.client.events(finished["id"]))
+    told = [event["data"] for event in log if event["kind"] == "estimate"]
+    assert [data["over"] for data in told] == [[], ["supernet"], ["supernet", "search"], ["supernet", "search", "finals"]]
+    assert [event["kind"] for event in log].index("estimate") < [event["kind"] for event in log].index("epoch")
+    assert told[0]["text"].startswith("about ") and all(0 < seconds < 300 for seconds in told[0]["phases"].values())
+    assert told[-1]["left_seconds"] == told[-1]["phases"]["export"]
+    assert finished["expected"] == {name: told[-1][name] for name in ("text", "seconds", "left_seconds", "phases", "over")}
 
 
 def test_every_candidate_of_every_generation_is_stored_with_its_fitness(service: Service, finished: dict[str, Any]) -> None:
@@ -134,7 +147,8 @@ def test_second_job_with_another_metric_measures_anew_and_trains_nothing(
     assert [e["source"] for e in job["result"]["baselines"]] == [e["source"] for e in finished["result"]["baselines"]]
     events = list(service.client.events(job["id"]))
     assert next(e["data"]["from_cache"] for e in events if e["kind"] == "generation") == 0
-    assert len([e for e in events if e["kind"] == "finalist"]) == 2 * len(finished["result"]["baselines"])  # at two rates
+    alone = [entry for entry in finished["result"]["baselines"] if "epochs" in entry]
+    assert len([e for e in events if e["kind"] == "finalist"]) == 2 * len(alone)  # at two rates
     assert {"supernet", "finalist"}.isdisjoint(row["kind"] for row in service.client.artifacts(job["id"]))
     folder = service.client.download(job["id"], tmp_path / "checkpoint")
     metrics = json.loads((folder / "manifest.json").read_text())["metrics"]

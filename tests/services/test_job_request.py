@@ -1,12 +1,14 @@
 """The typed request: budgets in words, children of a generation, strictness, and the way into glora_core's own settings."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from glora_core.effort import EFFORTS, Effort
 from glora_core.errors import ConfigInvalid
 from glora_core.finals import FinalsSettings
 from glora_core.space import LayerShape
@@ -124,11 +126,11 @@ def test_refused_field_is_named_by_its_place(changes: dict[str, object], locatio
     assert [error["loc"] for error in refusal.value.errors()] == [location]
 
 
-def test_defaults_are_the_papers() -> None:
+def test_defaults_are_those_of_the_standard_effort_and_the_papers() -> None:
     asked = request()
 
-    assert (asked.search.population, asked.search.generations, asked.search.parents) == (50, 20, 10)
-    assert asked.search.mutation_probability == 0.2
+    assert asked == request(effort="standard")
+    assert (asked.search.parents, asked.search.mutation_probability) == (10, 0.2)
     assert (asked.space.preset, asked.space.ranks) == ("paper", None)
 
 
@@ -192,12 +194,65 @@ def test_truth_values_are_no_budgets(budget: bool) -> None:
         parse_budget(budget)
 
 
-def test_finals_that_are_not_described_follow_from_the_supernets_training() -> None:
-    asked = request(training={"epochs": 50, "learning_rate": 0.01})
+@pytest.mark.parametrize("name", list(EFFORTS))
+def test_an_effort_says_every_number_that_a_request_leaves_out(name: str) -> None:
+    asked, effort = request(effort=name), EFFORTS[name]
+
+    assert (asked.training.epochs, asked.training.learning_rate) == (effort.epochs, effort.learning_rate)
+    assert (asked.search.population, asked.search.generations) == (effort.population, effort.generations)
+    assert asked.finals.settings(asked.training) == effort.finals_settings
+
+
+def test_what_is_given_overrides_the_effort_field_by_field() -> None:
+    asked = request(effort="thorough", search={"generations": 2}, finals={"candidates": 9, "epochs": None})
+
+    effort = EFFORTS["thorough"]
+    assert (asked.search.population, asked.search.generations, asked.training.epochs) == (effort.population, 2, effort.epochs)
+    assert asked.finals.settings(asked.training) == replace(effort.finals_settings, candidates=9)
+
+
+def test_finals_that_are_not_described_are_in_proportion_to_the_supernets_training() -> None:
+    own = EFFORTS["standard"]
+
+    asked = request(training={"epochs": 2 * own.epochs, "learning_rate": 10 * own.learning_rate})
 
     found = asked.finals.settings(asked.training)
+    assert found.epochs == tuple(2 * rung for rung in own.finals)
+    assert found.learning_rates == pytest.approx([10 * rate for rate in own.learning_rates])
+    assert found.scratch_epochs == 2 * own.scratch_epochs
+    assert min(request(training={"epochs": 1}).finals.epochs or ()) == 1
 
-    assert found == FinalsSettings("thorough", 3, (0.01, 0.0033), (12, 25), 50)
+
+def test_a_stored_request_keeps_its_numbers_whatever_an_effort_means_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = request(effort="quick").model_dump(mode="json")
+    monkeypatch.setattr("services.job_effort.EFFORTS", {"quick": Effort(1, 2, 3, (4,))})
+
+    assert JobRequest.model_validate(stored).model_dump(mode="json") == stored
+    assert request(effort="quick").training.epochs == 1
+
+
+@pytest.mark.parametrize("effort", ["some", 3, None, ["quick"]])
+def test_an_unknown_effort_is_refused(effort: object) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        request(effort=effort)
+
+    assert [error["loc"] for error in refusal.value.errors()] == [("effort",)]
+
+
+@pytest.mark.parametrize(("part", "field"), [("training", "epochs"), ("search", "generations"), ("finals", "candidates")])
+def test_a_number_that_is_null_is_refused(part: str, field: str) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        request(**{part: {field: None}})
+
+    assert [error["loc"] for error in refusal.value.errors()] == [(part, field)]
+
+
+@pytest.mark.parametrize("part", ["training", "search", "finals"])
+def test_a_part_that_is_no_object_is_refused_at_its_place(part: str) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        request(**{part: 3})
+
+    assert [error["loc"] for error in refusal.value.errors()] == [(part,)]
 
 
 def test_finals_may_train_no_known_method_from_scratch() -> None:

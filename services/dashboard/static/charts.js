@@ -31,21 +31,28 @@ export class Charts {
     const data = this.#data;
     const number = event.generation;
     const known = data.generations.some((point) => point.number === number);
-    const accuracies = items.map((item) => item.accuracy);
-    const spread = items.length
-      ? { least: Math.min(...accuracies), mean: accuracies.reduce((a, b) => a + b) / items.length, most: Math.max(...accuracies) }
+    const shown = items.map((item) => ({ ...item, value: this.#value(item.fitness) }));
+    const values = shown.map((item) => item.value).filter((value) => value !== null);
+    const spread = values.length
+      ? { least: Math.min(...values), mean: values.reduce((a, b) => a + b) / values.length, most: Math.max(...values) }
       : { least: null, mean: null, most: null };
-    const point = { number, best: event.best_accuracy, fitness: event.best_fitness, ...spread };
+    const reached = this.#value(event.best_fitness);
+    const point = { number, best: reached, accuracy: event.best_accuracy, ...spread };
     data.generations = [...data.generations.filter((p) => p.number !== number), point].sort((a, b) => a.number - b.number);
-    data.candidates = data.candidates.filter((candidate) => candidate.generation !== number).concat(items);
+    data.candidates = data.candidates.filter((candidate) => candidate.generation !== number).concat(shown);
     if (data.candidates.length > 2 * data.limit) data.candidates = data.candidates.filter((_, i) => i % 2 === 0);
     if (!known) data.total += event.evaluated + event.from_cache;
-    const best = { accuracy: event.best_accuracy, parameters: event.best_parameters };
-    if (data.best?.accuracy !== best.accuracy || data.best?.parameters !== best.parameters) {
-      const found = items.find((item) => item.accuracy === best.accuracy && item.parameters === best.parameters);
+    const best = { value: reached, accuracy: event.best_accuracy, parameters: event.best_parameters };
+    if (data.best?.value !== best.value || data.best?.parameters !== best.parameters) {
+      const found = shown.find((item) => item.value === best.value && item.parameters === best.parameters);
       data.best = found ?? { ...best, generation: number, operator: "" };
     }
     this.#schedule();
+  }
+
+  /** The metric's own value of a fitness, of which more is always better; null where none was measured. */
+  #value(fitness) {
+    return fitness <= -Number.MAX_VALUE ? null : fitness * this.#job.sign;
   }
 
   #schedule() {
@@ -67,7 +74,7 @@ export class Charts {
       "fitness",
       generations.length,
       none,
-      () => fitness(this.#data, colour),
+      () => fitness(this.#data, this.#job, colour),
       () => fitnessWords(this.#data, this.#job),
     );
     this.#show(

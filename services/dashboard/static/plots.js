@@ -6,10 +6,16 @@ const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const digits = new Intl.NumberFormat("en", { minimumSignificantDigits: 3, maximumSignificantDigits: 3 });
 const percent = (value) => `${(value * 100).toFixed(1)}%`;
 const tick = (value) => `${+(value * 100).toFixed(1)}%`;
+// The metric that a job searches for: shares in percent, others as they are, and what is not measured as a dash.
+const inWords = (job, value) => (value === null ? "–" : job.share ? percent(value) : digits.format(value));
+const axis = (job) => ({
+  name: job.metric === "accuracy" ? "Val accuracy" : `Val ${job.metric}${job.sign < 0 ? " (less is better)" : ""}`,
+  ticks: job.share ? { callback: tick } : {},
+});
 const loss = (value) => (value === null ? "not finite" : digits.format(value));
 
 function options(colour, x, y, extra = {}) {
-  const axis = (settings) => ({
+  const scale = (settings) => ({
     ...settings,
     title: { display: true, text: settings.name, color: colour("muted") },
     grid: { color: colour("line"), ...settings.grid },
@@ -22,7 +28,7 @@ function options(colour, x, y, extra = {}) {
     responsive: true,
     maintainAspectRatio: false,
     interaction: { mode: "nearest", intersect: true, ...extra.interaction },
-    scales: { x: axis({ type: "linear", grid: { display: false }, ...x }), y: axis(y) },
+    scales: { x: scale({ type: "linear", grid: { display: false }, ...x }), y: scale(y) },
     plugins: {
       legend: { display: extra.legend ?? true, position: "bottom", labels },
       tooltip: { callbacks: extra.tooltip ?? {} },
@@ -30,7 +36,7 @@ function options(colour, x, y, extra = {}) {
   };
 }
 
-export function fitness({ generations }, colour) {
+export function fitness({ generations }, job, colour) {
   const line = (label, key, style) => ({
     label,
     data: generations.map((g) => ({ x: g.number + 1, y: g[key] })),
@@ -68,14 +74,14 @@ export function fitness({ generations }, colour) {
     options: options(
       colour,
       { name: "Generation", min: 1, suggestedMax: 2, ticks: { precision: 0 } },
-      { name: "Val accuracy", ticks: { callback: tick } },
+      axis(job),
       {
         interaction: { mode: "index", intersect: false },
         labels: { filter: (item) => item.text !== "Lowest" },
         tooltip: {
           title: (items) => `Generation ${items[0].parsed.x}`,
           label: (item) =>
-            `${item.dataset.label === "Population range" ? "Highest" : item.dataset.label}: ${percent(item.parsed.y)}`,
+            `${item.dataset.label === "Population range" ? "Highest" : item.dataset.label}: ${inWords(job, item.parsed.y)}`,
         },
       },
     ),
@@ -142,7 +148,7 @@ export function probeCurves({ probes }, colour) {
 }
 
 export function scatter({ candidates, best }, job, colour) {
-  const at = (candidate) => ({ x: candidate.parameters, y: candidate.accuracy, candidate });
+  const at = (candidate) => ({ x: candidate.parameters, y: candidate.value, candidate });
   const sets = Object.entries(OPERATORS).map(([operator, pointStyle]) => ({
     label: operator,
     data: candidates.filter((c) => c.operator === operator).map(at),
@@ -162,13 +168,13 @@ export function scatter({ candidates, best }, job, colour) {
   };
   if (best) sets.push({ ...mark, label: "best in search", data: [at(best)], pointStyle: "circle" });
   const winner =
-    job.winner && job.winner.source !== "search"
-      ? [{ x: job.winner.parameters, y: job.winner.accuracy, winner: job.winner }]
+    job.winner && job.winner.value !== null && job.winner.source !== "search"
+      ? [{ x: job.winner.parameters, y: job.winner.value, winner: job.winner }]
       : [];
   if (winner.length)
     sets.push({
       ...mark,
-      label: "winner, trained alone",
+      label: job.winner.members ? "winner, a soup" : "winner, trained alone",
       data: winner,
       pointStyle: "circle",
       pointRadius: 7,
@@ -187,14 +193,14 @@ export function scatter({ candidates, best }, job, colour) {
         suggestedMax: job.budget <= 2 * widest ? job.budget * 1.02 : undefined,
         ticks: { callback: (v) => whole.format(v) },
       },
-      { name: "Val accuracy", ticks: { callback: tick } },
+      axis(job),
       {
         tooltip: {
           label: ({ raw }) => {
             const what = raw.winner
               ? `winner: ${raw.winner.label}`
               : `${raw.candidate.operator || "candidate"}, generation ${raw.candidate.generation + 1}`;
-            return `${what}: ${percent(raw.y)}, ${whole.format(raw.x)} parameters`;
+            return `${what}: ${inWords(job, raw.y)}, ${whole.format(raw.x)} parameters`;
           },
         },
       },
@@ -225,15 +231,13 @@ export function fitnessWords({ generations }, job) {
   const population =
     last.least === null
       ? ""
-      : ` The last population ranges from ${percent(last.least)} to ${percent(last.most)}, with a mean of ${percent(last.mean)}.`;
-  const other = job.metric !== "accuracy";
-  const best = other ? "the best candidate's accuracy is" : "the best accuracy is";
-  const chosen = other ? ` It is the best by ${job.metric}, with a fitness of ${digits.format(last.fitness)}.` : "";
-  const risen =
-    last.best > generations[0].best
-      ? `, up from ${percent(generations[0].best)} in generation ${whole.format(generations[0].number + 1)}`
+      : ` The last population ranges from ${inWords(job, last.least)} to ${inWords(job, last.most)}, with a mean of ${inWords(job, last.mean)}.`;
+  const other = job.metric === "accuracy" ? "" : ` Its accuracy is ${percent(last.accuracy)}.`;
+  const changed =
+    last.best !== generations[0].best
+      ? `, ${job.sign < 0 ? "down" : "up"} from ${inWords(job, generations[0].best)} in generation ${whole.format(generations[0].number + 1)}`
       : "";
-  return `After generation ${whole.format(last.number + 1)} of ${whole.format(job.generations)} ${best} ${percent(last.best)}${risen}.${chosen}${population}`;
+  return `After generation ${whole.format(last.number + 1)} of ${whole.format(job.generations)} the best ${job.metric} is ${inWords(job, last.best)}${changed}.${other}${population}`;
 }
 
 export function lossWords({ epochs }, job) {
@@ -253,11 +257,11 @@ export function scatterWords({ candidates, best, total }, job) {
       ? `An even sample of ${whole.format(candidates.length)} of ${whole.format(total)} candidates, with the best always among them.`
       : `All ${whole.format(total)} candidates.`;
   const found = best
-    ? ` The best in the search reaches ${percent(best.accuracy)} with ${whole.format(best.parameters)} parameters; the budget is ${whole.format(job.budget)}.`
+    ? ` The best in the search reaches ${inWords(job, best.value)} with ${whole.format(best.parameters)} parameters; the budget is ${whole.format(job.budget)}.`
     : "";
   const winner =
     job.winner && job.winner.source !== "search"
-      ? ` Trained alone, the winner (${job.winner.label}) reaches ${percent(job.winner.accuracy)} with ${whole.format(job.winner.parameters)}.`
+      ? ` ${job.winner.members ? "The" : "Trained alone, the"} winner (${job.winner.label}) reaches ${inWords(job, job.winner.value)} with ${whole.format(job.winner.parameters)}${job.winner.members ? " in all, each member within the budget" : ""}.`
       : "";
   return shown + found + winner;
 }

@@ -94,3 +94,24 @@ def test_loading_code_is_that_of_the_library():
     card = model_card(BARE | {"library": "transformers", "architecture": "BertForSequenceClassification"}, SPACE, LORA)
     assert "BertForSequenceClassification.from_pretrained(FOLDER)" in card
     assert "library_name: transformers" in card
+
+
+def test_card_tells_baselines_inside_the_supernet_and_alone():
+    rows = [
+        {"source": "lora", "parameters": 96, "val_accuracy": 0.5, "test_accuracy": None},
+        {"source": "lora", "parameters": 96, "val_accuracy": 0.625, "test_accuracy": 0.75, "epochs": 60},
+    ]
+    card = model_card(FULL | {"baselines": rows}, SPACE, LORA)
+    assert "| lora | inside the supernet | 96 | 50.00% |  |" in card
+    assert "| lora | alone, 60 epochs | 96 | 62.50% | 75.00% |" in card
+    assert "Baselines" not in model_card(FULL | {"baselines": []}, SPACE, LORA)
+
+
+def test_card_of_one_trained_on_val_too_tells_what_it_was_before():
+    before = {"val_accuracy": 0.9, "test_accuracy": 0.8}
+    metrics = {"trained_on": "train+val", "test_accuracy": 0.85, "test_loss": 0.2, "before": before}
+    card = model_card(FULL | {"metrics": metrics}, SPACE, LORA)
+    assert "| accuracy on test | 85.00% (cross-entropy 0.2000 nats) |" in card
+    assert "| accuracy on test before it was trained on train+val | 80.00% |" in card
+    assert "| accuracy on val before it was trained on train+val | 90.00% |" in card
+    assert "| accuracy on val |" not in card and "chosen by its accuracy on val" in card

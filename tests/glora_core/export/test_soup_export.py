@@ -37,6 +37,16 @@ def test_a_soup_is_no_worse_on_val_than_the_finalist_it_starts_from(run):
     assert len({(m.leg.trial.name, m.leg.rung) for m in members}) == len(members)
 
 
+def test_a_soup_is_chosen_by_the_metric_asked_for(run):
+    _, supernet, val, finalists = run
+    members, found = soup(supernet, finalists, val, metric="MulticlassF1Score")
+    plain = supernet.bare()
+    states = [member.on(supernet).merged_state(member.config, torch.float64) for member in members]
+    plain.load_state_dict({name: (sum(s[name] for s in states) / len(states)).to(v.dtype) for name, v in plain.state_dict().items()})
+    assert found == score(plain.eval(), val, 50, metric="MulticlassF1Score")
+    assert found.fitness != found.accuracy
+
+
 def test_an_exported_average_loads_in_plain_timm_and_computes_the_mean_of_its_members_weights(run, tmp_path):
     backbone, supernet, val, finalists = run
     members = finalists[:3]

@@ -57,6 +57,31 @@ F1_RESULT = RESULT | {
 """A result of a search for another metric; `RESULT` is one of before there was a choice."""
 
 
+_SECOND = _WINNER | {"source": "search #2", "hash": "i", "supernet": "u", "rung": 1, "epochs": 15, "parameters": 600, "val_accuracy": 0.86}
+_MEMBERS = [member | {"config": encode(SPACE.extreme(largest=False))} for member in (_WINNER, _SECOND)]
+SOUP_RESULT = RESULT | {
+    "winner": {
+        "source": "soup",
+        "hash": "d",
+        "supernet": None,
+        "config": None,
+        "parameters": 1240,
+        "val_accuracy": 0.9,
+        "val_loss": 0.4,
+        "members": _MEMBERS,
+        "test_accuracy": 0.8125,
+        "also_test": _SKETCH,
+    },
+    "finalists": [_WINNER, _SECOND],
+}
+"""A result whose checkpoint is the average of two finalists."""
+
+
+AGAIN = {"split": "train+val", "examples": 90, "supernets": ["v"], "test_accuracy": 0.84375, "test_loss": 0.4}
+AGAIN_RESULT = RESULT | {"retrained": AGAIN | {"also_test": {"sketch": {"accuracy": 0.5, "loss": 2.0, "examples": 16}}}}
+"""A result whose winner was trained on train and val together."""
+
+
 def body(data: Path | str = "/data/flowers", **changes: Any) -> dict[str, Any]:
     """A request that is accepted where the data folder is usable and the backbone described."""
     return {"name": "flowers", "backbone": {"name": BACKBONE}, "data": {"path": str(data)}, "budget": 700} | changes

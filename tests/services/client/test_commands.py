@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import typer
 
+from glora_core.effort import EFFORTS
 from services import cli
 from services.client import commands
 from services.settings import Settings
@@ -227,8 +228,32 @@ def test_option_that_is_not_given_leaves_the_services_default(submit: Glora, dat
     submit()
 
     request = stored_request(database)
-    assert (request["training"]["epochs"], request["search"]["population"], request["finals"]["candidates"]) == (60, 50, 3)
+    effort = EFFORTS["standard"]
+    found = request["training"]["epochs"], request["search"]["population"], request["finals"]["candidates"]
+    assert found == (effort.epochs, effort.population, effort.candidates)
     assert (request["seed"], request["baselines"], request["training"]["use_gpu"]) == (0, False, False)
+
+
+def test_trained_baselines_and_training_on_val_are_passed_on(submit: Glora, database: Database) -> None:
+    submit("--trained-baselines", "--train-on-val")
+
+    request = stored_request(database)
+    assert (request["baselines"], request["train_on_val"]) == ("trained", True)
+
+
+def test_training_on_val_without_finals_is_refused(submit: Glora, database: Database) -> None:
+    ended = submit("--train-on-val", "--finals", "off")
+
+    assert ended.status == 1
+    assert "train_on_val: without finals nothing is trained alone" in " ".join(ended.err.split())
+    assert stock.counts(database) == (0, 0)
+
+
+def test_an_effort_is_passed_on_and_options_override_it(submit: Glora, database: Database) -> None:
+    submit("--effort", "quick", "--generations", "3")
+
+    request = stored_request(database)
+    assert (request["effort"], request["training"]["epochs"], request["search"]["generations"]) == ("quick", EFFORTS["quick"].epochs, 3)
 
 
 @pytest.mark.parametrize(("written", "parameters"), [("700", 700), ("100k", 100_000), ("1.5M", 1_500_000)])
@@ -244,6 +269,7 @@ def test_budget_is_passed_on_as_it_was_written(written: str, parameters: int, su
         (["--budget", "plenty"], "budget: 'plenty'"),
         (["--population", "0"], "search.population"),
         (["--policy", "greedy"], "training.policy"),
+        (["--effort", "heroic"], "effort"),
     ],
 )
 def test_refused_submission_names_the_field_and_exits_with_1(options: list[str], told: str, submit: Glora, database: Database) -> None:
@@ -315,7 +341,7 @@ def test_watching_a_whole_job_goes_through_its_phases(glora: Glora, server: List
     ended = glora("watch", lease.job_id, "--url", server.url)
 
     assert ended.status == 0, ended.err
-    assert "search" in ended.out and "2/20" in ended.out
+    assert "search" in ended.out and f"2/{EFFORTS['standard'].generations}" in ended.out
     assert "lora diverged at rate 0.003" in ended.out and "2/3" in ended.out
     assert "candidate #1 of the search, trained alone from the supernet for 45 epochs at rate 0.003" in " ".join(ended.out.split())
 
@@ -330,6 +356,30 @@ def test_watching_a_search_for_another_metric_shows_it_beside_accuracy(glora: Gl
     assert ended.status == 0
     for told in ("fitness 0.02", "87.5%", "62.5%", "0.7188", "81.2%", "56.2%", "0.6562", "MulticlassF1Score", "sketch", "43.8%"):
         assert told in ended.out
+
+
+def test_watching_tells_the_members_of_a_soup_and_the_sum_of_their_parameters(
+    glora: Glora, database: Database, server: Listening, backbone: str
+) -> None:
+    lease = stock.add_running(database)
+    stock.succeed(database, lease, stock.SOUP_RESULT)
+
+    ended = glora("watch", lease.job_id, "--url", server.url)
+
+    told = " ".join(ended.out.split())
+    assert "the soup of 2 finalists, each within the budget, 1,240 parameters in all" in told
+    assert "candidate #1 of the search" in told and "candidate #2 of the search" in told
+
+
+def test_watching_one_trained_on_val_too_tells_both_figures_on_test(glora: Glora, database: Database, server: Listening) -> None:
+    lease = stock.add_running(database)
+    stock.succeed(database, lease, stock.AGAIN_RESULT)
+
+    ended = glora("watch", lease.job_id, "--url", server.url)
+
+    told = " ".join(ended.out.split())
+    assert "the same on train+val" in told
+    assert "81.2%" in told and "84.4%" in told
 
 
 def test_watching_a_failed_job_tells_why_and_exits_with_1(glora: Glora, server: Listening, database: Database) -> None:

@@ -1,10 +1,14 @@
-"""What a job's charts are given: the loss of every epoch, and the probed subnets of those epochs that have them."""
+"""What a job's charts are given: losses, probed subnets, and the metric searched for, of generations and candidates."""
 
 from typing import Any
 
+from sqlalchemy import update
+
+from glora_core.metrics import UNMEASURED
 from services.dashboard.charts import LINE_POINTS, ChartData, chart_data
 from services.store import events, jobs
 from services.store.database import Database
+from services.store.models import Evaluation
 from tests.services.api import stock
 
 
@@ -38,3 +42,44 @@ def test_probes_of_a_long_training_are_all_shown_though_its_losses_are_thinned(d
 
 def test_epochs_reported_before_there_were_probes_have_none(database: Database) -> None:
     assert charts(database, [{"epoch": 1, "loss": 1.0}]).probes == ()
+
+
+def test_generations_and_candidates_are_shown_by_the_metric_searched_for(database: Database) -> None:
+    metric = "MulticlassF1Score"
+    lease = stock.add_running(database, search={"metric": metric})
+    stock.add_search(database, lease, generations=2, population=3, metric=metric)
+
+    with database.read() as session:
+        found = chart_data(session, jobs.get(session, lease.job_id))
+
+    assert [(g.best, g.accuracy) for g in found.generations] == [(0.015, 0.03), (0.02, 0.04)]
+    assert [(g.least, g.mean, g.most) for g in found.generations] == [(0.005, 0.01, 0.015), (0.01, 0.015, 0.02)]
+    assert [(c.value, c.accuracy) for c in found.candidates[:3]] == [(0.005, 0.01), (0.01, 0.02), (0.015, 0.03)]
+    assert found.best is not None and found.best.value == 0.02
+
+
+def test_a_metric_of_which_less_is_better_is_shown_as_it_is(database: Database) -> None:
+    metric = "MulticlassCalibrationError"
+    lease = stock.add_running(database, search={"metric": metric})
+    stock.add_search(database, lease, generations=1, population=3, metric=metric)
+
+    with database.read() as session:
+        found = chart_data(session, jobs.get(session, lease.job_id))
+
+    (generation,) = found.generations
+    assert (generation.least, generation.most) == (-0.015, -0.005)
+    assert [candidate.value for candidate in found.candidates] == [-0.005, -0.01, -0.015]
+
+
+def test_a_candidate_without_a_value_of_the_metric_spoils_no_spread(database: Database) -> None:
+    metric = "MulticlassF1Score"
+    lease = stock.add_running(database, search={"metric": metric})
+    stock.add_search(database, lease, generations=1, population=3, metric=metric)
+    with database.write() as session:
+        session.execute(update(Evaluation).where(Evaluation.accuracy == 0.01).values(fitness=UNMEASURED))
+
+    with database.read() as session:
+        found = chart_data(session, jobs.get(session, lease.job_id))
+
+    assert [candidate.value for candidate in found.candidates] == [None, 0.01, 0.015]
+    assert (found.generations[0].least, found.generations[0].most) == (0.01, 0.015)

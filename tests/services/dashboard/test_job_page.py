@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from services.store import events
 from services.store.blobs import BlobStore
 from services.store.database import Database
 from tests.services.api import stock
@@ -64,3 +65,54 @@ def test_page_counts_the_finals_of_all_rungs_while_they_go_on(http: TestClient, 
     assert "finalist 2 of 3" in page
     assert "<td>15 epochs from the supernet</td>" in page
     assert "LoRA, rate 0.003: training loss became nan" in page
+
+
+def test_page_of_a_soup_names_its_members_and_how_the_budget_is_counted(http: TestClient, database: Database) -> None:
+    lease = stock.add_running(database)
+    stock.succeed(database, lease, stock.SOUP_RESULT)
+
+    page = " ".join(html.unescape(http.get(f"/jobs/{lease.job_id}").text).split())
+
+    assert "Winner: Soup of 2 finalists." in page
+    assert "<b>1,240</b><span>trainable parameters in all, each of 2 subnets within the budget of 700</span>" in page
+    members = page.partition('aria-label="Members of the soup"')[2].partition("</table>")[0]
+    assert "Search #1, rate 0.003" in members and "Search #2, rate 0.003" in members
+    finalists = page.partition('aria-label="Finalists, best first"')[2].partition("</table>")[0]
+    assert finalists.count('<span class="tag">in the soup</span>') == 2
+    assert finalists.count('<span class="tag">winner</span>') == 1
+    assert "The choices of the soup’s first member by layer" in page
+
+
+def test_page_tells_of_a_soup_that_was_no_better(http: TestClient, database: Database) -> None:
+    lease = stock.add_running(database)
+    with database.write() as session:
+        events.append(session, lease.job_id, "soup", {"asked": ["s", "t"], "members": ["s"], "finalists": [{"source": "search #1"}]})
+
+    assert "no average of 2 finalists is better on val than the best of them" in http.get(f"/jobs/{lease.job_id}").text
+
+
+def test_page_of_one_trained_on_val_too_tells_both_figures(http: TestClient, database: Database) -> None:
+    lease = stock.add_running(database)
+    stock.succeed(database, lease, stock.AGAIN_RESULT)
+
+    page = " ".join(html.unescape(http.get(f"/jobs/{lease.job_id}").text).split())
+
+    assert "<b>84.4%</b><span>test accuracy as exported, trained on train+val</span>" in page
+    assert "<b>81.2%</b><span>test accuracy before</span>" in page
+    assert "<b>50.0%</b><span>on sketch as exported</span>" in page
+    assert "on train and val together, 90 images" in page
+
+
+def test_page_tells_baselines_of_the_supernet_from_those_trained_alone(http: TestClient, database: Database) -> None:
+    lease = stock.add_running(database)
+    alone = stock.RESULT["baselines"][0]
+    inside = {key: value for key, value in alone.items() if key not in ("start", "rung", "epochs", "learning_rate")} | {"supernet": "n"}
+    searched = inside | {"source": "search", "hash": "w", "config": stock.RESULT["winner"]["config"]}
+    stock.succeed(database, lease, stock.RESULT | {"winner": searched, "finalists": [], "baselines": [inside, alone]})
+
+    page = http.get(f"/jobs/{lease.job_id}").text
+    table = page.partition('aria-label="Winner and baselines"')[2].partition("</table>")[0]
+
+    assert table.count('<th scope="row">LoRA') == 2
+    assert table.count("<td>as in the supernet</td>") == 2
+    assert table.count("<td>60 epochs from scratch</td>") == 1

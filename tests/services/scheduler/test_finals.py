@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from glora_core.backbones import BackboneInfo
+from glora_core.effort import EFFORTS
 from glora_core.errors import Diverged
 from glora_core.evaluation import Score
 from glora_core.methods import method_config
@@ -20,7 +21,7 @@ from glora_core.search import Evaluated
 from glora_core.training import TrainingSettings
 from services.cluster.rung import Task, Trained
 from services.job_request import JobRequest
-from services.scheduler import legs
+from services.scheduler import baselines, legs, soups
 from services.scheduler.context import RunContext
 from services.scheduler.finals import Outcome, finals
 from services.settings import Settings
@@ -53,6 +54,8 @@ class Cluster:
     backwards: bool = False
     metric: str = "accuracy"
     scored: int = 0
+    soup: tuple[int, ...] = (0,)
+    cooked: list[int] = field(default_factory=list)
 
     def train_rung(self, workload: Any, tasks: dict[str, Task], *, on_done: Callable[..., None], **where: Any) -> None:
         """Every trial in turn; rates from `diverging` on diverge."""
@@ -72,10 +75,24 @@ class Cluster:
         self.scored += 1
         return self.reached(settings)
 
+    def cook(self, workload: Any, offered: Sequence[Any], use_gpu: bool) -> tuple[tuple[int, ...], Score]:
+        """In the place of a Ray task: a soup is right in all answers."""
+        self.cooked.append(len(offered))
+        return self.soup, Score(1.0, 0.01, 10, 1.0, 1.0)
+
     def reached(self, settings: TrainingSettings) -> Score:
         """What a trial reaches: the higher its rate, the higher its accuracy and loss, and the lower the metric."""
         rate = settings.learning_rate
         return Score(0.5 + rate, rate, 10, 0.4 + rate, 0.5 + rate if self.metric == "accuracy" else -rate)
+
+
+@dataclass(frozen=True)
+class Local:
+    """In the place of a workload."""
+
+    supernet: Any
+    val: Any
+    train: Any = None
 
 
 @pytest.fixture
@@ -83,6 +100,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     found = Cluster()
     monkeypatch.setattr(legs, "train_rung", found.train_rung)
     monkeypatch.setattr(legs, "score_split", found.score_split)
+    monkeypatch.setattr(baselines, "score_split", found.score_split)
+    monkeypatch.setattr(soups, "cook", found.cook)
     return found
 
 
@@ -91,16 +110,23 @@ def play(database: Database, blobs: BlobStore, tmp_path: Path, cluster: Cluster)
     """Plays the finals of one job, as many times as it is called, for the cluster's metric, with so many examples on val."""
     lease: list[Lease] = []
 
-    def run(finals_asked: dict[str, Any], baselines: bool = False, examples: int = 10**6, history: Sequence[Evaluated] = RANKED) -> Outcome:
+    def run(
+        finals_asked: dict[str, Any],
+        baselines: bool | str = False,
+        examples: int = 10**6,
+        history: Sequence[Evaluated] = RANKED,
+        then: Callable[..., Outcome] = lambda context, prepared, outcome, key: outcome,
+    ) -> Outcome:
         if not lease:
             lease.append(stock.add_running(database))
         request = JobRequest.model_validate(stock.body(finals=finals_asked, baselines=baselines, search={"metric": cluster.metric}))
         info = BackboneInfo.from_dict(stock.INFO | {"arguments": {}, "transform": TRANSFORM})
         context = RunContext(Settings(), database, blobs, lease[0], request, info, {"fingerprint": "f"}, tmp_path)
         sliced = SimpleNamespace(cut=lambda config: SimpleNamespace(trainable_state=lambda: {"slice": torch.ones(1)}))
-        local = SimpleNamespace(supernet=lambda *given: sliced, val=range(examples))
+        local = Local(lambda *given: sliced, range(examples))
         prepared: Any = SimpleNamespace(workload=None, weights_hash="w", local=local)
-        return finals(context, prepared, history, _supernet(context))
+        key = _supernet(context)
+        return then(context, prepared, finals(context, prepared, history, key), key)
 
     return run
 
@@ -171,15 +197,26 @@ def test_where_all_diverge_the_searchs_winner_is_exported(play: Any, cluster: Cl
 
 @pytest.mark.parametrize("mode", ["off", "winner", "thorough"])
 def test_baselines_are_the_best_trials_from_scratch_whatever_the_finals(mode: str, play: Any, cluster: Cluster) -> None:
-    outcome = play(ASKED | {"mode": mode}, baselines=True)
+    outcome = play(ASKED | {"mode": mode}, baselines="trained")
 
-    assert [(f.source, f.leg.rung, f.leg.trial.learning_rate) for f in outcome.baselines] == [
+    assert [(f.source, f.leg.rung, f.leg.trial.learning_rate) for f in outcome.baselines if f.leg] == [
         ("linear-probe", 0, 0.2),
         ("bitfit", 0, 0.2),
         ("lora", 0, 0.2),
     ]
     assert any(f.leg.rung == 0 for f in outcome.finalists) == (mode == "thorough")
     assert (outcome.winner.source == "search") == (mode == "off")
+
+
+def test_baselines_inside_the_supernet_are_scored_once_and_train_nothing(play: Any, cluster: Cluster) -> None:
+    outcome = play(ASKED | {"mode": "off"}, baselines=True)
+
+    found = [(f.source, f.fitness.parameters, f.supernet_key, f.leg) for f in outcome.baselines]
+    sizes = [stock.SPACE.parameters(method_config(stock.SPACE, name, 4)) for name in ("linear-probe", "bitfit", "lora")]
+    assert found == [(name, size, "s", None) for name, size in zip(("linear-probe", "bitfit", "lora"), sizes, strict=True)]
+    assert (cluster.scored, cluster.trained) == (3, [])
+    assert play(ASKED | {"mode": "off"}, baselines=True) == outcome
+    assert cluster.scored == 3
 
 
 def test_a_further_rung_starts_from_the_trial_of_the_rung_before(play: Any, cluster: Cluster, database: Database) -> None:
@@ -199,9 +236,11 @@ def test_baselines_are_trained_for_as_long_as_the_supernet_where_the_finals_trai
     assert play(asked).baselines == []
     assert all(f.leg.trial.sliced for f in play(asked).finalists)
 
-    outcome = play(asked, baselines=True)
+    outcome = play(asked, baselines="trained")
 
-    assert [(f.source, f.leg.trained) for f in outcome.baselines] == [("linear-probe", 60), ("bitfit", 60), ("lora", 60)]
+    assert [(f.source, f.leg.trained) for f in outcome.baselines if f.leg] == [
+        (name, EFFORTS["standard"].epochs) for name in ("linear-probe", "bitfit", "lora")
+    ]
     assert all(f.leg.trial.sliced for f in outcome.finalists)
 
 
@@ -245,3 +284,54 @@ def test_finalists_are_compared_by_the_jobs_metric_and_trained_once_for_all_metr
     assert told(database, "finalist")[-1]["fitness"] in (-0.1, -0.2)
     assert play(asked) == outcome
     assert cluster.scored == trained
+
+
+SOUP = ASKED | {"mode": "winner"}
+
+
+def test_a_soup_of_finalists_that_val_cannot_tell_apart_is_told_with_the_sum_of_its_parameters(
+    play: Any, cluster: Cluster, database: Database
+) -> None:
+    cluster.soup = (0, 2)
+
+    outcome = play(SOUP, examples=10)
+
+    members = [outcome.finalists[0], outcome.finalists[2]]
+    assert outcome.soup is not None and list(outcome.soup.members) == members
+    assert outcome.winner == outcome.finalists[0]
+    assert outcome.soup.fitness.parameters == sum(member.fitness.parameters for member in members)
+    assert (outcome.soup.fitness.accuracy, outcome.soup.fitness.fitness, outcome.soup.fitness.loss) == (1.0, 1.0, 0.01)
+    (event,) = told(database, "soup")
+    assert event["members"] == [member.supernet_key for member in members]
+    assert event["asked"] == [finalist.supernet_key for finalist in outcome.finalists]
+    assert [found["learning_rate"] for found in event["finalists"]] == [member.leg.trial.learning_rate for member in members if member.leg]
+
+
+def test_a_resumed_job_goes_on_with_the_soup_it_had_chosen(play: Any, cluster: Cluster) -> None:
+    cluster.soup = (0, 1)
+    first = play(SOUP, examples=10)
+    cluster.soup = (0, 2)
+
+    assert play(SOUP, examples=10) == first
+    assert cluster.cooked == [3]
+
+
+def test_a_soup_of_one_is_none_and_is_not_cooked_again(play: Any, cluster: Cluster) -> None:
+    assert play(SOUP, examples=10).soup is None
+    assert play(SOUP, examples=10).soup is None
+    assert cluster.cooked == [3]
+
+
+@pytest.mark.parametrize(("asked", "examples"), [({"soup": False}, 10), ({"epochs": [1]}, 10**6), ({"mode": "off"}, 10)])
+def test_there_is_no_soup_where_none_is_wanted_or_val_tells_finalists_apart(
+    asked: dict[str, Any], examples: int, play: Any, cluster: Cluster
+) -> None:
+    assert play(SOUP | asked, examples=examples).soup is None
+    assert cluster.cooked == []
+
+
+def test_a_soups_fitness_is_of_the_jobs_metric(play: Any, cluster: Cluster) -> None:
+    cluster.metric, cluster.soup = "MulticlassF1Score", (0, 1)
+    soup = play(SOUP | {"learning_rates": [0.1, 0.11]}, examples=10).soup
+    assert soup is not None
+    assert soup.fitness.measure == soup.fitness.fitness == 1.0

@@ -1,0 +1,78 @@
+"""How much a job may spend: the three sizes of effort, and what each of them means. Pure data; the one place of these numbers.
+
+The library, the service and the quality table (`benchmarks/quality.py`) all read them here. Whoever sets a field himself is
+obeyed, field by field; what is left out is the effort's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from glora_core.errors import ConfigInvalid
+from glora_core.finals.plan import FinalsSettings
+from glora_core.search.settings import SearchSettings
+
+EffortName = Literal["quick", "standard", "thorough"]
+DEFAULT: EffortName = "standard"
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much a pipeline may spend.
+
+    Attributes:
+        epochs: of the supernet; each costs two passes, the largest subnet's and a random one's.
+        population, generations: of the search.
+        finals: epochs of each rung of the finals.
+        learning_rate: peak, of the supernet.
+        candidates: distinct candidates of the search that start in the finals.
+        learning_rates: peak rates that each of them starts at.
+        scratch_epochs: of the known methods trained from scratch in the finals; 0: none are.
+    """
+
+    epochs: int
+    population: int
+    generations: int
+    finals: tuple[int, ...]
+    learning_rate: float = 3e-3
+    candidates: int = 3
+    learning_rates: tuple[float, ...] = (1e-3, 3e-3)
+    scratch_epochs: int = 0
+
+    def of(self, epochs: int | None = None, learning_rate: float | None = None) -> "Effort":
+        """The same with a supernet's epochs and rate set by hand, and the finals' in the proportions that they have to the effort's own."""
+        longer = (epochs or self.epochs) / self.epochs
+        rate = learning_rate or self.learning_rate
+        return replace(
+            self,
+            epochs=epochs or self.epochs,
+            learning_rate=rate,
+            finals=tuple(max(1, round(rung * longer)) for rung in self.finals),
+            learning_rates=tuple(float(f"{other * rate / self.learning_rate:.2g}") for other in self.learning_rates),
+            scratch_epochs=self.scratch_epochs and max(1, round(self.scratch_epochs * longer)),
+        )
+
+    @property
+    def search_settings(self) -> SearchSettings:
+        """Of a search that says nothing else."""
+        return SearchSettings(population=self.population, generations=self.generations)
+
+    @property
+    def finals_settings(self) -> FinalsSettings:
+        """Of finals that say nothing else."""
+        return FinalsSettings("thorough", self.candidates, self.learning_rates, self.finals, self.scratch_epochs)
+
+
+EFFORTS: Mapping[str, Effort] = {
+    "quick": Effort(epochs=25, population=25, generations=4, finals=(5, 10)),
+    "standard": Effort(epochs=50, population=25, generations=6, finals=(10, 20), scratch_epochs=50),
+    "thorough": Effort(epochs=100, population=50, generations=10, finals=(20, 40), scratch_epochs=100),
+}
+"""`quick` trains no known method from scratch, so its result alone may be worse on val than one of these trained for long."""
+
+
+def effort_named(name: str) -> Effort:
+    """One of `EFFORTS`. Raises ConfigInvalid for another name."""
+    if name not in EFFORTS:
+        raise ConfigInvalid(f"effort {name!r} is unknown; accepted: {', '.join(EFFORTS)}")
+    return EFFORTS[name]

@@ -1,0 +1,64 @@
+"""How fast this cluster trains and scores a job's subnets: a few steps and a few scores, timed where they will run.
+
+Two sizes of batch tell what a step costs whatever its size; where the smaller one is slow already, it alone has to do.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import ray
+import torch
+
+from glora_core.evaluation import SubnetScorer
+from glora_core.expected import Line, Speed
+from glora_core.training import Trainer, TrainingSettings
+from services.cluster.workload import Workload, settle
+from services.protocol import BATCH_SIZE
+
+_FEW, _MORE = 2, 12
+_PATIENCE = 10.0
+"""Seconds for a few examples above which more are not tried; making a subnet's weights may take longer than running a few examples."""
+
+
+def measure_speed(workload: "ray.ObjectRef[Workload]", settings: TrainingSettings, use_gpu: bool) -> Speed:
+    """The speed of one process of the cluster, with a CPU or a GPU of its own.
+
+    Args:
+        settings: of the supernet; trained is a copy that is thrown away.
+    """
+    resources: dict[str, Any] = {"num_cpus": 0, "num_gpus": 1} if use_gpu else {"num_cpus": 1}
+    found: Speed = ray.get(ray.remote(max_retries=3, **resources)(_measure).remote(workload, settings, use_gpu))
+    return found
+
+
+def _measure(workload: Workload, settings: TrainingSettings, use_gpu: bool) -> Speed:
+    device = settle(use_gpu)
+    supernet, split, val = workload.supernet(settings).to(device), workload.train.to(device), workload.val.to(device)
+    scorer, largest = SubnetScorer(supernet, workload.plain.to(device)), supernet.space.extreme(largest=True)
+    smallest = supernet.space.extreme(largest=False)
+
+    def step(count: int) -> float:
+        """Seconds of a step: the second of two, since the first one warms up."""
+        few = split.part(torch.arange(count, device=split.labels.device))
+        reports: list[float] = []
+        timed = replace(settings, epochs=2, batch_size=count, learning_rate=1e-6)
+        Trainer(supernet, few, timed).fit(lambda progress: reports.append(progress.seconds))
+        return reports[1] - reports[0]
+
+    def score(count: int) -> float:
+        """Seconds of a score; whatever was scored before, all of the layers are merged again."""
+        few = val.part(torch.arange(count, device=val.labels.device))
+        scorer.score(smallest, few, BATCH_SIZE)
+        start = time.perf_counter()
+        scorer.score(largest, few, BATCH_SIZE)
+        return time.perf_counter() - start
+
+    return Speed(_line(step, min(len(split), settings.batch_size)), _line(score, len(val)))
+
+
+def _line(timed: Callable[[int], float], most: int) -> Line:
+    few, more = min(_FEW, most), min(_MORE, most)
+    first = few, timed(few)
+    return Line.through(first, (more, timed(more)) if more > few and first[1] < _PATIENCE else None)

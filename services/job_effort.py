@@ -1,0 +1,49 @@
+"""What a request leaves out, filled in by its effort before anything is checked or stored.
+
+A stored request therefore says all of its numbers, whatever an effort means in a later version. Imports neither torch nor ray.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from glora_core.effort import DEFAULT, EFFORTS
+from services.job_settings import Strict, TrainingRequest
+
+
+def with_effort(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A request's fields with the numbers of its effort where it names none; those of finals in proportion to the supernet's.
+
+    What is not of the right form is left as it is, for the request's own checks to refuse.
+    """
+    name = given.get("effort", DEFAULT)
+    effort = EFFORTS.get(name) if isinstance(name, str) else None
+    if effort is None:
+        return dict(given)
+    training = _filled(given.get("training", {}), {"epochs": effort.epochs, "learning_rate": effort.learning_rate})
+    search = _filled(given.get("search", {}), {"population": effort.population, "generations": effort.generations})
+    try:
+        asked = TrainingRequest.model_validate(training)
+    except ValidationError:
+        return dict(given)
+    scaled = effort.of(asked.epochs, asked.learning_rate)
+    finals = _filled(
+        given.get("finals", {}),
+        {
+            "candidates": scaled.candidates,
+            "learning_rates": list(scaled.learning_rates),
+            "epochs": list(scaled.finals),
+            "scratch_epochs": scaled.scratch_epochs,
+        },
+        nullable=("learning_rates", "epochs", "scratch_epochs"),
+    )
+    return {**given, "training": training, "search": search, "finals": finals}
+
+
+def _filled(part: Any, numbers: Mapping[str, Any], nullable: Collection[str] = ()) -> Any:
+    """A part of a request with numbers where it has none; where null is as good as none."""
+    said = part.model_dump(exclude_unset=True) if isinstance(part, Strict) else part
+    if not isinstance(said, Mapping):
+        return said
+    return {**said, **{name: value for name, value in numbers.items() if name not in said or (said[name] is None and name in nullable)}}
