@@ -22,6 +22,8 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_MS = 30_000
 _IDLE_MS = 20_000
 _INSERT_ROWS = 500
+_HANG_MS = 30_000
+"""A process that hangs in the middle of a transaction on PostgreSQL, holding a job's row, keeps others from it for so long at most."""
 
 
 class Database:
@@ -108,7 +110,8 @@ def _postgres_engine(url: str) -> Engine:
     """Connections that notice within seconds that the server is gone; and a process that is stopped in a transaction loses its locks."""
     patience: dict[str, Any] = {"connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
     patience |= {"tcp_user_timeout": 10_000, "options": f"-c idle_in_transaction_session_timeout={_IDLE_MS}"}
-    return create_engine(_with_driver(url), pool_pre_ping=True, connect_args=patience)
+    limits = {"options": f"-c idle_in_transaction_session_timeout={_HANG_MS}"}
+    return create_engine(_with_driver(url), pool_pre_ping=True, connect_args=patience | limits)
 
 
 def _sqlite_engine(url: str) -> Engine:

@@ -51,11 +51,11 @@ def chosen_cells(choice: str) -> list[Cell]:
 
 def choice_of_run() -> str:
     """`GLORA_CHAOS` if it is set, else a third that changes from commit to commit."""
-    return os.environ.get("GLORA_CHAOS") or str(_commits() % THIRDS)
+    return os.environ.get("GLORA_CHAOS") or str(_committed_at() % THIRDS)
 
 
-def _commits() -> int:
-    """How many commits lead here; 0 outside of a repository."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-list", "--count", "HEAD"]
+def _committed_at() -> int:
+    """When the commit was made that is tested, in seconds; 0 outside of a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "log", "-1", "--format=%ct"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     return int(found.stdout) if found.returncode == 0 else 0

@@ -28,6 +28,7 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_health_check_period_ms": "1000",
+    "RAY_worker_niceness": "0",
     "GLORA_LEASE_SECONDS": str(LEASE_SECONDS),
     "GLORA_RESOURCES_SECONDS": "240",
     "GLORA_DESCRIBE_SECONDS": "240",
@@ -79,8 +80,8 @@ def ground() -> Iterator[tuple[Path, RayCluster, Path, str]]:
 
 
 @contextmanager
-def cluster(base: tuple[Path, RayCluster, Path, str]) -> Iterator[System]:
-    """A system over PostgreSQL and S3. Raises PostgresMissing."""
+def cluster(base: tuple[Path, RayCluster, Path, str], settings: Mapping[str, str] | None = None) -> Iterator[System]:
+    """A system over PostgreSQL and S3, with further settings of its control plane. Raises PostgresMissing."""
     root, ray, data, backbone = base
     with ExitStack() as stack:
         postgres = stack.enter_context(PostgresServer(durable=True))
@@ -91,6 +92,7 @@ def cluster(base: tuple[Path, RayCluster, Path, str]) -> Iterator[System]:
         stack.callback(objects.cut)
         env = {
             **environment(root, ray),
+            **(settings or {}),
             "GLORA_DATABASE_URL": direct.replace(str(postgres.port), str(database.port)),
             "GLORA_ARTIFACTS_URL": "s3://glora/artifacts",
             "GLORA_ARTIFACTS_ENDPOINT": f"http://127.0.0.1:{objects.port}",
