@@ -53,6 +53,6 @@ def smallest_request(data: Path, backbone: str, seed: int = 7) -> dict[str, Any]
         "budget": 700,
         "training": {"epochs": 24, "learning_rate": 0.01, "augment": []},
         "search": {"strategy": "evolution", "population": 6, "generations": 4, "parents": 3, "evaluators": 2},
-        "finals": {"candidates": 3, "learning_rates": [0.01], "epochs": [12], "scratch_epochs": 0},
+        "finals": {"candidates": 3, "learning_rates": [0.01], "epochs": [40], "scratch_epochs": 0},
         "seed": seed,
     }
