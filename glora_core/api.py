@@ -51,7 +51,7 @@ from glora_core.sampling import FeasibleSampler
 from glora_core.search import Evaluated, SearchSettings, propose, rank
 from glora_core.space import LayerShape
 from glora_core.supernet import Supernet
-from glora_core.training import Progress, Trainer, TrainingSettings
+from glora_core.training import Probe, Progress, Trainer, TrainingSettings
 
 __all__ = [
     "Backbone",
@@ -196,6 +196,7 @@ def train(
     on_epoch: Callable[[Progress], None] = lambda progress: None,
     *,
     effort: str = DEFAULT,
+    val: Split | None = None,
     **settings: Any,
 ) -> list[Progress]:
     """Train a supernet, or, after `supernet.cut(config)`, one subnet alone from the supernet's numbers; returns its loss by epoch.
@@ -203,12 +204,14 @@ def train(
     Args:
         on_epoch: called after each epoch.
         effort: one of `glora_core.effort.EFFORTS`, which says the epochs and the learning rate unless they are given.
+        val: a few subnets are probed on it along the way, so that a supernet that does not learn ends early; `patience` needs it.
         settings: of `TrainingSettings`; the policy is `sandwich`, and images are changed by `crop`, unless given.
 
     Raises:
-        ConfigInvalid: a setting is not accepted.
+        ConfigInvalid: there is no such setting, or its value is not accepted.
         DataInvalid: the split is empty.
         Diverged: the loss is no longer finite.
+        NotLearning: with `val`: half trained, and no better than guessing.
     """
     history: list[Progress] = []
 
@@ -217,8 +220,9 @@ def train(
         on_epoch(progress)
 
     spent = effort_named(effort)
-    chosen = {"epochs": spent.epochs, "learning_rate": spent.learning_rate} | settings
-    Trainer(supernet, split, _training(supernet, split, chosen)).fit(note)
+    chosen = _training(supernet, split, {"epochs": spent.epochs, "learning_rate": spent.learning_rate} | settings)
+    probe = None if val is None else Probe.of(supernet, val, chosen.epochs, chosen.seed, chosen.budget, chosen.patience)
+    Trainer(supernet, split, chosen, probe).fit(note)
     return history
 
 
@@ -226,7 +230,7 @@ def _training(supernet: Supernet, split: Split, given: dict[str, Any]) -> Traini
     """What is given, over the library's defaults for such a supernet and split."""
     policy = "random" if supernet.space.size == 1 else "sandwich"
     augment = ("crop",) if isinstance(split, ImageSplit) else ()
-    return TrainingSettings(**{"policy": policy, "augment": augment, "entanglement": supernet.entanglement} | given)
+    return TrainingSettings.of({"policy": policy, "augment": augment, "entanglement": supernet.entanglement} | given)
 
 
 def search(
@@ -255,7 +259,7 @@ def search(
         DataInvalid: the split is empty.
     """
     settings = settings or effort_named(effort).search_settings
-    sampler, scorer = FeasibleSampler(supernet.space, budget), SubnetScorer(supernet)
+    sampler, scorer = FeasibleSampler(supernet.space, budget), SubnetScorer(supernet, precision=settings.precision)
     known: dict[SubnetConfig, Evaluated] = {}
     progress: list[Evaluated] = []
     for number in range(settings.generations):

@@ -1,7 +1,7 @@
 """How good is a subnet: its accuracy, cross-entropy and fitness on a split, at the speed of the merged model.
 
 `SubnetScorer` writes merged weights into a plain network and runs that; nothing of GLoRA is left in the forward pass.
-Deterministic: batch size and number of threads are fixed by the caller and belong to an evaluation's identity.
+Deterministic: batch size, precision and number of threads are fixed by the caller and belong to an evaluation's identity.
 """
 
 import math
@@ -24,6 +24,7 @@ from glora_core.errors import DataInvalid, LibraryMissing
 from glora_core.layers.adapted import bias_of
 from glora_core.layers.kinds import kind_of, matrix_size
 from glora_core.metrics import ACCURACY, MACRO_ACCURACY, OWN, SIGNS, UNMEASURED, check_metric
+from glora_core.precision import Precision, check_precision
 from glora_core.supernet import Supernet
 
 
@@ -48,24 +49,36 @@ class Score:
 
 
 @torch.inference_mode()
-def score(model: nn.Module, split: Split, batch_size: int, *, among: Sequence[int] = (), metric: str = ACCURACY) -> Score:
+def score(
+    model: nn.Module,
+    split: Split,
+    batch_size: int,
+    *,
+    among: Sequence[int] = (),
+    metric: str = ACCURACY,
+    precision: Precision = "float32",
+) -> Score:
     """The score of a model in eval mode on a split; sums are kept in float64, and the metric is computed on the CPU.
 
     Args:
         among: ascending labels that answers are chosen from, which the split's must be of: the other logits are left out, and the
             metric is over those classes. All if empty.
         metric: what the fitness is, one of `glora_core.metrics.METRIC_NAMES`.
+        precision: of the forward pass; `bfloat16` is automatic mixed precision: products of matrices in it, the rest in float32.
 
     Raises:
-        ConfigInvalid: no such metric, or not with so many classes, or a batch of less than one.
+        ConfigInvalid: no such metric or precision, or not with so many classes, or a batch of less than one.
         DataInvalid: the split asks for no answer.
         LibraryMissing: the metric needs torchmetrics, which is not installed.
     """
     check_metric(metric)
+    check_precision(precision)
     check_whole("batch_size", batch_size, 1)
     tally: _Tally | None = None
     for inputs, wanted in split.batches(batch_size):
-        logits, labels = answers(run(model, inputs), wanted)
+        with torch.autocast(wanted.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            output = run(model, inputs)
+        logits, labels = answers(output, wanted)
         if among:
             columns = torch.tensor(among, device=logits.device)
             logits, labels = logits[:, columns], torch.searchsorted(columns, labels)
@@ -156,9 +169,14 @@ class SubnetScorer:
     Args:
         supernet: the trained supernet.
         plain: an unadapted network of the same architecture; its weights are overwritten. A copy of the supernet's own if absent.
+        precision: of the forward passes, see `score`; merging stays as exact as it is.
+
+    Raises:
+        ConfigInvalid: no such precision.
     """
 
-    def __init__(self, supernet: Supernet, plain: nn.Module | None = None) -> None:
+    def __init__(self, supernet: Supernet, plain: nn.Module | None = None, precision: Precision = "float32") -> None:
+        self._precision = check_precision(precision)
         self.supernet, self.plain = supernet, (plain or supernet.bare()).eval()
         give_biases(self.plain, supernet.merged_state(supernet.space.extreme(largest=True)))
         self._slots: dict[str, Tensor] = dict(self.plain.state_dict(keep_vars=True))
@@ -185,7 +203,7 @@ class SubnetScorer:
 
     def score(self, config: SubnetConfig, split: Split, batch_size: int, *, among: Sequence[int] = (), metric: str = ACCURACY) -> Score:
         """The score of a config on a split, among some labels or all; see `score`."""
-        return score(self.load(config), split, batch_size, among=among, metric=metric)
+        return score(self.load(config), split, batch_size, among=among, metric=metric, precision=self._precision)
 
 
 def give_biases(model: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from services.client import commands
+from services.admin import commands as admin
+from services.client import commands, job_commands
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,6 +36,19 @@ def serve(
 
 for command in (commands.submit, commands.watch, commands.jobs, commands.logs, commands.cancel, commands.download):
     app.command()(command)
+for change in (
+    job_commands.pause,
+    job_commands.resume,
+    job_commands.extend,
+    job_commands.fork,
+    job_commands.clone,
+    job_commands.delete,
+    job_commands.cache,
+):
+    app.command()(change)
+
+
+app.add_typer(admin.app, name="admin")
 
 
 def main() -> None:

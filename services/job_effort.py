@@ -41,6 +41,17 @@ def with_effort(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, "training": training, "search": search, "finals": finals}
 
 
+def without_effort(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored request without the numbers that an effort gives, so that another effort can give them."""
+    numbers = {
+        "training": {"epochs", "learning_rate"},
+        "search": {"population", "generations"},
+        "finals": {"candidates", "learning_rates", "epochs", "scratch_epochs"},
+    }
+    parts = {part: {k: v for k, v in stored.get(part, {}).items() if k not in names} for part, names in numbers.items()}
+    return {**stored, **parts}
+
+
 def _filled(part: Any, numbers: Mapping[str, Any], nullable: Collection[str] = ()) -> Any:
     """A part of a request with numbers where it has none; where null is as good as none."""
     said = part.model_dump(exclude_unset=True) if isinstance(part, Strict) else part

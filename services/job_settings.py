@@ -34,6 +34,21 @@ class TrainingRequest(Strict):
         None, gt=0, le=1e6, description="Largest norm of a step's gradient, over the numbers that its subnets use; unbounded if absent."
     )
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps spent warming up.")
+    warmup_epochs: int | None = Field(None, ge=0, le=10_000, description="Epochs spent warming up, instead of a share.")
+    drop_path: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Stochastic depth in training: how often the residual branches of the last block are left out, for each image on its "
+        "own; of the blocks before it less often, down to never for the first.",
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="Early stop: epochs without a lower mean loss of the probed subnets on val after which training ends; what was best by "
+        "that loss is kept. Trained to the last epoch if absent.",
+    )
     augment: list[Literal["crop", "flip", "colour"]] = Field(
         ["crop"],
         max_length=3,
@@ -59,9 +74,18 @@ class TrainingRequest(Strict):
         description="How a step's random subnets are drawn: `uniform` over the space; `fair`, every choice equally often; `progressive`, "
         "from the largest towards uniform; `budget`, uniform over the subnets within the job's budget.",
     )
+    sampling_budget: int | None = Field(
+        None, ge=0, le=10**18, description="Budget that `sampling: budget` draws within; the job's if absent. A fork keeps its parent's."
+    )
     entanglement: Literal["normalised", "paper"] = Field("normalised", description="How the choices of one tensor share numbers.")
     workers: int = Field(1, ge=1, le=64, description="Ray Train workers.")
     use_gpu: bool = Field(False, description="Train and evaluate on GPUs, one per worker and evaluator.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "TrainingRequest":
+        if self.warmup_epochs is not None and self.warmup_epochs > self.epochs:
+            raise ValueError(f"warmup_epochs is {self.warmup_epochs}; accepted are at most the {self.epochs} epochs of the training")
+        return self
 
 
 class SearchRequest(Strict):
@@ -78,6 +102,11 @@ class SearchRequest(Strict):
         description="What the fitness on val is: `accuracy`, `macro-accuracy` (mean recall of the classes), or one of torchmetrics' "
         "multiclass metrics, averaged over classes alike; of one of which less is better, the fitness is minus its value.",
     )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="Of the forward passes that candidates are evaluated by; `bfloat16` is automatic mixed precision, and an evaluation of "
+        "its own. Finals, baselines and tests are measured in float32.",
+    )
     population: int = Field(_EFFORT.population, ge=1, le=10_000, description="Candidates per generation; the effort's if absent.")
     generations: int = Field(_EFFORT.generations, ge=1, le=10_000, description="Generations; the effort's if absent.")
     parents: int = Field(10, ge=1, le=10_000, description="Best subnets so far that may have children.")
@@ -90,6 +119,7 @@ class SearchRequest(Strict):
     tournament: int = Field(SearchSettings().tournament, ge=1, le=10_000, description="Drawn for each parent; `regularized-evolution`.")
     alive: int = Field(SearchSettings().alive, ge=1, le=100_000, description="Youngest subnets that may be drawn; `regularized-evolution`.")
     pool: int = Field(SearchSettings().pool, ge=1, le=100_000, description="Candidates predicted per generation; `surrogate`.")
+    seed: int | None = Field(None, ge=0, lt=2**63, description="Of the search's draws; the job's if absent. A fork may have another.")
     evaluators: int = Field(0, ge=0, le=1024, description="Ray actors that evaluate candidates; 0: one per CPU (or GPU) of the cluster.")
 
     @model_validator(mode="after")
@@ -99,7 +129,7 @@ class SearchRequest(Strict):
 
     def settings(self) -> SearchSettings:
         """The search's settings for glora_core."""
-        return SearchSettings(**self.model_dump(exclude={"evaluators"}))
+        return SearchSettings(**self.model_dump(exclude={"evaluators", "seed"}))
 
 
 Epochs = Annotated[int, Field(ge=1, le=10_000)]

@@ -71,6 +71,7 @@ class BackboneInfo:
         transform: the input transform; None for a model that reads text.
         source: where the weights come from, in words, or an empty string if there are none.
         license: the licence recorded for the weights, or an empty string.
+        branches: residual branches that training may leave out at random (`drop_path`).
     """
 
     architecture: str
@@ -80,6 +81,7 @@ class BackboneInfo:
     transform: Transform | None
     source: str
     license: str
+    branches: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; `from_dict` reads them back."""
@@ -91,7 +93,8 @@ class BackboneInfo:
         layers = tuple(LayerShape(**layer) for layer in stored["layers"])
         rest = {key: stored[key] for key in ("architecture", "arguments", "parameters", "source", "license")}
         transform = stored["transform"]
-        return BackboneInfo(layers=layers, transform=None if transform is None else Transform.of(transform), **rest)
+        transform = None if transform is None else Transform.of(transform)
+        return BackboneInfo(layers=layers, transform=transform, branches=stored.get("branches", 0), **rest)
 
     @property
     def images(self) -> Transform:

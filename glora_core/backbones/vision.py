@@ -18,6 +18,7 @@ from timm.models import load_state_dict
 from torch import nn
 
 from glora_core.backbones.adaptable import adapted_layers, classifier
+from glora_core.backbones.depth import residual_branches
 from glora_core.backbones.spec import BackboneInfo, BackboneSpec, Transform
 from glora_core.errors import BackboneUnknown, BackboneUnsupported
 from glora_core.names import local_folder
@@ -37,6 +38,7 @@ def info(spec: BackboneSpec, model: Any) -> BackboneInfo:
         transform=input_transform(model, spec),
         source=str(source),
         license=str(cfg.get("license") or ""),
+        branches=len(residual_branches(model)),
     )
 
 
@@ -86,6 +88,8 @@ def _load_weights(model: nn.Module, file: Path) -> None:
     Raises:
         ValueError: the file is no weights file, or lacks tensors of the backbone, or their shapes differ.
     """
+    if file.suffix == ".npz":
+        return _load_arrays(model, file)
     try:
         state = load_state_dict(str(file), device="cpu", weights_only=True)
     except (LookupError, EOFError, ArithmeticError, UnpicklingError, SafetensorError, RuntimeError, ValueError, TypeError) as error:
@@ -99,6 +103,21 @@ def _load_weights(model: nn.Module, file: Path) -> None:
     lacking = sorted(set(missing) - names)
     if lacking:
         raise ValueError(f"{file} lacks {len(lacking)} tensors of this backbone, such as {lacking[0]!r}")
+
+
+def _load_arrays(model: Any, file: Path) -> None:
+    """Load a `.npz` of arrays, as the authors of the vision transformer published theirs, by the model's own reader; the head is not kept.
+
+    Raises:
+        KeyError, ValueError: the model reads no such files, or the file is none of its.
+    """
+    if not hasattr(model, "load_pretrained"):
+        raise ValueError(f"{type(model).__name__} reads no .npz files; accepted are .safetensors and .pth")
+    classes = classifier(model)
+    before = None if classes is None else {name: value.clone() for name, value in classes.state_dict().items()}
+    model.load_pretrained(str(file))
+    if classes is not None and before is not None:
+        classes.load_state_dict(before)
 
 
 def _explain(spec: BackboneSpec, error: Exception) -> str:

@@ -154,7 +154,7 @@ def _merged(supernet: Supernet, finalist: Finalist) -> dict[str, Tensor]:
 
 
 def leg_settings(leg: Leg, training: TrainingSettings, start: str | None = None) -> TrainingSettings:
-    """How a leg is trained: as the supernet was, but always the same subnet, at the trial's own rate.
+    """How a leg is trained: as the supernet was, but always the same subnet, at the trial's own rate, and to the end of its epochs.
 
     Args:
         training: of the supernet.
@@ -164,6 +164,9 @@ def leg_settings(leg: Leg, training: TrainingSettings, start: str | None = None)
         training,
         epochs=leg.epochs,
         learning_rate=leg.trial.learning_rate,
+        warmup=training.warmup_share,
+        warmup_epochs=None,
+        patience=None,
         policy="fixed",
         subnets=1,
         sampling="uniform",

@@ -6,6 +6,7 @@ from typing import Any
 from glora_core.checks import check_share, check_whole
 from glora_core.errors import ConfigInvalid
 from glora_core.metrics import ACCURACY, check_metric
+from glora_core.precision import Precision, check_precision
 
 STRATEGY_NAMES = ("evolution", "random", "nsga2", "regularized-evolution", "surrogate")
 _AT_LEAST_ONE = ("population", "generations", "parents", "tournament", "alive", "pool")
@@ -29,6 +30,7 @@ class SearchSettings:
         alive: how many of the youngest subnets may be drawn; `regularized-evolution`.
         pool: candidates that are predicted to choose a population from, if that is larger; `surrogate`.
         metric: what the fitness is, one of `glora_core.metrics.METRIC_NAMES`; every strategy.
+        precision: of an evaluation's forward passes, `float32` or `bfloat16` (docs/benchmarks.md has what that gains and changes).
 
     Raises:
         ConfigInvalid: a value is not accepted; the message names the field and what is.
@@ -46,11 +48,13 @@ class SearchSettings:
     alive: int = 100
     pool: int = 400
     metric: str = ACCURACY
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGY_NAMES:
             raise ConfigInvalid(f"strategy {self.strategy!r} is unknown; accepted: {', '.join(STRATEGY_NAMES)}")
         check_metric(self.metric)
+        check_precision(self.precision)
         for name in _AT_LEAST_ONE:
             check_whole(name, getattr(self, name), 1)
         for name in ("crossover", "mutation"):

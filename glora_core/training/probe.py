@@ -13,7 +13,7 @@ from torch import Tensor
 from glora_core.configs import SubnetConfig
 from glora_core.data.split import Split
 from glora_core.errors import NotLearning
-from glora_core.evaluation import score
+from glora_core.evaluation import Score, score
 from glora_core.methods import methods_within
 from glora_core.sampling import FeasibleSampler, stream
 from glora_core.supernet import Supernet
@@ -43,9 +43,9 @@ class Probe:
     every: int
 
     @staticmethod
-    def of(supernet: Supernet, split: Split, epochs: int, seed: int = 0, budget: int | None = None) -> "Probe":
+    def of(supernet: Supernet, split: Split, epochs: int, seed: int = 0, budget: int | None = None, patience: int | None = None) -> "Probe":
         """The usual probe, eight times in a training: the smallest and the largest subnet, LoRA where the space has it within the
-        budget, and two random ones within the budget, on at most 100 examples."""
+        budget, and two random ones within the budget, on at most 100 examples. With a patience, so often that it can end in time."""
         space = supernet.space
         rows = torch.from_numpy(stream(seed, _ROWS).permutation(len(split))[:EXAMPLES].copy())
         limit = space.maximum if budget is None else budget
@@ -53,14 +53,14 @@ class Probe:
         known = {name: config for name, config in methods_within(space, limit).items() if name == "lora" and space.contains(config)}
         drawn = {f"random {i + 1}": sampler.sample(stream(seed, _SUBNETS, i)) for i in range(RANDOM)}
         ends = {name: space.extreme(largest=name == "largest") for name in ("smallest", "largest")}
-        return Probe(split.part(rows), ends | known | drawn, max(1, epochs // 8))
+        return Probe(split.part(rows), ends | known | drawn, max(1, min(epochs // 8, patience or epochs)))
 
-    def scores(self, supernet: Supernet, batch_size: int) -> dict[str, float]:
-        """Accuracy of each subnet inside the supernet, 0–1."""
+    def scores(self, supernet: Supernet, batch_size: int) -> dict[str, Score]:
+        """The score of each subnet inside the supernet."""
         found = {}
         for name, config in self.subnets.items():
             supernet.set_config(config)
-            found[name] = score(supernet.backbone, self.split, batch_size).accuracy
+            found[name] = score(supernet.backbone, self.split, batch_size)
         return found
 
 

@@ -1,17 +1,18 @@
 """How a supernet, or one subnet alone, is trained; and what is known after each epoch. Plain Python, no torch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
 from glora_core.checks import check_positive, check_share, check_whole
 from glora_core.configs import TENSORS
 from glora_core.errors import ConfigInvalid
+from glora_core.precision import Precision
 
 Policy = Literal["random", "sandwich", "full-sandwich", "fixed"]
 Sampling = Literal["uniform", "fair", "progressive", "budget"]
 Entanglement = Literal["normalised", "paper"]
-Precision = Literal["float32", "bfloat16"]
 AUGMENTATIONS = ("crop", "flip", "colour")
 
 
@@ -27,6 +28,11 @@ class TrainingSettings:
         weight_decay: decoupled, on the numbers that the step's subnets use and on no others.
         clip_norm: largest Euclidean norm of the step's gradient, over the numbers it uses; unbounded if None.
         warmup: share of all steps over which the learning rate rises linearly; a half-cosine to zero follows.
+        warmup_epochs: instead of `warmup`: so many epochs.
+        drop_path: how often the residual branches of the backbone's last block are left out in training, for each example on its own;
+            those of the blocks before it less often, down to never for the first, as in timm; 0: none are.
+        patience: epochs without a lower mean loss of the probed subnets on val after which a probe ends the training. Numbers kept in
+            the end are then those of the epoch of the lowest loss (with `ema`, their averages as of then); None: trained to the last.
         augment: random changes of training images: any of `crop`, `flip` and `colour` (`glora_core.data.augment`).
         label_smoothing: share of every label spread over all classes.
         ema: decay, by step, of the running average of all trained numbers that takes their place after the last epoch; 0: none.
@@ -56,6 +62,9 @@ class TrainingSettings:
     weight_decay: float = 1e-4
     clip_norm: float | None = None
     warmup: float = 0.1
+    warmup_epochs: int | None = None
+    drop_path: float = 0.0
+    patience: int | None = None
     augment: Sequence[str] = ()
     label_smoothing: float = 0.0
     ema: float = 0.0
@@ -91,16 +100,39 @@ class TrainingSettings:
     def _check_numbers(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 1), ("subnets", 1), ("seed", 0)):
             check_whole(name, getattr(self, name), least)
-        if self.budget is not None:
-            check_whole("budget", self.budget, 0)
+        for name, least in (("budget", 0), ("warmup_epochs", 0), ("patience", 1)):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), least)
+        if self.warmup_epochs is not None and self.warmup_epochs > self.epochs:
+            raise ConfigInvalid(f"warmup_epochs is {self.warmup_epochs}; accepted are at most the {self.epochs} epochs of the training")
         check_positive("learning_rate", self.learning_rate)
         check_positive("weight_decay", self.weight_decay, zero=True)
         if self.clip_norm is not None:
             check_positive("clip_norm", self.clip_norm)
-        for name in ("warmup", "ema", "label_smoothing"):
+        for name in ("warmup", "ema", "label_smoothing", "drop_path"):
             check_share(name, getattr(self, name))
         for tensor, rate in self.tensor_rates.items():
             check_positive(f"tensor_rates of {tensor}", rate, zero=True)
+
+    @staticmethod
+    def of(given: Mapping[str, Any]) -> "TrainingSettings":
+        """From settings by name, such as keyword arguments.
+
+        Raises:
+            ConfigInvalid: there is no setting of such a name, or one is out of range.
+        """
+        names = [known.name for known in fields(TrainingSettings)]
+        for name in given:
+            if name not in names:
+                near = get_close_matches(name, names, 1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise ConfigInvalid(f"there is no training setting {name!r}; {hint}accepted: {', '.join(names)}")
+        return TrainingSettings(**given)
+
+    @property
+    def warmup_share(self) -> float:
+        """Share of all steps spent warming up, 0–1, however it was given."""
+        return self.warmup if self.warmup_epochs is None else self.warmup_epochs / self.epochs
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -116,6 +148,7 @@ class Progress:
         learning_rate: of its last step.
         seconds: since the loop began.
         probe: accuracy of probed subnets inside the supernet, 0–1, by name; empty where none were.
+        val_loss: mean loss of the probed subnets, in nats; None where none were.
     """
 
     epoch: int
@@ -124,3 +157,4 @@ class Progress:
     learning_rate: float
     seconds: float
     probe: Mapping[str, float] = field(default_factory=dict)
+    val_loss: float | None = None

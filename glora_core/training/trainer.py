@@ -6,7 +6,7 @@ Imports torch; knows nothing of where it runs. Several processes only need an in
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from typing import Any
@@ -23,13 +23,16 @@ from glora_core.configs import SubnetConfig, decode
 from glora_core.data.augment import augment
 from glora_core.data.split import Split, answers
 from glora_core.errors import ConfigInvalid, DataInvalid, Diverged
+from glora_core.evaluation import Score
 from glora_core.sampling import stream
 from glora_core.supernet import Supernet
+from glora_core.training.drop_path import DropPaths
+from glora_core.training.early_stop import EarlyStop
 from glora_core.training.policy import SubnetSampler
 from glora_core.training.probe import PATIENCE, Probe, check_learning
 from glora_core.training.settings import Progress, TrainingSettings
 
-_ORDER, _AUGMENT = 0, 3
+_ORDER, _AUGMENT, _DROP_PATH = 0, 3, 6
 _CALIBRATED = 32
 """Training examples that scales are measured on."""
 
@@ -44,7 +47,8 @@ class Trainer:
         probe: subnets to score along the way; nothing trained depends on it.
 
     Raises:
-        ConfigInvalid: the settings name another form of entanglement than the supernet has.
+        ConfigInvalid: the settings name another form of entanglement than the supernet has, a patience without a probe that it could be
+            judged by, or drop paths that the backbone does not have.
         DataInvalid: the split is empty.
     """
 
@@ -53,7 +57,11 @@ class Trainer:
             raise DataInvalid("the training split is empty; one example at least is needed")
         if settings.entanglement != supernet.entanglement:
             raise ConfigInvalid(f"entanglement {settings.entanglement!r} is not this supernet's, which is {supernet.entanglement!r}")
+        if settings.patience is not None and probe is None:
+            raise ConfigInvalid(f"patience is {settings.patience}, and nothing is probed on val; accepted is None, or a probe")
         self.supernet, self.split, self.settings, self.probe = supernet.eval(), split, settings, probe
+        self._drop_paths = DropPaths(supernet.backbone, settings.drop_path) if settings.drop_path else None
+        self._early = EarlyStop(settings.patience) if settings.patience is not None else None
         self.epoch = 0
         self.steps_per_epoch = math.ceil(len(split) / settings.batch_size)
         self._rank, self._world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -67,8 +75,13 @@ class Trainer:
             calibrate(supernet, split.take(torch.arange(min(_CALIBRATED, len(split)), device=split.labels.device))[0], settings.seed)
         self._largest, self._smallest = (supernet.space.extreme(largest=large) for large in (True, False))
 
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing more to train: the last epoch is over, or a probe has ended the training."""
+        return self.epoch >= self.settings.epochs or (self._early is not None and self._early.stopped)
+
     def fit(self, on_epoch: Callable[[Progress], None] = lambda progress: None) -> None:
-        """Train up to the last epoch, calling `on_epoch` after each.
+        """Train up to the last epoch, or to where patience ends, calling `on_epoch` after each.
 
         Raises:
             Diverged: a loss is not finite.
@@ -76,14 +89,16 @@ class Trainer:
         """
         start = time.monotonic()
         self.supernet.eval()
-        while self.epoch < self.settings.epochs:
+        while not self.finished:
             loss = self._train_epoch()
             self.epoch += 1
             if self.epoch == self.settings.epochs:
                 self._settle_averages()
             rate = self.settings.learning_rate * self._schedule(self.epoch * self.steps_per_epoch - 1)
-            scores = self._probe(loss)
-            on_epoch(Progress(self.epoch, self.settings.epochs, loss, rate, time.monotonic() - start, scores))
+            accuracies, val_loss = self._probe(loss)
+            if self._early is not None and self.finished:
+                self._early.restore(self._parameters)
+            on_epoch(Progress(self.epoch, self.settings.epochs, loss, rate, time.monotonic() - start, accuracies, val_loss))
 
     def state(self) -> dict[str, Any]:
         """What `load_state` needs to go on after the current epoch."""
@@ -92,6 +107,7 @@ class Trainer:
             "trainable": self.supernet.trainable_state(),
             "optimizer": deepcopy(self._optimizer.state_dict()),
             "averages": [average.cpu().clone() for average in self._averages],
+            "early_stop": self._early.state() if self._early else None,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -101,15 +117,31 @@ class Trainer:
         self._optimizer.load_state_dict(deepcopy(state["optimizer"]))
         for average, value in zip(self._averages, state["averages"], strict=True):
             average.copy_(value)
+        if self._early is not None:
+            self._early.load_state(state["early_stop"])
 
-    def _probe(self, loss: float) -> dict[str, float]:
-        """Scores of the probed subnets, in the epochs whose turn it is."""
+    def _probe(self, loss: float) -> tuple[dict[str, float], float | None]:
+        """Accuracies and mean loss of the probed subnets, in the epochs whose turn it is."""
         if self.probe is None or (self.epoch % self.probe.every and self.epoch < self.settings.epochs):
-            return {}
+            return {}, None
         scores = self.probe.scores(self.supernet, self.settings.batch_size)
-        if 2 * self.epoch >= self.settings.epochs and self.epoch * self.steps_per_epoch >= PATIENCE:
-            check_learning(loss, self.split.labels, self.probe, scores)
-        return scores
+        accuracies, val_loss = {name: score.accuracy for name, score in scores.items()}, self._mean_loss(scores.values())
+        if self._early is not None:
+            last = self.epoch == self.settings.epochs  # the averages have taken their place already
+            self._early.note(self.epoch, val_loss, self._parameters if last else self._averages or self._parameters)
+        judged = 2 * self.epoch >= self.settings.epochs or self.finished
+        if judged and self.epoch * self.steps_per_epoch >= PATIENCE:
+            check_learning(loss, self.split.labels, self.probe, accuracies)
+        return accuracies, val_loss
+
+    def _mean_loss(self, scores: Collection[Score]) -> float:
+        """Of the probed subnets, in nats; the first process's in all, since all must stop where one does."""
+        mean = sum(score.loss / len(scores) for score in scores)
+        if self._world == 1:
+            return mean
+        told = torch.tensor(mean, dtype=torch.float64, device=self._parameters[0].device)
+        dist.broadcast(told, 0)
+        return float(told)
 
     def _groups(self) -> list[dict[str, Any]]:
         """The trained numbers by the factor on their learning rate."""
@@ -145,7 +177,8 @@ class Trainer:
             inputs = self._augmented(step, inputs, len(rows))
         share = self._share(labels, rows)
         self._optimizer.zero_grad(set_to_none=True)
-        loss = self._backward(step, inputs, labels, share) if bool((labels >= 0).any()) else 0.0
+        with self._dropping(step, len(rows)):
+            loss = self._backward(step, inputs, labels, share) if bool((labels >= 0).any()) else 0.0
         loss = self._reduce(loss)
         if not math.isfinite(loss):
             raise Diverged(f"training loss became {loss} in step {step}; {self._advice}")
@@ -164,6 +197,13 @@ class Trainer:
         return augment(
             inputs, self.settings.augment, stream(self.settings.seed, _AUGMENT, step), slice(self._rank, None, self._world), count
         )
+
+    def _dropping(self, step: int, count: int) -> AbstractContextManager[None]:
+        """Residual branches left out of a step on a global batch of `count`, if any are."""
+        if self._drop_paths is None:
+            return nullcontext()
+        rng = stream(self.settings.seed, _DROP_PATH, step)
+        return self._drop_paths.dropping(rng, count, slice(self._rank, None, self._world))
 
     def _share(self, labels: Tensor, rows: Tensor) -> float:
         """The part of this process in all answers that a global batch asks for."""
@@ -218,7 +258,7 @@ class Trainer:
     def _schedule(self, step: int) -> float:
         """Share of the peak learning rate: linear warm-up, then a half-cosine to zero."""
         total = self.settings.epochs * self.steps_per_epoch
-        warm = max(1, round(total * self.settings.warmup))
+        warm = max(1, round(total * self.settings.warmup_share))
         if step < warm:
             return (step + 1) / warm
         return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))

@@ -12,6 +12,7 @@ from services.api.models import (
     ArtifactList,
     ArtifactView,
     BestSoFar,
+    CacheView,
     EvaluationPage,
     EvaluationView,
     Expected,
@@ -21,6 +22,7 @@ from services.api.models import (
     JobPage,
     JobSummary,
     JobView,
+    Lineage,
     Retry,
     State,
     WaitingView,
@@ -29,13 +31,14 @@ from services.api.problems import Problem, ProblemDocument
 from services.api.submission import submit
 from services.job_request import JobRequest
 from services.settings import Settings
-from services.store import artifacts, estimates, jobs, queue, search_state
+from services.store import artifacts, estimates, jobs, lineage, queue, search_state
+from services.store.cache_report import cache_report
 from services.store.errors import NotFound
 from services.store.models import Generation, Job
 from services.store.queue import Quotas
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-_UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": ProblemDocument, "description": "No such job."}}
+UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": ProblemDocument, "description": "No such job."}}
 
 Limit = Annotated[int, Query(ge=1, le=500, description="Rows per page.")]
 Cursor = Annotated[str | None, Query(description="`next` of the page before.")]
@@ -100,7 +103,7 @@ def list_jobs(
     return JobPage(items=items, next=rows[-1].id if len(rows) == limit else None)
 
 
-@router.get("/{job_id}", summary="Look at a job", responses=_UNKNOWN)
+@router.get("/{job_id}", summary="Look at a job", responses=UNKNOWN)
 def get_job(job_id: str, database: DatabaseDep, settings: SettingsDep) -> JobView:
     """State, progress and, once it is over, result or failure of a job."""
     with database.read() as session:
@@ -112,7 +115,7 @@ def get_job(job_id: str, database: DatabaseDep, settings: SettingsDep) -> JobVie
     "/{job_id}/cancel",
     status_code=202,
     summary="Cancel a job",
-    responses=_UNKNOWN | {409: {"model": ProblemDocument, "description": "The job is over."}},
+    responses=UNKNOWN | {409: {"model": ProblemDocument, "description": "The job is over."}},
 )
 def cancel_job(job_id: str, database: DatabaseDep, settings: SettingsDep) -> JobView:
     """Cancel a queued job at once; a running one ends within seconds and frees the cluster. What it has stored stays."""
@@ -121,7 +124,7 @@ def cancel_job(job_id: str, database: DatabaseDep, settings: SettingsDep) -> Job
     return get_job(job_id, database, settings)
 
 
-@router.get("/{job_id}/generations", summary="Generations of a job", responses=_UNKNOWN)
+@router.get("/{job_id}/generations", summary="Generations of a job", responses=UNKNOWN)
 def list_generations(job_id: str, database: DatabaseDep, cursor: Cursor = None, limit: Limit = 100) -> GenerationPage:
     """Finished generations, in order."""
     (after,) = _cursor(cursor, 1)
@@ -132,7 +135,7 @@ def list_generations(job_id: str, database: DatabaseDep, cursor: Cursor = None, 
     return GenerationPage(items=[GenerationView.model_validate(row) for row in rows], next=following)
 
 
-@router.get("/{job_id}/evaluations", summary="Evaluated candidates of a job", responses=_UNKNOWN)
+@router.get("/{job_id}/evaluations", summary="Evaluated candidates of a job", responses=UNKNOWN)
 def list_evaluations(
     job_id: str,
     database: DatabaseDep,
@@ -163,7 +166,7 @@ def list_evaluations(
     return EvaluationPage(items=items, next=f"{items[-1].generation}-{items[-1].position}" if len(items) == limit else None)
 
 
-@router.get("/{job_id}/artifacts", summary="Artifacts of a job", responses=_UNKNOWN)
+@router.get("/{job_id}/artifacts", summary="Artifacts of a job", responses=UNKNOWN)
 def list_artifacts(job_id: str, database: DatabaseDep) -> ArtifactList:
     """Files that the job has made; the merged checkpoint is there once it has succeeded."""
     with database.read() as session:
@@ -182,6 +185,7 @@ def view(session: Session, job: Job, waiting: WaitingView | None = None) -> JobV
     """A job as the API shows it."""
     last = search_state.last_generation(session, job.id)
     failed, told = job.failure_reason is not None, estimates.last(session, job.id)
+    origin = lineage.origin_of(job)
     return JobView(
         id=job.id,
         name=job.name,
@@ -196,9 +200,14 @@ def view(session: Session, job: Job, waiting: WaitingView | None = None) -> JobV
         generations_done=last.number + 1 if last else 0,
         best=_best(last) if last else None,
         expected=Expected.model_validate(told) if told else None,
+        cache=CacheView.model_validate(cache_report(session, job)),
         result=job.result,
         failure=Failure(reason=job.failure_reason or "", message=job.failure_message or "", detail=job.failure_detail) if failed else None,
         cancel_requested=job.cancel_requested,
+        pause_requested=job.pause_requested,
+        waiting_for=job.waiting_for,
+        lineage=None if origin is None else Lineage.model_validate({"job": origin.job, "action": origin.action}),
+        children=[Lineage.model_validate({"job": child, "action": action}) for child, action in lineage.children(session, job.id)],
         attempts=job.attempts,
         retry=Retry.model_validate(job.retry) if job.retry and job.attempts and job.state not in jobs.FINAL else None,
         next_try_at=job.next_try_at,

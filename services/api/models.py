@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from services.job_request import JobRequest
 
-State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+State = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
 
 
 FITNESS = "The job's `search.metric` on val, or minus it where less is better: more is always better."
@@ -65,6 +65,22 @@ class Expected(BaseModel):
     over: list[str] = Field(description="Phases that are over.")
 
 
+class Lineage(BaseModel):
+    """A tie between two jobs: the one at the other end, and by which action the younger came from the older."""
+
+    job: str = Field(description="Id of the other job; it may have been deleted.")
+    action: Literal["extend", "fork", "clone"]
+
+
+class CacheView(_FromRow):
+    """What the evaluation cache has saved a job's search so far."""
+
+    asked: int = Field(description="Candidates whose fitness the search asked for.")
+    from_cache: int = Field(description="Those whose fitness was stored, or that were in a population twice.")
+    evaluated: int = Field(description="Those that were evaluated for this job, each once.")
+    inherited: int = Field(description="Candidates of generations that an extended job took over from its parent; not among `asked`.")
+
+
 class JobView(BaseModel):
     """A job: what was asked for, how far it is, and what came out."""
 
@@ -83,9 +99,14 @@ class JobView(BaseModel):
     generations_done: int = Field(description="Finished generations.")
     best: BestSoFar | None
     expected: Expected | None = Field(description="How long it is expected to take, once its data and backbone are prepared.")
+    cache: CacheView
     result: dict[str, Any] | None = Field(description="Winner, finalists, baselines and merge error, once it has succeeded.")
     failure: Failure | None
     cancel_requested: bool
+    pause_requested: bool = Field(description="It pauses as soon as what it has in hand is stored.")
+    waiting_for: str | None = Field(description="The job that is training the supernet that this one needs, while it waits for it.")
+    lineage: Lineage | None = Field(description="The job that this one was made from; null if it was submitted by itself.")
+    children: list[Lineage] = Field(description="Jobs made from this one, oldest first.")
     attempts: int = Field(description="Attempts that failed since the job last made progress.")
     retry: Retry | None = Field(description="The last failed attempt, while the job waits for the next one or tries it.")
     next_try_at: datetime | None = Field(description="When a waiting job is tried again.")
@@ -106,6 +127,8 @@ class JobSummary(_FromRow):
     waiting: WaitingView | None = Field(None, description="Its place in the queue, while it is queued.")
     phase: str | None
     failure_reason: str | None
+    parent_id: str | None = Field(description="The job that this one was made from.")
+    parent_action: str | None = Field(description="How: extend, fork or clone.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

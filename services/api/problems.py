@@ -86,7 +86,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(WrongState)
     def _wrong_state(request: Request, error: WrongState) -> JSONResponse:
-        return _response(409, "wrong-state", str(error))
+        states = {"state": error.state, "accepted": list(error.accepted)} if error.accepted else {}
+        return _response(409, "wrong-state", str(error), extra=states)
 
     @app.exception_handler(QuotaExceeded)
     def _quota(request: Request, error: QuotaExceeded) -> JSONResponse:

@@ -20,7 +20,7 @@ from services.api.problems import Problem
 from services.job_data import facts_of, read_data
 from services.job_request import BackboneRequest, DataRequest, JobRequest, space_of
 from services.settings import Settings
-from services.store import backbones, idempotency, jobs, queue
+from services.store import backbones, idempotency, jobs, lineage, queue
 from services.store.database import Database
 from services.store.idempotency import KeyTaken
 from services.store.models import Backbone, Job
@@ -29,8 +29,10 @@ from services.store.queue import Quotas
 _POLL_SECONDS = 0.1
 
 
-def submit(database: Database, settings: Settings, request: JobRequest, user: str, key: str | None) -> tuple[Job, bool]:
-    """Check a request and store it as a queued job of a user; returns it, and whether it is new.
+def submit(
+    database: Database, settings: Settings, request: JobRequest, user: str, key: str | None = None, parent: str | None = None
+) -> tuple[Job, bool]:
+    """Check a request and store it as a queued job of a user, a clone of `parent` if that is given; returns it, and whether it is new.
 
     Args:
         key: idempotency key; a request that the user has sent with it before is not stored again.
@@ -47,18 +49,21 @@ def submit(database: Database, settings: Settings, request: JobRequest, user: st
     _check_parts_agree(request)
     request = request.model_copy(update={"data": _check_data_paths(settings, request.data)})
     data = _read(settings, "data.path", lambda: read_data(request))
-    _check_metric(request, data)
+    check_searched_metric(request, len(data.classes))
     also = {
         name: _read(settings, f"data.also_test.{name}", partial(scan_test, path, data)) for name, path in request.data.also_test.items()
     }
     request = request.model_copy(update={"backbone": _check_backbone_files(settings, request)})
     backbone = _describe(database, settings, request)
-    _check_space(request, backbone)
+    check_space(request, backbone)
+    _check_drop_path(request, backbone)
     name, stored = (request.name or data.root.name)[:120], request.model_dump(mode="json")
     try:
         with database.write() as session:
             queue.check_quotas(session, user, Quotas.of(settings))
             job = jobs.create(session, name=name, request=stored, backbone_key=backbone.key, data=facts_of(data, also), user=user)
+            if parent is not None:
+                lineage.tie(session, job, parent, "clone")
             if key is not None:
                 idempotency.keep(session, user, key, fingerprint=fingerprint, job_id=job.id, hours=settings.idempotency_hours)
         return job, True
@@ -119,9 +124,10 @@ def _read(settings: Settings, field: str, read: Callable[[], ImageFolder]) -> Im
     return data
 
 
-def _check_metric(request: JobRequest, data: ImageFolder) -> None:
+def check_searched_metric(request: JobRequest, classes: int) -> None:
+    """Raise Problem if the metric searched for cannot be taken over so many classes."""
     try:
-        check_metric(request.search.metric, len(data.classes))
+        check_metric(request.search.metric, classes)
     except ConfigInvalid as error:
         raise Problem(422, "request-invalid", str(error), field="search.metric") from error
 
@@ -184,7 +190,8 @@ def _describe(database: Database, settings: Settings, request: JobRequest) -> Ba
     return row
 
 
-def _check_space(request: JobRequest, backbone: Backbone) -> None:
+def check_space(request: JobRequest, backbone: Backbone) -> None:
+    """Raise Problem if the space cannot be made over the backbone's layers, or the budget not be met in it."""
     assert backbone.info is not None
     try:
         space = space_of(request, tuple(LayerShape(**layer) for layer in backbone.info["layers"]))
@@ -195,3 +202,10 @@ def _check_space(request: JobRequest, backbone: Backbone) -> None:
     except BudgetInfeasible as error:
         achievable = {"minimum": error.minimum, "maximum": error.maximum}
         raise Problem(422, "budget-infeasible", str(error), field="budget", achievable=achievable) from error
+
+
+def _check_drop_path(request: JobRequest, backbone: Backbone) -> None:
+    assert backbone.info is not None
+    if request.training.drop_path and not backbone.info.get("branches", 1):  # descriptions of old do not say
+        problem = f"backbone {request.backbone.name!r} has no residual branches that can be left out; accepted is 0"
+        raise Problem(422, "request-invalid", problem, field="training.drop_path")

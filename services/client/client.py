@@ -6,7 +6,6 @@ for event in client.events(job["id"]): ...
 client.download(job["id"], Path("out"))
 """
 
-import hashlib
 import json
 import secrets
 import time
@@ -17,6 +16,8 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+
+from services.client.download import Cut, Damaged, download
 
 _CHECKPOINT = ("merged", "timm-config", "manifest", "model-card", "adapter")
 _FINAL = ("succeeded", "failed", "cancelled")
@@ -84,7 +85,33 @@ class Client:
 
     def cancel(self, job_id: str) -> dict[str, Any]:
         """Ask for a job's cancellation."""
-        return self._json("POST", f"/v1/jobs/{quote(job_id, safe='')}/cancel")
+        return self._act(job_id, "cancel")
+
+    def pause(self, job_id: str) -> dict[str, Any]:
+        """Pause a job: what it has in hand is finished and stored, then the cluster is free."""
+        return self._act(job_id, "pause")
+
+    def resume(self, job_id: str) -> dict[str, Any]:
+        """Put a paused job back into the queue; it goes on where it was."""
+        return self._act(job_id, "resume")
+
+    def extend(self, job_id: str, generations: int, **changes: Any) -> dict[str, Any]:
+        """A new job that goes on from a succeeded one for so many more generations."""
+        return self._act(job_id, "extend", {"generations": generations, **changes})
+
+    def fork(self, job_id: str, **changes: Any) -> dict[str, Any]:
+        """A new job over the supernet of another, with another `budget`, `seed`, or fields of `search` and `finals`."""
+        return self._act(job_id, "fork", changes)
+
+    def clone(self, job_id: str, **changes: Any) -> dict[str, Any]:
+        """A new job by the request of another, with any of its fields changed; parts are merged field by field."""
+        return self._act(job_id, "clone", changes)
+
+    def delete(self, job_id: str) -> None:
+        """Delete a job that is over, with its files; supernets and evaluations stay."""
+        with _explained(self.url):
+            response = self._http.request("DELETE", f"/v1/jobs/{quote(job_id, safe='')}")
+        _raise_for(response)
 
     def logs(self, job_id: str, tail: int = 1000) -> str:
         """The last lines that the job's processes have printed."""
@@ -128,8 +155,10 @@ class Client:
     def download(self, job_id: str, folder: Path, on_bytes: Callable[[int], None] = lambda count: None) -> Path:
         """Download a finished job's checkpoint folder (weights, timm's config, manifest); returns the folder.
 
+        A download that was cut goes on where it stopped, also when it is called again.
+
         Raises:
-            ServiceError: the job is not finished, or the bytes do not have the hash that the service names.
+            ServiceError: the job is not finished, the connection breaks for good, or the bytes do not have the hash that the service names.
         """
         job = self.job(job_id)
         if job["state"] != "succeeded":
@@ -143,21 +172,17 @@ class Client:
                 self._fetch(artifact, folder / Path(artifact["name"]).name, on_bytes)
         return folder
 
+    def _act(self, job_id: str, action: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        return self._json("POST", f"/v1/jobs/{quote(job_id, safe='')}/{action}", **({} if body is None else {"json": body}))
+
     def _fetch(self, artifact: dict[str, Any], target: Path, on_bytes: Callable[[int], None]) -> None:
-        part, digest = target.with_name(f"{target.name}.part"), hashlib.sha256()
         try:
-            with _explained(self.url), self._http.stream("GET", f"/v1/artifacts/{artifact['id']}/content") as response:
-                _raise_for(response)
-                with part.open("wb") as file:
-                    for chunk in response.iter_bytes():
-                        file.write(chunk)
-                        digest.update(chunk)
-                        on_bytes(len(chunk))
-            if digest.hexdigest() != artifact["sha256"]:
-                raise ServiceError(f"{artifact['name']} arrived damaged: its sha256 is not the one the service names; try again")
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
+            with _explained(self.url):
+                download(self._http, artifact, target, on_bytes, _raise_for)
+        except (Cut, Damaged) as error:
+            raise ServiceError(str(error)) from error
+        except OSError as error:
+            raise ServiceError(f"cannot write {target}: {error.strerror}") from error
 
     def _stream(self, job_id: str, after: int) -> Iterator[dict[str, Any] | None]:
         """Events as they come, and None for whatever else shows that the connection lives."""

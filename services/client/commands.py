@@ -53,6 +53,9 @@ def submit(
     epochs: Annotated[int | None, typer.Option(help="Epochs of supernet training. Default: the effort's.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. Default 0.003.")] = None,
     policy: Annotated[str | None, typer.Option(help="Supernet training: sandwich (default) or random.")] = None,
+    warmup_epochs: Annotated[int | None, typer.Option(help="Epochs over which the learning rate rises. Default a tenth of all.")] = None,
+    drop_path: Annotated[float | None, typer.Option(help="Stochastic depth: rate at which the last block is left out. Default 0.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Early stop: epochs without a lower loss on val. Default never.")] = None,
     strategy: Annotated[str | None, typer.Option(help="How to search: evolution, random, nsga2, regularized-evolution, surrogate.")] = None,
     metric: Annotated[
         str | None,
@@ -82,8 +85,8 @@ def submit(
     token: Token = None,
 ) -> None:
     """Submit a job: adapt BACKBONE to DATA within BUDGET trainable parameters."""
-    request = _read_settings(settings)
-    request |= {"budget": budget} | _given(
+    request = read_settings(settings)
+    request |= {"budget": budget} | given(
         seed=seed,
         effort=effort,
         name=name or None,
@@ -92,12 +95,13 @@ def submit(
         priority=priority,
         max_hours=max_hours,
     )
-    _merge(request, "data", _given(path=_absolute(data), shots=shots, also_test=_named_folders(also_test) or None))
-    _merge(request, "backbone", _given(name=_absolute_backbone(backbone), weights=weights and _absolute(weights), image_size=image_size))
-    _merge(request, "space", _given(preset=preset, ranks=rank or None))
-    _merge(request, "training", _given(epochs=epochs, learning_rate=learning_rate, policy=policy, workers=workers, use_gpu=gpu or None))
-    _merge(request, "search", _given(strategy=strategy, metric=metric, population=population, generations=generations))
-    _merge(request, "finals", _given(mode=finals, candidates=finalists))
+    merge(request, "data", given(path=_absolute(data), shots=shots, also_test=_named_folders(also_test) or None))
+    merge(request, "backbone", given(name=_absolute_backbone(backbone), weights=weights and _absolute(weights), image_size=image_size))
+    merge(request, "space", given(preset=preset, ranks=rank or None))
+    merge(request, "training", given(epochs=epochs, learning_rate=learning_rate, policy=policy, workers=workers, use_gpu=gpu or None))
+    merge(request, "training", given(warmup_epochs=warmup_epochs, drop_path=drop_path, patience=patience))
+    merge(request, "search", given(strategy=strategy, metric=metric, population=population, generations=generations))
+    merge(request, "finals", given(mode=finals, candidates=finalists))
     client = connect(url, token)
     job = client.submit(request)
     console.print(f"Job {job['id']} queued. Dashboard: {client.url}/jobs/{job['id']}", soft_wrap=True)
@@ -133,7 +137,7 @@ def watch_job(client: Client, job_id: str) -> None:
 
 
 def jobs(
-    state: Annotated[str | None, typer.Option(help="Only queued, running, succeeded, failed or cancelled ones.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only queued, running, paused, succeeded, failed or cancelled ones.")] = None,
     limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=500)] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     url: Url = None,
@@ -144,7 +148,7 @@ def jobs(
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    table = Table("id", "name", "user", "state", "phase", "created")
+    table = Table("id", "name", "user", "state", "phase", "made from", "created")
     for row in rows:
         state_text = row["state"] + (f" ({row['failure_reason']})" if row["failure_reason"] else "")
         table.add_row(
@@ -153,6 +157,7 @@ def jobs(
             escape(row["user"]),
             state_text,
             (row["phase"] or "") if row["state"] == "running" else _place(row["waiting"]),
+            f"{row['parent_action']} of {row['parent_id']}" if row["parent_id"] else "",
             row["created_at"][:19].replace("T", " "),
         )
     console.print(table if rows else "No jobs yet. Submit one with: glora submit --data DIR --backbone NAME --budget 100k")
@@ -201,7 +206,9 @@ def result_tables(job: dict[str, Any]) -> Group:
     result = job["result"]
     metric = result.get("metric", "accuracy")
     shown = {"accuracy": "", "macro_accuracy": " macro"} | ({} if metric in _SHARES else {"metric": " metric"})
-    caption = f"The searched checkpoint is {_origin(job)}." + (f" The metric is {metric}." if "metric" in shown else "")
+    caption = f"The searched checkpoint is {_origin(job)}.{_grown(result.get('made_from'))}" + (
+        f" The metric is {metric}." if "metric" in shown else ""
+    )
     heads = [f"{split}{label}" for split in ("val", "test") for label in shown.values()]
     table = Table("method", "parameters", *heads, title=title, min_width=56, caption=caption)
     rows = [(_baseline(entry), entry) for entry in result["baselines"]] + [("searched GLoRA", result["winner"])]
@@ -224,6 +231,15 @@ def _figure(key: str, value: float | None) -> str:
 def _baseline(entry: dict[str, Any]) -> str:
     """A baseline's name, which may stand for itself trained alone or for a subnet of the job's supernet."""
     return str(entry["source"]) + ("" if "epochs" in entry else ", in supernet")
+
+
+def _grown(made_from: dict[str, Any] | None) -> str:
+    """How an extended search grew, in words; empty for others."""
+    if made_from is None or made_from["action"] != "extend":
+        return ""
+    return (
+        f" The search went on from generation {made_from['inherited_generations']} of job {made_from['job']} to {made_from['generations']}."
+    )
 
 
 def _origin(job: dict[str, Any]) -> str:
@@ -281,7 +297,7 @@ def _absolute_backbone(name: str) -> str:
     return f"{source}:{_absolute(folder)}" if separator and source.lower() == "local-dir" else name
 
 
-def _read_settings(path: Path | None) -> dict[str, Any]:
+def read_settings(path: Path | None) -> dict[str, Any]:
     """The fields of a settings file; none without a file."""
     if path is None:
         return {}
@@ -295,10 +311,12 @@ def _read_settings(path: Path | None) -> dict[str, Any]:
     return dict(found)
 
 
-def _given(**values: Any) -> dict[str, Any]:
+def given(**values: Any) -> dict[str, Any]:
+    """The values that were given."""
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _merge(request: dict[str, Any], part: str, values: dict[str, Any]) -> None:
+def merge(request: dict[str, Any], part: str, values: dict[str, Any]) -> None:
+    """Put values into a part of a request, beside those that it has."""
     if values:
         request[part] = request.get(part, {}) | values

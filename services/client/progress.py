@@ -48,7 +48,7 @@ class _Bars:
     """One bar per phase that has something to count."""
 
     def __init__(self, progress: Progress, job: dict[str, Any]) -> None:
-        self._progress = progress
+        self._progress, self._job = progress, job["id"]
         self._generations, self._metric = (job["request"]["search"][name] for name in ("generations", "metric"))
         self._tasks: dict[str, Any] = {}
         self._best_finalist, self._left = 0.0, ""
@@ -74,6 +74,18 @@ class _Bars:
     def _on_requeued(self, data: dict[str, Any]) -> None:
         why = f"{data['reason']}: tried again in {data['wait_seconds']:.0f} s" if "reason" in data else "waiting to go on"
         self._progress.update(self._phase, description="queued", note=why)
+
+    def _on_pause_requested(self, data: dict[str, Any]) -> None:
+        self._progress.update(self._phase, description="pausing", note="finishing what is in hand")
+
+    def _on_paused(self, data: dict[str, Any]) -> None:
+        self._progress.update(self._phase, description="paused", note=f"go on with: glora resume {self._job}")
+
+    def _on_resume_requested(self, data: dict[str, Any]) -> None:
+        self._progress.update(self._phase, description="queued", note="waiting for a scheduler")
+
+    def _on_supernet_awaited(self, data: dict[str, Any]) -> None:
+        self._progress.update(self._phase, description="waiting", note=f"job {data['job']} is training the same supernet")
 
     def _on_phase(self, data: dict[str, Any]) -> None:
         notes = {"train": "starting training workers", "search": "starting evaluators"}

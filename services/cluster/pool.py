@@ -5,7 +5,7 @@ is deterministic, so who scored a subnet never shows in the result.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,9 @@ from torch import Tensor
 
 from glora_core.configs import decode
 from glora_core.evaluation import Score, SubnetScorer
+from glora_core.precision import Precision
 from glora_core.training import TrainingSettings
+from services.cluster.pausing import Asked, never
 from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE
 
@@ -30,10 +32,12 @@ class WorkerLost(RuntimeError):
 class Evaluator:
     """Scores subnets of one supernet on the validation split."""
 
-    def __init__(self, workload: Workload, state: dict[str, Tensor], settings: TrainingSettings, use_gpu: bool) -> None:
+    def __init__(
+        self, workload: Workload, state: dict[str, Tensor], settings: TrainingSettings, use_gpu: bool, precision: Precision
+    ) -> None:
         device = settle(use_gpu)
         supernet = workload.supernet(settings, state).to(device)
-        self._scorer = SubnetScorer(supernet, workload.plain.to(device))
+        self._scorer = SubnetScorer(supernet, workload.plain.to(device), precision)
         self._val, self._metric = workload.val.to(device), workload.metric
 
     def score(self, codes: Sequence[str]) -> list[Score]:
@@ -62,6 +66,7 @@ class EvaluatorPool:
         settings: how that supernet was trained.
         size: number of actors.
         use_gpu: whether each holds a GPU instead of a CPU.
+        precision: of forward passes.
     """
 
     workload: "ray.ObjectRef[Workload]"
@@ -69,6 +74,7 @@ class EvaluatorPool:
     settings: TrainingSettings
     size: int
     use_gpu: bool = False
+    precision: Precision = "float32"
     _actors: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -80,23 +86,31 @@ class EvaluatorPool:
         Raises:
             WorkerLost: a batch lost its evaluator more than a few times.
         """
+        found = {position: score for positions, scores in self.batches(codes) for position, score in zip(positions, scores, strict=True)}
+        return [found[position] for position in range(len(codes))]
+
+    def batches(self, codes: Sequence[str], pausing: Asked = never) -> Iterator[tuple[range, list[Score]]]:
+        """Positions and scores of one batch after another, as they are done; a pause lets those in hand be the last.
+
+        Raises:
+            WorkerLost: a batch lost its evaluator more than a few times.
+        """
         size = max(1, -(-len(codes) // (self.size * _BATCHES_PER_EVALUATOR)))
         waiting = [_Batch(range(i, min(i + size, len(codes))), list(codes[i : i + size])) for i in range(0, len(codes), size)]
-        scores: list[Score | None] = [None] * len(codes)
         idle, running = list(range(self.size)), dict[Any, tuple[int, _Batch]]()
-        while waiting or running:
-            while waiting and idle:
+        while running or (waiting and not pausing()):
+            while waiting and idle and not pausing():
                 slot, batch = idle.pop(), waiting.pop(0)
                 running[self._actors[slot].score.remote(batch.codes)] = (slot, batch)
             ready, _ = ray.wait(list(running), num_returns=1)
             slot, batch = running.pop(ready[0])
             idle.append(slot)
             try:
-                for position, score in zip(batch.positions, ray.get(ready[0]), strict=True):
-                    scores[position] = score
+                scores: list[Score] = ray.get(ready[0])
             except RayActorError as error:
                 waiting.insert(0, self._replace(slot, batch, error))
-        return [score for score in scores if score is not None]
+            else:
+                yield batch.positions, scores
 
     def pids(self) -> list[int]:
         """Process ids of the evaluators."""
@@ -111,7 +125,7 @@ class EvaluatorPool:
 
     def _start(self) -> Any:
         resources: dict[str, Any] = {"num_cpus": 0, "num_gpus": 1} if self.use_gpu else {"num_cpus": 1}
-        return ray.remote(**resources)(Evaluator).remote(self.workload, self.state, self.settings, self.use_gpu)
+        return ray.remote(**resources)(Evaluator).remote(self.workload, self.state, self.settings, self.use_gpu, self.precision)
 
     def _replace(self, slot: int, batch: _Batch, error: RayActorError) -> _Batch:
         batch.losses += 1

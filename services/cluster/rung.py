@@ -17,12 +17,15 @@ import torch
 from fsspec import AbstractFileSystem
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
 from torch import Tensor
 
 from glora_core.errors import Diverged
 from glora_core.evaluation import Score
 from glora_core.finals.run import train_alone
 from glora_core.training import Progress, TrainingSettings
+from services.cluster.pausing import Asked, Paused, never
 from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE
 
@@ -60,6 +63,7 @@ def train_rung(
     filesystem: AbstractFileSystem,
     folder: str,
     on_done: OnDone,
+    pausing: Asked = never,
 ) -> None:
     """Train several subnets, each alone; returns when all are done.
 
@@ -69,8 +73,10 @@ def train_rung(
         name: of a folder in `folder` that nothing else uses; it is the caller's to remove.
         filesystem, folder: must be reachable from every node.
         on_done: called in this process, with a task's key, as soon as it is trained, or has diverged; what it raises ends the rung.
+        pausing: whether the trials in hand are to be the last for now.
 
     Raises:
+        Paused: trials are left; all that were begun are done.
         RayError, or what the training raised: a trial failed four times.
     """
     os.environ.update(_QUIET)
@@ -81,13 +87,15 @@ def train_rung(
         tune.with_resources(trial, {"cpu": 0, "gpu": 1} if use_gpu else {"cpu": 1}),
         param_space={"place": tune.grid_search(list(range(len(keys))))},
         # a process that has started serves one trial after another: 4.6 instead of 9.4 s for four empty trials on two busy cores
-        tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=lambda started: started.trial_id),
+        tune_config=tune.TuneConfig(
+            scheduler=_Pausable(pausing), reuse_actors=True, trial_dirname_creator=lambda started: started.trial_id
+        ),
         run_config=tune.RunConfig(
             name=name,
             storage_path=folder,
             storage_filesystem=PyFileSystem(FSSpecHandler(filesystem)),
             failure_config=tune.FailureConfig(max_failures=3),
-            callbacks=[_Results(keys, on_done)],
+            callbacks=[_Results(keys, on_done, pausing)],
             verbose=0,
         ),
     )
@@ -96,11 +104,27 @@ def train_rung(
         raise errors[0]
 
 
+class _Pausable(FIFOScheduler):  # type: ignore[misc]
+    """Starts trials in their order, and none while a pause is asked for."""
+
+    def __init__(self, pausing: Asked) -> None:
+        super().__init__()
+        self._pausing = pausing
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, as for `_Results`."""
+        return {}
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """Called by Ray Tune when there is room for another trial."""
+        return None if self._pausing() else super().choose_trial_to_run(tune_controller)
+
+
 class _Results(tune.Callback):  # type: ignore[misc]
     """Hands over each trial's result. Ray Tune would take an error in that for the trial's own, so it is raised between two steps."""
 
-    def __init__(self, keys: list[str], on_done: OnDone) -> None:
-        self._keys, self._on_done = keys, on_done
+    def __init__(self, keys: list[str], on_done: OnDone, pausing: Asked) -> None:
+        self._keys, self._on_done, self._pausing = keys, on_done, pausing
         self._error: Exception | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -120,6 +144,9 @@ class _Results(tune.Callback):  # type: ignore[misc]
         """Called by Ray Tune between two steps."""
         if self._error is not None:
             raise self._error
+        states = {trial.status for trial in trials}
+        if self._pausing() and Trial.RUNNING not in states and Trial.PENDING in states:
+            raise Paused
 
 
 def _train(config: dict[str, Any], workload: Workload, tasks: "list[ray.ObjectRef[Task]]", use_gpu: bool) -> None:

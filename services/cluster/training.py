@@ -7,6 +7,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ray.train.torch import TorchTrainer
 
 from glora_core.errors import Diverged, NotLearning
 from glora_core.training import Probe, Progress, Trainer, TrainingSettings
+from services.cluster.pausing import Asked, Paused, never
 from services.cluster.workload import Workload, settle
 
 _STATE = "state.pt"
@@ -31,17 +33,20 @@ _CONTROLLER_POLL_SECONDS = "0.2"
 
 
 class ProgressLog:
-    """Collects epochs reported by the first worker until the caller fetches them."""
+    """Collects epochs reported by the first worker until the caller fetches them, and tells the worker of a pause in return."""
 
     def __init__(self) -> None:
         self._rows: list[Progress] = []
+        self._pausing = False
 
-    def push(self, row: Progress) -> None:
-        """Add a finished epoch."""
+    def push(self, row: Progress) -> bool:
+        """Add a finished epoch; returns whether it is to be the last for now."""
         self._rows.append(row)
+        return self._pausing
 
-    def drain(self) -> list[Progress]:
-        """All epochs since the last call."""
+    def drain(self, pausing: bool) -> list[Progress]:
+        """All epochs since the last call; passes on whether a pause is asked for."""
+        self._pausing = pausing
         rows, self._rows = self._rows, []
         return rows
 
@@ -57,8 +62,9 @@ def train_supernet(
     folder: str,
     budget: int,
     on_epoch: Callable[[Progress], None],
+    pausing: Asked = never,
 ) -> dict[str, Any]:
-    """Train a supernet; returns the trainer's last state (`trainable`, `optimizer`, `epoch`).
+    """Train a supernet; returns the trainer's last state (`trainable`, `optimizer`, `epoch`) and all its epochs (`history`).
 
     A run of the same name in the same folder is resumed from its last checkpoint.
 
@@ -67,8 +73,10 @@ def train_supernet(
         filesystem, folder: where checkpoints go; must be reachable from every node.
         budget: of the subnets that are probed along the way, in trainable parameters.
         on_epoch: called in this process for each finished epoch.
+        pausing: whether the epoch in hand is to be the last for now.
 
     Raises:
+        Paused: with a checkpoint of the last epoch that was reported.
         Diverged: a loss was not finite.
         NotLearning: half trained, and no better than guessing.
     """
@@ -86,7 +94,7 @@ def train_supernet(
             failure_config=FailureConfig(max_failures=3, controller_failure_limit=3),
         ),
     )
-    with _following(log, on_epoch):
+    with _following(log, on_epoch, pausing):
         result = trainer.fit()
     if result.return_value is not None:
         raise result.return_value
@@ -96,45 +104,66 @@ def train_supernet(
     return state
 
 
-def _train_worker(config: dict[str, Any]) -> Diverged | NotLearning | None:
-    """Runs in every worker; returns why training was given up, if it was."""
+def _train_worker(config: dict[str, Any]) -> Diverged | NotLearning | Paused | None:
+    """Runs in every worker; returns why training was given up, or left for now, if it was."""
     device = settle(config["use_gpu"])
     workload: Workload = ray.get(config["workload"][0])
     settings = TrainingSettings(**config["settings"])
     supernet = workload.supernet(settings).to(device)
-    probe = Probe.of(supernet, workload.val.to(device), settings.epochs, settings.seed, config["budget"])
+    probe = Probe.of(supernet, workload.val.to(device), settings.epochs, settings.seed, config["budget"], settings.patience)
     trainer = Trainer(supernet, workload.train.to(device), settings, probe)
+    history: list[dict[str, Any]] = []
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
-            trainer.load_state(torch.load(Path(folder) / _STATE, map_location="cpu", weights_only=True))
+            state = torch.load(Path(folder) / _STATE, map_location="cpu", weights_only=True)
+        history = state.pop("history")
+        trainer.load_state(state)
     first = not dist.is_initialized() or dist.get_rank() == 0
     every = max(1, settings.epochs // _CHECKPOINTS)
 
     def report(progress: Progress) -> None:
-        if first:
-            config["log"].push.remote(progress)
-        if progress.epoch % every and progress.epoch != settings.epochs:
-            return
-        if not first:
-            ray.train.report({"epoch": progress.epoch})
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            torch.save(trainer.state(), Path(folder) / _STATE)
-            ray.train.report({"epoch": progress.epoch, "loss": progress.loss}, checkpoint=Checkpoint.from_directory(folder))
+        history.append(asdict(progress))
+        last = _agreed(first and ray.get(config["log"].push.remote(progress)), device) and not trainer.finished
+        if progress.epoch % every == 0 or trainer.finished or last:
+            _save(trainer.state() | {"history": history} if first else None, progress)
+        if last:
+            raise Paused
 
     try:
         trainer.fit(report)
-    except (Diverged, NotLearning) as error:  # the same in every worker, and in every further attempt
+    except (Diverged, NotLearning, Paused) as error:  # the same in every worker, and in every further attempt
         return error
     return None
 
 
-class _following:
-    """Calls `on_epoch` for what the log collects, from a thread, while the block runs; an error of the callback is raised at the end."""
+def _save(state: dict[str, Any] | None, progress: Progress) -> None:
+    """A checkpoint, which all workers report and the first one writes: the others have no state to give."""
+    if state is None:
+        ray.train.report({"epoch": progress.epoch})
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save(state, Path(folder) / _STATE)
+        ray.train.report({"epoch": progress.epoch, "loss": progress.loss}, checkpoint=Checkpoint.from_directory(folder))
 
-    def __init__(self, log: Any, on_epoch: Callable[[Progress], None]) -> None:
-        self._log, self._on_epoch = log, on_epoch
+
+def _agreed(told: bool, device: torch.device) -> bool:
+    """What the first worker was told, in all workers."""
+    if not dist.is_initialized():
+        return told
+    word = torch.tensor(int(told), device=device)
+    dist.broadcast(word, 0)
+    return bool(word.item())
+
+
+class _following:
+    """Calls `on_epoch` for what the log collects, from a thread, while the block runs; an error of the callback is raised at the end.
+
+    Tells the log whether a pause is asked for.
+    """
+
+    def __init__(self, log: Any, on_epoch: Callable[[Progress], None], pausing: Asked) -> None:
+        self._log, self._on_epoch, self._pausing = log, on_epoch, pausing
         self._done = threading.Event()
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -153,7 +182,7 @@ class _following:
         while not last and self._error is None:
             last = self._done.wait(_POLL_SECONDS)
             try:
-                for row in ray.get(self._log.drain.remote()):
+                for row in ray.get(self._log.drain.remote(self._pausing())):
                     self._on_epoch(row)
             except Exception as error:
                 self._error = error

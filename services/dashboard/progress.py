@@ -40,7 +40,7 @@ def steps(job: Job) -> tuple[Step, ...]:
         return tuple(Step(name, "done") for name in STEPS)
     started = job.state != "queued" and job.started_at is not None
     reached = STEPS.index(job.phase or "prepare") if started else 0
-    here = "current" if job.state in ("queued", "running") else "stopped"
+    here = "current" if job.state in ("queued", "running", "paused") else "stopped"
     return tuple(Step(name, "done" if i < reached else here if i == reached else "waiting") for i, name in enumerate(STEPS))
 
 
@@ -55,6 +55,8 @@ def progress(session: Session, job: Job, request: JobRequest, place: Waiting | N
         return Progress(text if place is None else f"{text}, {place.position} of {place.of}: {place.message}")
     if job.state == "succeeded":
         return Progress("complete")
+    if job.state == "paused":
+        return Progress(f"paused in {job.phase}" if job.phase else "paused before it started")
     if job.state != "running":
         return Progress(f"stopped in {job.phase}" if job.phase else "never started")
     phase = job.phase or "prepare"

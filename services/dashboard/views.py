@@ -9,11 +9,13 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from services.dashboard import results, wording
+from services.dashboard.actions import Action, Kin, actions, kin
 from services.dashboard.charts import ChartData, chart_data
 from services.dashboard.progress import Progress, Step, progress, steps
 from services.dashboard.results import Entry, File, LayerRow, Winner
 from services.job_request import JobRequest
 from services.store import artifacts, estimates, events, jobs, queue
+from services.store.cache_report import CacheReport, cache_report
 from services.store.models import Backbone, Generation, Job, JobEvent
 from services.store.queue import Quotas, Waiting
 
@@ -93,6 +95,10 @@ class Status:
     id: str
     state: str
     cancel_requested: bool
+    pause_requested: bool
+    actions: tuple[Action, ...]
+    kin: Kin
+    cache: CacheReport
     steps: tuple[Step, ...]
     progress: Progress
     retry: Retry | None
@@ -139,6 +145,7 @@ class JobPage:
     data: Data
     failure: Failure | None
     winner: Winner | None
+    extended: str
     baselines: tuple[Entry, ...]
     layers: tuple[LayerRow, ...]
     files: tuple[File, ...]
@@ -183,6 +190,7 @@ def job_page(session: Session, quotas: Quotas, job_id: str) -> JobPage:
         data=_data(job.data),
         failure=_failure(job) if job.state == "failed" else None,
         winner=results.winner(result) if result else None,
+        extended=wording.extended(result.get("made_from")) if result else "",
         baselines=results.baselines(result) if result else (),
         layers=results.layer_rows(results.winners_code(result), info.get("layers", [])) if result else (),
         files=results.files(artifacts.of_job(session, job_id)),
@@ -208,6 +216,10 @@ def _status(session: Session, quotas: Quotas, job: Job, request: JobRequest) -> 
         id=job.id,
         state=job.state,
         cancel_requested=job.cancel_requested and job.state == "running",
+        pause_requested=job.pause_requested,
+        actions=actions(session, job),
+        kin=kin(session, job),
+        cache=cache_report(session, job),
         steps=steps(job),
         progress=progress(session, job, request, _places(session, quotas, [job]).get(job.id)),
         retry=_retry(job),

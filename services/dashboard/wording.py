@@ -51,6 +51,8 @@ _TITLES = {
     "phase": "Phase",
     "estimate": "Expected",
     "epoch": "Epoch",
+    "made_from": "Made from",
+    "supernet_awaited": "Supernet awaited",
     "supernet_found": "Supernet found",
     "generation": "Generation",
     "finals": "Finals",
@@ -60,6 +62,9 @@ _TITLES = {
     "soup_tested": "Soup tested",
     "cancel_requested": "Cancel requested",
     "retrained": "Trained again",
+    "pause_requested": "Pause requested",
+    "paused": "Paused",
+    "resume_requested": "Resume requested",
     "requeued": "Requeued",
     "succeeded": "Succeeded",
     "failed": "Failed",
@@ -156,6 +161,14 @@ def finals(settings: FinalsSettings) -> str:
     return f"{who} trained alone at rates {rates}, in rungs of {epochs} epochs{scratch}"
 
 
+def extended(made_from: Mapping[str, Any] | None) -> str:
+    """How an extended job's search grew; empty for other jobs."""
+    if made_from is None or made_from.get("action") != "extend":
+        return ""
+    before, after = thousands(made_from["inherited_generations"]), thousands(made_from["generations"])
+    return f"The search went on from generation {before} of job {made_from['job']} to {after}."
+
+
 def trained(data: Mapping[str, Any]) -> str:
     """How long a finalist was trained alone, and from what."""
     epochs = data.get("epochs")
@@ -184,7 +197,17 @@ def event_title(kind: str) -> str:
 def event_text(kind: str, data: Mapping[str, Any]) -> str:
     """What an event says beyond its kind; empty if nothing. Unknown kinds show their data as it is."""
     match kind:
-        case "queued" | "started" | "resumed" | "cancel_requested" | "succeeded" | "cancelled":
+        case (
+            "queued"
+            | "started"
+            | "resumed"
+            | "cancel_requested"
+            | "succeeded"
+            | "cancelled"
+            | "pause_requested"
+            | "paused"
+            | "resume_requested"
+        ):
             return ""
         case "phase":
             return str(data.get("phase", ""))
@@ -194,7 +217,11 @@ def event_text(kind: str, data: Mapping[str, Any]) -> str:
         case "epoch":
             return f"{data.get('epoch')} of {data.get('epochs')}, loss {decimals(data.get('loss'))}"
         case "supernet_found":
-            return "trained by an earlier job, nothing to train"
+            return "trained by another job, nothing to train"
+        case "supernet_awaited":
+            return f"job {data.get('job')} is training it"
+        case "made_from":
+            return f"{data.get('job')}, {data.get('action')}"
         case "generation":
             best, fresh, cached = percent(data.get("best_accuracy")), data.get("evaluated"), data.get("from_cache")
             return f"{int(data.get('generation', 0)) + 1}: best so far {best}{_fitness(data)}, {fresh} evaluated, {cached} from cache"

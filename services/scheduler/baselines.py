@@ -8,9 +8,10 @@ from glora_core.methods import methods_inside
 from services.cluster.scoring import score_split
 from services.protocol import PROTOCOL
 from services.scheduler.context import RunContext
+from services.scheduler.evaluating import fitness_of
 from services.scheduler.legs import Finalist
 from services.scheduler.prepare import Prepared
-from services.scheduler.searching import evaluated, fitness_of
+from services.scheduler.searching import evaluated
 from services.store import search_state
 from services.store.models import Evaluation
 from services.store.search_state import evaluation_row

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -14,6 +15,7 @@ from glora_core.data.labelled import ImageFolder
 from glora_core.data.shifted import scan_test
 from glora_core.errors import DataInvalid
 from glora_core.space import SearchSpace
+from services.cluster.pausing import Paused
 from services.job_data import read_data
 from services.job_request import JobRequest, space_of
 from services.settings import Settings
@@ -21,6 +23,7 @@ from services.store import events, jobs
 from services.store.blobs import BlobStore
 from services.store.database import Database
 from services.store.jobs import Lease
+from services.store.lineage import Origin
 from services.store.models import Job
 
 
@@ -30,6 +33,8 @@ class RunContext:
 
     Args:
         workdir: a folder of this runner's own, gone when it ends.
+        pausing: set while a pause is asked for.
+        origin: the job that this one was made from.
     """
 
     settings: Settings
@@ -40,6 +45,8 @@ class RunContext:
     info: BackboneInfo
     data_facts: dict[str, Any]
     workdir: Path
+    pausing: Event = field(default_factory=Event)
+    origin: Origin | None = None
 
     @cached_property
     def space(self) -> SearchSpace:
@@ -79,7 +86,13 @@ class RunContext:
         with self.fenced() as (session, _):
             events.append(session, self.lease.job_id, kind, data)
 
+    def pause_here(self) -> None:
+        """Raise Paused if a pause is asked for; called where all that was done is stored."""
+        if self.pausing.is_set():
+            raise Paused
+
     def enter(self, phase: str) -> None:
-        """Note the phase that the job has reached."""
+        """Note the phase that the job has reached. Raises Paused if a pause is asked for."""
+        self.pause_here()
         with self.fenced() as (session, job):
             jobs.enter_phase(session, job, phase)

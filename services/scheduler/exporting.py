@@ -20,7 +20,8 @@ from glora_core.export import (
     write_soup_manifest,
 )
 from glora_core.supernet import Supernet
-from services.protocol import PROTOCOL
+from services.job_request import JobRequest
+from services.protocol import PROTOCOL, protocol
 from services.scheduler import reporting
 from services.scheduler.context import RunContext
 from services.scheduler.finals import Outcome
@@ -53,6 +54,15 @@ def export(context: RunContext, prepared: Prepared, outcome: Outcome) -> None:
         jobs.succeed(session, job, result)
 
 
+def _made_from(context: RunContext) -> dict[str, Any] | None:
+    """The job that this one was made from; of an extended one also how the search grew."""
+    origin = context.origin
+    if origin is None:
+        return None
+    grown = {"inherited_generations": origin.inherited, "generations": context.request.search.generations}
+    return {"job": origin.job, "action": origin.action, **(grown if origin.action == "extend" else {})}
+
+
 def _measured(context: RunContext, prepared: Prepared, outcome: Outcome) -> dict[str, Any]:
     """The job's result but for what the export measures; test sets are scored here, and nowhere else."""
     metric, chosen, again = context.request.search.metric, outcome.soup or outcome.winner, outcome.retrained
@@ -60,6 +70,7 @@ def _measured(context: RunContext, prepared: Prepared, outcome: Outcome) -> dict
     scores, *others = score_tests(context, prepared, models)
     result = {
         "metric": metric,
+        "made_from": _made_from(context),
         "winner": reporting.winner(chosen, metric) | reporting.on_tests(scores, metric),
         "retrained": None,
         "finalists": [reporting.summary(finalist, metric) for finalist in outcome.finalists],
@@ -105,9 +116,11 @@ def _facts(context: RunContext, prepared: Prepared, result: dict[str, Any]) -> d
         "backbone": request.backbone.model_dump() | {"weights_sha256": prepared.weights_hash, "license": context.info.license},
         "transform": transform,
         "data": {name: fact for name, fact in context.data_facts.items() if name != "classes"},
+        "made_from": result["made_from"],
         "budget": request.budget,
         "seed": request.seed,
-        "metrics": _metrics(result) | {"metric": request.search.metric, "protocol": PROTOCOL},
+        "metrics": _metrics(result)
+        | {"metric": request.search.metric, "protocol": PROTOCOL, "val_protocol": _val_protocol(request, result["winner"]["source"])},
         "baselines": result["baselines"],
         "merge_error": result["merge_error"],
         "request": request.model_dump(mode="json"),
@@ -122,3 +135,8 @@ def _metrics(result: dict[str, Any]) -> dict[str, Any]:
 
 def _scores(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name.startswith(("val_", "test_", "also_"))}
+
+
+def _val_protocol(request: JobRequest, source: str) -> str:
+    """How the winner was measured on val: as the search does, if it has not been trained alone since."""
+    return protocol(request.search.precision) if source == "search" else PROTOCOL

@@ -3,6 +3,7 @@
 A leg of a trial is kept like a supernet of policy `fixed`: its key is the hash of its recipe, which names what it starts from.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -23,10 +24,12 @@ from services.cluster.rung import Task, Trained, train_rung
 from services.cluster.scoring import score_split
 from services.protocol import PROTOCOL
 from services.scheduler.context import RunContext
+from services.scheduler.evaluating import fitness_of
 from services.scheduler.prepare import Prepared
-from services.scheduler.searching import evaluated, fitness_of
+from services.scheduler.searching import evaluated
 from services.scheduler.supernets import epoch_event, key_of, recipe_of, store_state, store_supernet, stored_state, supernet_settings
-from services.store import events, search_state
+from services.scheduler.turns import POLL_SECONDS
+from services.store import claims, events, search_state
 from services.store.models import Job
 from services.store.search_state import evaluation_row
 
@@ -104,9 +107,7 @@ class Rungs:
         diverged = self._diverged()
         missing = {plan.key: plan for plan in plans if plan.key not in diverged and self._stored(plan) is None}
         self._announce(legs, len(missing))
-        untrained = {key: plan for key, plan in missing.items() if not self._scored_as_trained(plan)}
-        if untrained:
-            self._train(untrained, before)
+        self._train_missing(missing, before)
         self._done += len(legs)
         found = {plan.leg.trial.name: self._stored(plan) for plan in plans}
         return {name: finalist for name, finalist in found.items() if finalist is not None}
@@ -147,6 +148,22 @@ class Rungs:
         done = self._done + len(legs) - missing
         self._context.emit("finals", {"rung": self._rung, "rungs": rungs, "missing": missing, "done": done, "finalists": total})
 
+    def _train_missing(self, missing: Mapping[str, _Plan], before: Mapping[str, Finalist]) -> None:
+        """Train what nobody has stored, and wait for what another job is just training; take that over if it is given up."""
+        left = {key: plan for key, plan in missing.items() if not self._scored_as_trained(plan)}
+        while left:
+            with self._context.fenced() as (session, _):
+                ours = claims.take(session, self._context.lease, left)
+                free = {key for key in ours if search_state.supernet(session, key) is None}
+                claims.drop(session, self._context.lease, ours - free)
+            if free:
+                self._train({key: left[key] for key in free}, before)
+            diverged = self._diverged()
+            left = {k: p for k, p in left.items() if k not in diverged and self._stored(p) is None and not self._scored_as_trained(p)}
+            if left:
+                self._context.pause_here()
+                time.sleep(POLL_SECONDS)
+
     def _train(self, missing: Mapping[str, _Plan], before: Mapping[str, Finalist]) -> None:
         """Train legs by their keys, and store each as soon as it is trained."""
         context, starts = self._context, self._starts(before)
@@ -160,6 +177,7 @@ class Rungs:
             filesystem=filesystem,
             folder=folder,
             on_done=lambda key, result: self._store(missing[key], result),
+            pausing=context.pausing.is_set,
         )
         context.blobs.remove_training(runs)
 
@@ -183,11 +201,15 @@ class Rungs:
 
     def _store(self, plan: _Plan, result: Trained | Diverged) -> None:
         if isinstance(result, Diverged):
-            self._context.emit("finalist_diverged", plan.facts() | {"supernet": plan.key, "message": str(result)})
+            with self._context.fenced() as (session, job):
+                claims.drop(session, self._context.lease, [plan.key])
+                told = plan.facts() | {"supernet": plan.key, "message": str(result)}
+                events.append(session, job.id, "finalist_diverged", told)
             return
         artifact = store_state(self._context, result.state, plan.key, "finalist")
         with self._context.fenced() as (session, job):
             store_supernet(session, plan.key, plan.recipe, [epoch_event(row) for row in result.history], artifact)
+            claims.drop(session, self._context.lease, [plan.key])
             self._store_score(session, job, plan, result.val)
 
     def _store_score(self, session: Session, job: Job, plan: _Plan, val: Score) -> None:

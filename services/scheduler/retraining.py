@@ -96,6 +96,7 @@ class _Retraining:
             filesystem=filesystem,
             folder=folder,
             on_done=lambda key, result: self._store(missing[key], result, len(both.train)),
+            pausing=context.pausing.is_set,
         )
         context.blobs.remove_training(context.lease.job_id)
 

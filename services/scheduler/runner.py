@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from glora_core.backbones import BackboneInfo
 from services.cluster import presence, resources
+from services.cluster.pausing import Paused
 from services.cluster.pool import EvaluatorPool
 from services.cluster.resources import ClusterUnavailable
 from services.cluster.workload import settle
@@ -36,7 +37,7 @@ from services.scheduler.retraining import retrain
 from services.scheduler.searching import search
 from services.scheduler.supernets import supernet_settings, train_or_find
 from services.settings import Settings, get_settings
-from services.store import jobs
+from services.store import jobs, lifecycle, lineage
 from services.store.blobs import BlobStore
 from services.store.database import Database
 from services.store.errors import LeaseLost
@@ -61,7 +62,7 @@ def run_job(context: RunContext) -> None:
     settings = supernet_settings(context)
     size = resources.pool_size(context.request.search.evaluators, training.use_gpu)
     with estimate.phase("search"):
-        pool = EvaluatorPool(prepared.workload, ray.put(state), settings, size, training.use_gpu)
+        pool = EvaluatorPool(prepared.workload, ray.put(state), settings, size, training.use_gpu, context.request.search.precision)
         try:
             ranked = search(context, key, pool)
         finally:
@@ -73,18 +74,20 @@ def run_job(context: RunContext) -> None:
     export(context, prepared, outcome)
 
 
-def attempt(settings: Settings, database: Database, lease: Lease, workdir: Path) -> int:
-    """Run a job under a lease; returns the exit status."""
+def attempt(settings: Settings, database: Database, lease: Lease, workdir: Path, pausing: threading.Event) -> int:
+    """Run a job under a lease until it is over, or paused when `pausing` is set; returns the exit status."""
     workdir.mkdir(parents=True, exist_ok=True)
     try:
         signal.signal(signal.SIGTERM, _stop)
-        context = open_context(settings, database, lease, workdir)
+        context = open_context(settings, database, lease, workdir, pausing)
         join_ray(settings.ray_address)
         signal.signal(signal.SIGTERM, _stop)  # joining Ray has put a handler of its own there
         presence.watch(presence.local_socket(), lambda: _lose_node(settings, database, lease))
         settle(use_gpu=False)
         run_job(context)
         return OVER
+    except Paused:
+        return record_pause(database, lease)
     except LeaseLost as error:
         log.warning("%s", error)
         return LOST
@@ -102,7 +105,17 @@ def join_ray(address: str) -> None:
         raise ClusterUnavailable(f"no Ray cluster answers at {address}: {error}") from error
 
 
-def open_context(settings: Settings, database: Database, lease: Lease, workdir: Path) -> RunContext:
+def record_pause(database: Database, lease: Lease) -> int:
+    """Note that the job has paused, or queue it again if the pause was withdrawn meanwhile; returns the exit status."""
+    try:
+        with jobs.fenced(database, lease) as (session, job):
+            jobs.paused(session, job) if job.pause_requested else jobs.release(session, job)
+    except LeaseLost:
+        return LOST
+    return OVER
+
+
+def open_context(settings: Settings, database: Database, lease: Lease, workdir: Path, pausing: threading.Event) -> RunContext:
     """The context of a claimed job, from its row."""
     with database.read() as session:
         job = jobs.get(session, lease.job_id)
@@ -117,6 +130,8 @@ def open_context(settings: Settings, database: Database, lease: Lease, workdir: 
             info=BackboneInfo.from_dict(backbone.info),
             data_facts=job.data,
             workdir=workdir,
+            pausing=pausing,
+            origin=lineage.origin_of(job),
         )
 
 
@@ -140,13 +155,15 @@ def record_failure(settings: Settings, database: Database, lease: Lease, error: 
 class Heartbeat(threading.Thread):
     """Renews the lease, and ends the process when the lease is lost or the job is cancelled.
 
-    A second thread ends the process when the lease has run out, however long a renewal hangs in the database.
+    Sets `pausing` while a pause is asked for. A second thread ends the process when the lease has run out, however long a
+    renewal hangs in the database.
     """
 
     def __init__(self, settings: Settings, database: Database, lease: Lease) -> None:
         super().__init__(daemon=True, name="heartbeat")
         self._settings, self._database, self._lease = settings, database, lease
         self._renewed = time.monotonic()
+        self.pausing = threading.Event()
 
     def run(self) -> None:
         """Beat until the process ends."""
@@ -157,11 +174,18 @@ class Heartbeat(threading.Thread):
                 if jobs.renew(self._database, self._lease, self._settings.lease_seconds):
                     self._cancel()
                 self._renewed = asked
+                self._heed_pause()
             except LeaseLost:
                 os._exit(LOST)
             except SQLAlchemyError:
                 log.warning("lease of %s not renewed", self._lease.job_id, exc_info=True)
             time.sleep(self._settings.heartbeat_seconds)
+
+    def _heed_pause(self) -> None:
+        if lifecycle.pause_requested(self._database, self._lease.job_id):
+            self.pausing.set()
+        else:
+            self.pausing.clear()
 
     def _watch(self) -> None:
         while time.monotonic() - self._renewed < self._settings.lease_seconds:
@@ -200,7 +224,7 @@ def main() -> int:
     lease = Lease(arguments.job, arguments.owner, arguments.epoch)
     heartbeat = Heartbeat(settings, database, lease)
     heartbeat.start()
-    return attempt(settings, database, lease, arguments.workdir)
+    return attempt(settings, database, lease, arguments.workdir, heartbeat.pausing)
 
 
 if __name__ == "__main__":

@@ -10,30 +10,32 @@ from datetime import UTC, datetime
 from sqlalchemy.orm import Session
 
 from glora_core.configs import config_hash, decode, encode
-from glora_core.evaluation import Score
 from glora_core.metrics import ACCURACY
 from glora_core.sampling import FeasibleSampler
 from glora_core.search import Evaluated, Proposal, propose, rank
 from services.cluster.pool import EvaluatorPool
-from services.protocol import PROTOCOL
+from services.protocol import protocol
 from services.scheduler.context import RunContext
+from services.scheduler.evaluating import Measuring
 from services.store import jobs, search_state
 from services.store.models import Candidate, Evaluation, Generation, Job
-from services.store.search_state import Fitness, evaluation_row
 
 
 def search(context: RunContext, supernet_key: str, pool: EvaluatorPool) -> list[Evaluated]:
     """Run the generations that are not stored yet; returns all evaluated subnets, best first."""
     settings, budget = context.request.search.settings(), context.request.budget
+    seed = context.request.seed if context.request.search.seed is None else context.request.search.seed
     sampler = FeasibleSampler(context.space, budget)
     history = stored_history(context)
-    done = _generations_done(context)
+    done, measuring = _generations_done(context), Measuring(context, supernet_key, pool)
     for number in range(done, settings.generations):
         start = time.monotonic()
-        population = propose(context.space, budget, settings, history, number, context.request.seed, sampler)
-        fresh = _evaluate(context, supernet_key, pool, population)
+        population = propose(context.space, budget, settings, history, number, seed, sampler)
+        fresh = measuring.missing({config_hash(p.config): p.config for p in population}, number)
         with context.fenced() as (session, job):
-            history += _commit(context, session, job, number, population, history, fresh, start)
+            measuring.store(session, fresh)
+            history += _commit(context, session, job, number, population, history, start)
+        context.pause_here()
     return rank(history)
 
 
@@ -50,29 +52,6 @@ def _generations_done(context: RunContext) -> int:
         return 0 if last is None else last.number + 1
 
 
-def _evaluate(context: RunContext, supernet_key: str, pool: EvaluatorPool, population: Sequence[Proposal]) -> list[Evaluation]:
-    """The evaluations of those candidates that are not stored yet."""
-    by_hash = {config_hash(p.config): p.config for p in population}
-    metric = context.request.search.metric
-    with context.database.read() as session:
-        rows = search_state.known(session, supernet_key, "val", PROTOCOL, metric, by_hash)
-    missing = [digest for digest in by_hash if digest not in rows]
-    scores = pool.score([encode(by_hash[digest]) for digest in missing])
-    return [
-        evaluation_row(
-            supernet_key,
-            "val",
-            PROTOCOL,
-            metric,
-            digest,
-            encode(by_hash[digest]),
-            context.space.parameters(by_hash[digest]),
-            fitness_of(score),
-        )
-        for digest, score in zip(missing, scores, strict=True)
-    ]
-
-
 def _commit(
     context: RunContext,
     session: Session,
@@ -80,14 +59,14 @@ def _commit(
     number: int,
     population: Sequence[Proposal],
     history: Sequence[Evaluated],
-    fresh: Sequence[Evaluation],
     start: float,
 ) -> list[Evaluated]:
     """Write a whole generation; returns its evaluations as they are stored, which another job may have done first."""
     hashes = [config_hash(p.config) for p in population]
-    search_state.add_evaluations(session, fresh)
-    rows = search_state.known(session, job.supernet_key or "", "val", PROTOCOL, context.request.search.metric, hashes)
+    asked = context.request.search
+    rows = search_state.known(session, job.supernet_key or "", "val", protocol(asked.precision), asked.metric, hashes)
     measured = [evaluated(rows[digest], number) for digest in hashes]
+    fresh = sum(row.job_id == job.id and row.generation == number for row in rows.values())  # before a restart, too
     best = rank([*history, *measured])[0]
     generation = Generation(
         job_id=job.id,
@@ -97,8 +76,8 @@ def _commit(
         best_fitness=best.fitness,
         best_loss=best.loss,
         best_parameters=best.parameters,
-        evaluated=len(fresh),
-        from_cache=len(population) - len(fresh),
+        evaluated=fresh,
+        from_cache=len(population) - fresh,
         seconds=time.monotonic() - start,
         committed_at=datetime.now(UTC),
     )
@@ -127,8 +106,3 @@ def evaluated(row: Evaluation, generation: int = 0) -> Evaluated:
     measure = None if row.metric == ACCURACY else row.fitness
     config = decode(row.config)
     return Evaluated(config, row.accuracy, row.loss, row.parameters, generation, measure=measure, macro_accuracy=row.macro_accuracy)
-
-
-def fitness_of(score: Score) -> Fitness:
-    """An evaluator's score as the store takes it."""
-    return Fitness(score.accuracy, score.loss, score.examples, score.macro_accuracy, score.fitness)

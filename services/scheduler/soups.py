@@ -13,9 +13,9 @@ from glora_core.metrics import ACCURACY
 from glora_core.search import Evaluated
 from services.cluster.soup import Ingredient, cook
 from services.scheduler.context import RunContext
+from services.scheduler.evaluating import fitness_of
 from services.scheduler.legs import Finalist, trained_alone
 from services.scheduler.prepare import Prepared
-from services.scheduler.searching import fitness_of
 from services.store import events
 from services.store.search_state import Fitness
 

@@ -21,7 +21,9 @@ from glora_core.training import Progress, TrainingSettings
 from services.cluster.training import train_supernet
 from services.cluster.workload import Workload
 from services.scheduler.context import RunContext
-from services.store import artifacts, events, search_state
+from services.scheduler.turns import made_once
+from services.store import artifacts, claims, jobs, search_state
+from services.store.blobs import training_name
 from services.store.models import Artifact, Supernet
 
 
@@ -31,8 +33,9 @@ class InputsChanged(RuntimeError):
 
 def supernet_settings(context: RunContext) -> TrainingSettings:
     """How the job's supernet is trained."""
-    asked = context.request.training.model_dump(exclude={"workers", "use_gpu"})
-    budget = context.request.budget if asked["sampling"] == "budget" else None
+    asked = context.request.training.model_dump(exclude={"workers", "use_gpu", "sampling_budget"})
+    drawn_within = context.request.training.sampling_budget
+    budget = (context.request.budget if drawn_within is None else drawn_within) if asked["sampling"] == "budget" else None
     return TrainingSettings(**asked, budget=budget, seed=context.request.seed)
 
 
@@ -69,18 +72,17 @@ def stored_state(context: RunContext, key: str) -> dict[str, Tensor] | None:
 
 
 def train_or_find(context: RunContext, workload: "ray.ObjectRef[Workload]", weights_hash: str) -> tuple[str, dict[str, Tensor]]:
-    """The key and trainable state of the job's supernet, trained by Ray Train if it is not stored yet.
+    """The key and trainable state of the job's supernet, trained by Ray Train if it is not stored yet and no other job is training it.
 
     Raises:
         Diverged, NotLearning: training was given up.
+        InputsChanged: the job began its search, or was forked, over a supernet that its inputs no longer give.
     """
     settings = supernet_settings(context)
     recipe = recipe_of(context, weights_hash, settings)
-    key = key_of(recipe)
-    state = stored_state(context, key)
-    if state is None:
-        state = _train(context, workload, settings, recipe, key)
-    else:
+    key = _parents_key(context, recipe) or key_of(recipe)
+    state, found = made_once(context, key, lambda: stored_state(context, key), lambda: _train(context, workload, settings, recipe, key))
+    if found:
         context.emit("supernet_found", {"supernet": key})
     with context.fenced() as (session, job):
         if job.supernet_key not in (None, key) and search_state.last_generation(session, job.id) is not None:
@@ -91,28 +93,48 @@ def train_or_find(context: RunContext, workload: "ray.ObjectRef[Workload]", weig
     return key, state
 
 
+def _parents_key(context: RunContext, recipe: Mapping[str, Any]) -> str | None:
+    """Of an extended or forked job, the key of its parent's supernet, which it keeps though the software may be newer; else None.
+
+    Raises:
+        InputsChanged: something else changed.
+    """
+    if context.origin is None or context.origin.action == "clone":
+        return None
+    with context.database.read() as session:
+        key = jobs.get(session, context.lease.job_id).supernet_key or ""
+        row = search_state.supernet(session, key)
+    stored, now = (row.recipe if row else {}), json.loads(json.dumps(recipe))
+    changed = [name for name in now if name != "versions" and stored.get(name) != now[name]]
+    if changed:
+        raise InputsChanged(f"the supernet of job {context.origin.job} cannot be used: {', '.join(changed)} changed since it was trained")
+    return key
+
+
 def _train(
     context: RunContext, workload: "ray.ObjectRef[Workload]", settings: TrainingSettings, recipe: dict[str, Any], key: str
 ) -> dict[str, Tensor]:
     training = context.request.training
-    history = _History(context)
     filesystem, root = context.blobs.training_folder()
     result = train_supernet(
         workload,
         settings,
         workers=training.workers,
         use_gpu=training.use_gpu,
-        run_name=f"{context.lease.job_id}-{key[:12]}",
+        run_name=f"{training_name(key)}-supernet",
         filesystem=filesystem,
         folder=root,
         budget=context.request.budget,
-        on_epoch=history,
+        on_epoch=lambda row: context.emit("epoch", epoch_event(row)),
+        pausing=context.pausing.is_set,
     )
     state: dict[str, Tensor] = result["trainable"]
     artifact = store_state(context, state, key, "supernet")
     with context.fenced() as (session, job):
-        store_supernet(session, key, recipe, history.rows(session, job.id), artifact)
+        store_supernet(session, key, recipe, result["history"], artifact)
+        claims.drop(session, context.lease, [key])
         job.attempts = 0
+    context.blobs.remove_training(training_name(key))
     return state
 
 
@@ -132,24 +154,6 @@ def store_supernet(session: Session, key: str, recipe: dict[str, Any], history: 
     seconds = history[-1]["seconds"] if history else 0.0
     row = Supernet(key=key, recipe=recipe, history=list(history), artifact_id=artifact.id, seconds=seconds, created_at=datetime.now(UTC))
     search_state.add_supernet(session, row, artifact)
-
-
-class _History:
-    """Writes each epoch as an event, and gathers the loss curve of all attempts from those events."""
-
-    def __init__(self, context: RunContext) -> None:
-        self._context = context
-
-    def __call__(self, row: Progress) -> None:
-        self._context.emit("epoch", epoch_event(row))
-
-    def rows(self, session: Session, job_id: str) -> list[dict[str, Any]]:
-        """The last report of every epoch, in order."""
-        found, last = dict[int, dict[str, Any]](), 0
-        while page := events.after(session, job_id, last):
-            found |= {event.data["epoch"]: event.data for event in page if event.kind == "epoch"}
-            last = page[-1].sequence
-        return [found[epoch] for epoch in sorted(found)]
 
 
 def epoch_event(row: Progress) -> dict[str, Any]:

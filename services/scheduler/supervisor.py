@@ -18,6 +18,7 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from services import processes
+from services.scheduler import leftovers
 from services.scheduler.exits import STOPPED
 from services.scheduler.runner_log import RunnerLog
 from services.settings import Settings
@@ -159,13 +160,14 @@ class Supervisor:
         self.logs[lease].tell(news[1])
 
     def _clean_up(self, lease: Lease) -> None:
-        """Remove what a runner has left: its work folder and, once the job is over, its training checkpoints."""
+        """Remove what a runner has left: its work folder and, once the job is over, its training checkpoints and claims."""
         self._remove_workdirs(lease)
         with self.database.read() as session:
             over = jobs.get(session, lease.job_id).state in jobs.FINAL
         try:
             if over:
                 self.blobs.remove_training(lease.job_id)
+                leftovers.clear(self.database, self.blobs, lease.job_id)
         except OSError:
             log.warning("training checkpoints of %s not removed", lease.job_id, exc_info=True)
 

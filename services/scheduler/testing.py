@@ -17,9 +17,9 @@ from services.cluster.scoring import score_split
 from services.cluster.soup import score_soup
 from services.protocol import PROTOCOL
 from services.scheduler.context import RunContext
+from services.scheduler.evaluating import fitness_of
 from services.scheduler.legs import Finalist
 from services.scheduler.prepare import Prepared
-from services.scheduler.searching import fitness_of
 from services.scheduler.soups import Soup
 from services.store import events, search_state
 from services.store.search_state import Fitness, evaluation_row

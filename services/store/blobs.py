@@ -1,15 +1,17 @@
 """Artifact bytes: content-addressed files under an fsspec URL, a local folder or an S3-compatible bucket.
 
 A blob's name is its sha256, so writing it twice is harmless. Rows in SQL are made by `services.store.artifacts`, and
-only after `put` has returned: bytes first, row second.
+only after `put` has returned: bytes first, row second. Bytes are hashed as they are written, and again when they are read as a
+whole. Large files go to S3 in parts. What no row names is found and removed by `services.store.garbage`.
 """
 
 import hashlib
 import os
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,38 @@ from botocore.exceptions import BotoCoreError
 from fsspec import AbstractFileSystem
 
 _CHUNK = 1 << 20
+_PART = 16 << 20
+"""Bytes of one part of an upload to S3; a file of less than two parts goes up at once."""
+
+_FRESH_SECONDS = 1800.0
+"""A blob on S3 that is stored once more is written anew if it is older, so that a garbage collection sees that it is wanted."""
+
+
+def training_name(supernet_key: str) -> str:
+    """What the folder of a supernet's training checkpoints begins with: whoever trains it goes on from them."""
+    return supernet_key[:16]
 
 
 class BlobMissing(LookupError):
     """A row names bytes that the artifact store does not hold, or holds with another size."""
 
 
+class BlobDamaged(RuntimeError):
+    """A file changed while it was stored; nothing was kept of it."""
+
+
 class StoreUnavailable(OSError):
     """The artifact store cannot be reached; worth another try."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file in the store: where it is, its name (a blob's is its hash), its size in bytes, and when it was last written."""
+
+    path: str
+    name: str
+    size: int
+    modified: datetime
 
 
 class BlobStore:
@@ -41,26 +67,32 @@ class BlobStore:
         self._fs, self._root = fsspec.core.url_to_fs(url, **({} if self._local else _s3_options(endpoint)))
 
     def put(self, source: Path) -> tuple[str, int]:
-        """Store a file durably; returns its sha256 (hex) and its size in bytes. Raises StoreUnavailable."""
+        """Store a file durably; returns its sha256 (hex) and its size in bytes. Raises StoreUnavailable, BlobDamaged.
+
+        A blob that is there already counts as new to a garbage collection.
+        """
         digest, size = _hash(source)
         target = self._path(digest)
         with _reachable():
-            if not self._complete(target, size):
-                self._write(source, target)
+            if not (self._complete(target, size) and self._refreshed(target, digest)):
+                self._write(source, target, digest)
         return digest, size
 
     def read(self, digest: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        """The bytes from `start` up to, not including, `end`, in chunks.
+        """The bytes from `start` up to, not including, `end`, in chunks; the hash of a whole blob is checked before its last chunk.
 
         Raises:
             BlobMissing, StoreUnavailable: before the first chunk.
+            BlobMissing: before the last chunk: the bytes are damaged.
         """
         try:
             with _reachable():
                 file = self._fs.open(self._path(digest), "rb")
         except FileNotFoundError as error:
             raise BlobMissing(f"artifact bytes {digest} are not in the store") from error
-        return _chunks(file, start, end)
+        whole = start == 0 and (end is None or end >= file.seek(0, os.SEEK_END))
+        chunks = _chunks(file, start, end)
+        return _verified(chunks, digest) if whole else chunks
 
     def fetch(self, digest: str, target: Path) -> Path:
         """Copy a blob to a local file and check its hash.
@@ -97,14 +129,57 @@ class BlobStore:
         self._fs.makedirs(folder, exist_ok=True)
         return self._fs, folder
 
-    def remove_training(self, name: str) -> None:
-        """Remove the training checkpoints whose folders begin with a name, such as a job's id, and a dash. Raises StoreUnavailable."""
+    def remove_training(self, job_id: str) -> None:
+        """Remove a job's training checkpoints, or a supernet's by `training_name`, whichever there are. Raises StoreUnavailable."""
+        for name in self.training_names():
+            if name.startswith(f"{job_id}-"):
+                self.remove_training_folder(name)
+
+    def training_names(self) -> list[str]:
+        """Names of all folders of training checkpoints. Raises StoreUnavailable."""
         with _reachable():
             folder = f"{self._root}/training"
             found = self._fs.ls(folder, detail=False) if self._fs.exists(folder) else []
-            for path in found:
-                if path.rpartition("/")[2].startswith(f"{name}-"):
-                    self._fs.rm(path, recursive=True)
+        return [path.rstrip("/").rpartition("/")[2] for path in found]
+
+    def remove_training_folder(self, name: str) -> None:
+        """Remove one folder of training checkpoints. Raises StoreUnavailable."""
+        with _reachable():
+            self._fs.rm(f"{self._root}/training/{name}", recursive=True)
+
+    def listing(self) -> list[StoredFile]:
+        """Every file that is kept here, training checkpoints left out. Raises StoreUnavailable."""
+        with _reachable():
+            found = self._fs.find(self._root, detail=True) if self._fs.exists(self._root) else {}
+        folder = f"{self._root}/training/"
+        return [self._stored_file(path, info) for path, info in found.items() if not path.startswith(folder)]
+
+    def remove_if_untouched(self, file: StoredFile, before: datetime) -> bool:
+        """Remove a file unless it was written, or stored once more, since; returns whether it was. Raises StoreUnavailable.
+
+        A local file is put aside first, so that whoever stores it in this very moment either makes it look new, or finds it
+        gone and writes it again. On S3 the moment between the look and the removal remains; what is wanted is never old there.
+        """
+        with _reachable():
+            if not self._local:
+                aged = self._fs.info(file.path)["LastModified"] < before
+                if aged:
+                    self._fs.rm_file(file.path)
+                return bool(aged)
+        place, aside = Path(file.path), Path(f"{file.path}.{secrets.token_hex(4)}.part")
+        try:
+            place.replace(aside)
+        except FileNotFoundError:
+            return False
+        if _modified(aside) >= before:
+            aside.replace(place)
+            return False
+        aside.unlink()
+        return True
+
+    def _stored_file(self, path: str, info: dict[str, Any]) -> StoredFile:
+        modified = datetime.fromtimestamp(info["mtime"], UTC) if self._local else info["LastModified"]
+        return StoredFile(path, path.rpartition("/")[2], int(info["size"]), modified)
 
     def _path(self, digest: str) -> str:
         return f"{self._root}/{digest[:2]}/{digest}"
@@ -115,17 +190,28 @@ class BlobStore:
         except FileNotFoundError:
             return False
 
-    def _write(self, source: Path, target: str) -> None:
-        """Local: write beside the target, flush to disk, rename. S3: one upload, which is atomic."""
+    def _refreshed(self, target: str, digest: str) -> bool:
+        """Make a blob that is there look new; False if it has to be written again: it is damaged, just removed, or old on S3."""
+        if not self._local:
+            age = datetime.now(UTC) - self._fs.info(target)["LastModified"]
+            return bool(age.total_seconds() < _FRESH_SECONDS)
+        try:
+            os.utime(target)
+            return _hash(Path(target))[0] == digest
+        except FileNotFoundError:
+            return False
+
+    def _write(self, source: Path, target: str, digest: str) -> None:
+        """Local: write beside the target, flush to disk, rename. S3: an upload, which is atomic, in parts if it is large."""
         self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
         if not self._local:
-            self._fs.put_file(str(source), target)
+            self._fs.put_file(str(source), target, chunksize=_PART)
+            if _hash(source)[0] != digest:  # in transit the bytes are checked by S3's own sums
+                self._fs.rm_file(target)
+                raise BlobDamaged(f"{source} changed while it was stored")
             return
         with _part_of(Path(target)) as part:
-            with source.open("rb") as read, part.open("wb") as write:
-                shutil.copyfileobj(read, write, _CHUNK)
-                write.flush()
-                os.fsync(write.fileno())
+            _copy_hashed(source, part, digest)
             part.replace(target)
         _sync_folder(Path(target).parent)
 
@@ -149,6 +235,33 @@ def _part_of(target: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def _copy_hashed(source: Path, part: Path, digest: str) -> None:
+    """Copy a file to disk for good. Raises BlobDamaged if what was copied has another hash."""
+    copied = hashlib.sha256()
+    with source.open("rb") as read, part.open("wb") as write:
+        while chunk := read.read(_CHUNK):
+            copied.update(chunk)
+            write.write(chunk)
+        write.flush()
+        os.fsync(write.fileno())
+    if copied.hexdigest() != digest:
+        raise BlobDamaged(f"{source} changed while it was stored")
+
+
+def _verified(chunks: Iterator[bytes], digest: str) -> Iterator[bytes]:
+    """The chunks, the last of them only if all together have the hash. Raises BlobMissing otherwise."""
+    seen, held = hashlib.sha256(), b""
+    for chunk in chunks:
+        if held:
+            yield held
+        seen.update(chunk)
+        held = chunk
+    if seen.hexdigest() != digest:
+        raise BlobMissing(f"artifact bytes {digest} are damaged in the store")
+    if held:
+        yield held
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a rename inside a folder durable."""
     handle = os.open(folder, os.O_RDONLY)
@@ -163,6 +276,10 @@ def _s3_options(endpoint: str) -> dict[str, Any]:
     client = {"endpoint_url": endpoint} if endpoint else {}
     patience = {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 2}}
     return {"client_kwargs": client, "config_kwargs": patience, "use_listings_cache": False}
+
+
+def _modified(path: Path) -> datetime:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
 
 
 def _hash(path: Path) -> tuple[str, int]:

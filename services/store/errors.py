@@ -18,4 +18,13 @@ class QuotaExceeded(RuntimeError):
 
 
 class WrongState(RuntimeError):
-    """The job's state does not allow what was asked; the message names the state."""
+    """The job's state does not allow what was asked; the message names the state.
+
+    Args:
+        state: the state that the job is in.
+        accepted: states in which it would have been allowed.
+    """
+
+    def __init__(self, message: str, state: str = "", accepted: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.state, self.accepted = state, accepted

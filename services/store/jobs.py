@@ -1,8 +1,9 @@
 """Jobs: creation, listing, the state machine, and the lease under which one runner owns a job.
 
-States: `queued → running → succeeded | failed | cancelled`. A running job whose lease has expired may be claimed again.
-Every claim raises the lease's epoch, and every write of a runner or of its scheduler carries it (`fenced`), so whoever has
-lost the job cannot write. A lease that has run out by the database's clock is lost, whether or not another has taken over.
+States: `queued → running → succeeded | failed | cancelled`, and `paused` beside the queue (see `services.store.lifecycle`).
+A running job whose lease has expired may be claimed again. Every claim raises the lease's epoch, and every write of a runner or of
+its scheduler carries it (`fenced`), so whoever has lost the job cannot write. A lease that has run out by the database's clock is
+lost, whether or not another has taken over.
 """
 
 import secrets
@@ -12,21 +13,22 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import literal, select, tuple_
 from sqlalchemy.orm import Session
 
 from services.settings import DEFAULT_USER
 from services.store import clock, events, queue
 from services.store.database import Database
 from services.store.errors import LeaseLost, NotFound, WrongState
-from services.store.models import Job
+from services.store.models import Job, UtcDateTime
 from services.store.queue import Quotas
 from services.store.retries import RetryRules
 
 UNLIMITED = Quotas()
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
-STATES = ("queued", "running", *sorted(FINAL))
+STATES = ("queued", "running", "paused", *sorted(FINAL))
+ALIVE = ("queued", "running", "paused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +80,17 @@ def page(session: Session, *, state: str | None = None, before: str | None = Non
         query = query.where(Job.state == state)
     if before is not None:
         last = get(session, before)
-        older = or_(Job.created_at < last.created_at, and_(Job.created_at == last.created_at, Job.id < last.id))
-        query = query.where(older)
+        # as one comparison of pairs the index is entered at the cursor; spelt out with OR it is walked from the newest job on
+        query = query.where(tuple_(Job.created_at, Job.id) < tuple_(literal(last.created_at, UtcDateTime), literal(last.id)))
     return list(session.scalars(query))
 
 
 def request_cancel(session: Session, job_id: str) -> Job:
-    """Cancel a queued job at once; ask the runner of a running one to end. Raises NotFound, or WrongState if it is over."""
-    job = _locked(session, job_id)
+    """Cancel a queued or paused job at once; ask the runner of a running one to end. Raises NotFound, or WrongState if it is over."""
+    job = locked(session, job_id)
     if job.state in FINAL:
-        raise WrongState(f"job {job_id} has {job.state} already; only a queued or running job can be cancelled")
-    if job.state == "queued":
+        raise WrongState(f"job {job_id} has {job.state} already; only a queued, running or paused job can be cancelled", job.state, ALIVE)
+    if job.state != "running":
         _finish(session, job, "cancelled", {})
     elif not job.cancel_requested:
         job.cancel_requested = True
@@ -100,11 +102,13 @@ def claim(session: Session, owner: str, lease_seconds: float, rules: RetryRules,
     """Take the queue's next job; None if there is none.
 
     A running job whose lease has run out counts as a failed attempt: it goes back into the queue, is failed if it has had all
-    its attempts, or is cancelled if that was requested.
+    its attempts, or is cancelled or paused if that was requested.
     """
     while (job := queue.next_free(session, quotas)) is not None:
         if job.cancel_requested:
             cancelled(session, job)
+        elif job.pause_requested:
+            paused(session, job)
         elif job.state == "queued":
             break
         else:
@@ -128,7 +132,7 @@ def fenced(database: Database, lease: Lease) -> Iterator[tuple[Session, Job]]:
 
 def held(session: Session, lease: Lease) -> Job:
     """The job of a lease, locked in a write transaction. Raises LeaseLost if another owns it, it is over, or the lease has run out."""
-    job = _locked(session, lease.job_id)
+    job = locked(session, lease.job_id)
     if job.lease_epoch != lease.epoch or job.lease_owner != lease.owner or job.state != "running":
         raise LeaseLost(f"job {lease.job_id}: epoch {lease.epoch} is over (now {job.lease_epoch}, {job.state})")
     if job.lease_expires_at is None or job.lease_expires_at < clock.now(session):
@@ -174,8 +178,15 @@ def keep_starting(database: Database, lease: Lease, lease_seconds: float, expire
 
 def release(session: Session, job: Job, **why: Any) -> None:
     """Put a running job back into the queue."""
-    job.state, job.lease_owner, job.lease_expires_at = "queued", None, None
+    job.state, job.lease_owner, job.lease_expires_at, job.waiting_for = "queued", None, None, None
     events.append(session, job.id, "requeued", {"attempts": job.attempts} | why)
+
+
+def paused(session: Session, job: Job) -> None:
+    """Take a job out of queue or hands until it is resumed; nothing of it holds the cluster any more."""
+    job.state, job.pause_requested = "paused", False
+    job.lease_owner, job.lease_expires_at, job.waiting_for = None, None, None
+    events.append(session, job.id, "paused", {})
 
 
 def runner_ended(session: Session, lease: Lease, *, clean: bool, rules: RetryRules, status: int) -> None:
@@ -186,6 +197,8 @@ def runner_ended(session: Session, lease: Lease, *, clean: bool, rules: RetryRul
     job = held(session, lease)
     if job.cancel_requested:
         cancelled(session, job)
+    elif job.pause_requested:
+        paused(session, job)
     elif clean:
         release(session, job)
     else:
@@ -244,12 +257,13 @@ def _count_time(session: Session, job: Job, lease_seconds: float) -> None:
 
 
 def _finish(session: Session, job: Job, state: str, data: dict[str, Any]) -> None:
-    job.state, job.finished_at = state, clock.calendar(session)
-    job.lease_owner, job.lease_expires_at = None, None
+    job.state, job.finished_at, job.pause_requested = state, clock.calendar(session), False
+    job.lease_owner, job.lease_expires_at, job.waiting_for = None, None, None
     events.append(session, job.id, state, data)
 
 
-def _locked(session: Session, job_id: str) -> Job:
+def locked(session: Session, job_id: str) -> Job:
+    """A job by its id, kept from other writers until the transaction ends. Raises NotFound."""
     job = session.scalars(select(Job).where(Job.id == job_id).with_for_update()).first()
     if job is None:
         raise NotFound(f"no job {job_id!r}")

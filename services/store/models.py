@@ -102,10 +102,17 @@ class Supernet(Base):
 
 
 class Job(Base):
-    """One request, its state, and the lease under which a runner owns it."""
+    """One request, its state, and the lease under which a runner owns it.
+
+    `parent_id` and `parent_action` are its lineage and outlive the parent; `inherited` generations were taken over from it.
+    `waiting_for` is the job that trains the supernet that this one waits for.
+    """
 
     __tablename__ = "jobs"
-    __table_args__ = (Index("ix_jobs_state_created_at", "state", "created_at"), Index("ix_jobs_created_at_id", "created_at", "id"))
+    __table_args__ = (
+        Index("ix_jobs_state_created_at_id", "state", "created_at", "id"),
+        Index("ix_jobs_created_at_id", "created_at", "id"),
+    )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     name: Mapped[str] = mapped_column(String(120))
@@ -122,6 +129,11 @@ class Job(Base):
     failure_message: Mapped[str | None] = mapped_column(Text)
     failure_detail: Mapped[str | None] = mapped_column(Text)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
+    pause_requested: Mapped[bool] = mapped_column(default=False)
+    parent_id: Mapped[str | None] = mapped_column(String(32), index=True)
+    parent_action: Mapped[str | None] = mapped_column(String(16))
+    inherited: Mapped[int] = mapped_column(default=0)
+    waiting_for: Mapped[str | None] = mapped_column(String(32))
     attempts: Mapped[int] = mapped_column(default=0)
     retry: Mapped[dict[str, Any] | None]
     next_try_at: Mapped[datetime | None]
@@ -166,6 +178,20 @@ class JobLog(Base):
     text: Mapped[str] = mapped_column(Text)
     size: Mapped[int] = mapped_column(BigInteger)
     updated_at: Mapped[datetime]
+
+
+class Claim(Base):
+    """What a running job is computing for everyone: a supernet or an evaluation, by its key; void once the job's lease is another.
+
+    `job_id` refers to no table row, so that a job can be deleted without asking who else is computing.
+    """
+
+    __tablename__ = "claims"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    job_id: Mapped[str] = mapped_column(String(32), index=True)
+    epoch: Mapped[int]
+    claimed_at: Mapped[datetime]
 
 
 class JobEvent(Base):
@@ -215,7 +241,10 @@ class Candidate(Base):
 
 
 class Evaluation(Base):
-    """The fitness of a subnet config with a supernet on a split, by a metric under a protocol; measured once, kept for ever."""
+    """The fitness of a subnet config with a supernet on a split, by a metric under a protocol; measured once, kept for ever.
+
+    `job_id` and `generation` say for whom it was measured first; it outlives that job.
+    """
 
     __tablename__ = "evaluations"
     __table_args__ = (UniqueConstraint("supernet_key", "config_hash", "split", "protocol", "metric"),)
@@ -233,4 +262,6 @@ class Evaluation(Base):
     loss: Mapped[float]
     examples: Mapped[int]
     parameters: Mapped[int]
+    job_id: Mapped[str | None] = mapped_column(String(32))
+    generation: Mapped[int | None]
     created_at: Mapped[datetime]

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, and_, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from glora_core.metrics import ACCURACY
-from services.protocol import PROTOCOL
+from services.protocol import protocol
 from services.store import events
 from services.store.database import insert_new
 from services.store.models import Artifact, Candidate, Evaluation, Generation, Job, Supernet
@@ -104,13 +104,18 @@ def metric_of(job: Job) -> str:
     return str(job.request.get("search", {}).get("metric", ACCURACY))
 
 
+def protocol_of(job: Job) -> str:
+    """How a job's candidates are measured; jobs of before there was a choice measure in float32."""
+    return protocol(job.request.get("search", {}).get("precision", "float32"))
+
+
 def measured(job: Job) -> ColumnElement[bool]:
     """What pairs a job's candidates with their fitness on val."""
     return and_(
         Evaluation.supernet_key == job.supernet_key,
         Evaluation.config_hash == Candidate.config_hash,
         Evaluation.split == "val",
-        Evaluation.protocol == PROTOCOL,
+        Evaluation.protocol == protocol_of(job),
         Evaluation.metric == metric_of(job),
     )
 

@@ -90,6 +90,24 @@ def test_a_search_for_another_metric_ranks_by_it(trained, randomise, toy_split):
     assert [e.accuracy for e in ranked] != sorted((e.accuracy for e in ranked), reverse=True)
 
 
+def test_training_with_patience_stops_early_and_without_a_split_to_judge_by_is_refused(make_vit, space, toy_split):
+    supernet = Supernet(make_vit(), space)
+    history = train(supernet, toy_split, val=toy_split, epochs=8, patience=1, learning_rate=1e-12, weight_decay=0.0, augment=())
+    assert len(history) < 8
+    with pytest.raises(ConfigInvalid, match="patience is 1, and nothing is probed"):
+        train(supernet, toy_split, epochs=8, patience=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("epoch", "did you mean 'epochs'?"), ("lr_schedule", "accepted: epochs, batch_size"), ("warm_up", "'warmup'")]
+)
+def test_an_unknown_training_setting_is_refused_with_those_that_there_are(trained, toy_split, name, hint):
+    with pytest.raises(ConfigInvalid, match=f"no training setting '{name}'") as refused:
+        train(trained, toy_split, **{name: 3})
+    assert hint in str(refused.value)
+    assert "drop_path" in str(refused.value)
+
+
 def test_an_infeasible_budget_names_the_achievable_range(digits):
     name, folder = digits
     backbone = load(name, classes=5)

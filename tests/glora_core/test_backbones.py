@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -242,3 +243,52 @@ def test_a_file_that_holds_no_weights_is_refused_by_its_name(content, name, tmp_
     file.write_bytes(content)
     with pytest.raises(BackboneUnknown, match="is not a weights file"):
         load(BackboneSpec("vit_tiny_patch16_224", weights=str(file)), 3)
+
+
+def write_arrays(model, file):
+    """A ViT's weights in the layout that the authors of the vision transformer published theirs in."""
+    state, heads = {name: value.numpy() for name, value in model.state_dict().items()}, model.blocks[0].attn.num_heads
+    width = state["cls_token"].shape[-1]
+    arrays = {
+        "embedding/kernel": state["patch_embed.proj.weight"].transpose(2, 3, 1, 0),
+        "embedding/bias": state["patch_embed.proj.bias"],
+        "cls": state["cls_token"],
+        "Transformer/posembed_input/pos_embedding": state["pos_embed"],
+        "Transformer/encoder_norm/scale": state["norm.weight"],
+        "Transformer/encoder_norm/bias": state["norm.bias"],
+        "head/kernel": state["head.weight"].T,
+        "head/bias": state["head.bias"],
+    }
+    for i in range(len(model.blocks)):
+        own, prefix = f"blocks.{i}", f"Transformer/encoderblock_{i}"
+        for norm, theirs in (("norm1", "LayerNorm_0"), ("norm2", "LayerNorm_2")):
+            arrays |= {f"{prefix}/{theirs}/{b}": state[f"{own}.{norm}.{a}"] for a, b in (("weight", "scale"), ("bias", "bias"))}
+        attention = f"{prefix}/MultiHeadDotProductAttention_1"
+        kernels, biases = state[f"{own}.attn.qkv.weight"].reshape(3, width, width), state[f"{own}.attn.qkv.bias"].reshape(3, heads, -1)
+        for name, kernel, bias in zip(("query", "key", "value"), kernels, biases, strict=True):
+            arrays |= {f"{attention}/{name}/kernel": kernel.T.reshape(width, heads, -1), f"{attention}/{name}/bias": bias}
+        arrays[f"{attention}/out/kernel"] = state[f"{own}.attn.proj.weight"].T.reshape(heads, -1, width)
+        arrays[f"{attention}/out/bias"] = state[f"{own}.attn.proj.bias"]
+        for r in range(2):
+            arrays[f"{prefix}/MlpBlock_3/Dense_{r}/kernel"] = state[f"{own}.mlp.fc{r + 1}.weight"].T
+            arrays[f"{prefix}/MlpBlock_3/Dense_{r}/bias"] = state[f"{own}.mlp.fc{r + 1}.bias"]
+    np.savez(file, **arrays)
+    return file
+
+
+def test_weights_as_the_vision_transformers_authors_published_theirs_are_read_but_for_the_head(local_dir, tmp_path, make_vit):
+    theirs = make_vit(seed=7)
+    file = write_arrays(theirs, tmp_path / "ViT.npz")
+    for classes in (3, 5):  # as many as the file's head has, which must not be taken up, and others
+        model = load(BackboneSpec(f"local-dir:{local_dir}", str(file)), classes)
+        loaded, expected = model.state_dict(), theirs.state_dict()
+        assert [name for name, value in expected.items() if "head" not in name and not torch.equal(loaded[name], value)] == []
+        assert loaded["head.weight"].shape[0] == classes
+        assert not torch.equal(loaded["head.weight"][:3], expected["head.weight"])
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224.augreg_in21k", "resnet18.a1_in1k"])
+def test_arrays_that_are_not_of_the_backbone_are_refused(name, tmp_path):
+    np.savez(tmp_path / "x.npz", a=np.ones(3))
+    with pytest.raises(BackboneUnknown, match=r"cannot be created"):
+        load(BackboneSpec(name, str(tmp_path / "x.npz")), 3)

@@ -195,3 +195,28 @@ def test_an_example_with_a_logit_that_is_not_a_number_is_answered_wrongly(make_v
     model.head.weight.data.fill_(torch.nan)
     found = score(model, toy_split, 7)
     assert (found.accuracy, found.macro_accuracy, found.fitness) == (0.0, 0.0, 0.0)
+
+
+def test_a_score_in_bfloat16_is_that_of_mixed_precision_and_near_that_of_float32(trained, toy_split):
+    config = trained.space.extreme(largest=True)
+    exact, mixed = (SubnetScorer(trained, precision=precision).score(config, toy_split, 10) for precision in ("float32", "bfloat16"))
+    network = SubnetScorer(trained).load(config)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        logits = torch.cat([network(images) for images, _ in toy_split.batches(10)])
+    assert mixed.loss == pytest.approx(F.cross_entropy(logits.double(), toy_split.labels).item(), rel=1e-12)
+    assert mixed.loss != exact.loss
+    assert mixed.loss == pytest.approx(exact.loss, rel=0.02)
+
+
+def test_scores_in_bfloat16_do_not_depend_on_what_was_scored_before(trained, toy_split):
+    configs = random_configs(trained.space, 3)
+    scorer = SubnetScorer(trained, precision="bfloat16")
+    scores = [scorer.score(config, toy_split, 10) for config in (*configs, *configs)]
+    assert scores[:3] == scores[3:]
+    assert len(set(scores)) == 3
+
+
+def test_an_unknown_precision_is_refused(trained, toy_split):
+    for refused in (lambda: SubnetScorer(trained, precision="float16"), lambda: score(Stub(), toy_split, 10, precision="half")):
+        with pytest.raises(ConfigInvalid, match="accepted: float32, bfloat16"):
+            refused()

@@ -1,5 +1,7 @@
 """Finals played in one process: what is trained, from what, for how long; and that the winner is the best of all."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -156,3 +158,10 @@ def test_the_way_of_a_leg_is_every_rung_up_to_it():
     assert way(Leg(trial, 2, 2, 3), settings) == [Leg(trial, 1, 1, 1), Leg(trial, 2, 2, 3)]
     scratch = Leg(Trial("lora", (), 0.1, False), 0, 9, 9)
     assert way(scratch, settings) == [scratch]
+
+
+def test_a_leg_keeps_the_share_of_warm_up_and_trains_to_the_end_of_its_epochs(trained):
+    config = trained.space.extreme(largest=False)
+    leg = Leg(Trial("search #1", config, 1e-3, sliced=True), rung=1, epochs=4, trained=4)
+    settings = leg_settings(leg, replace(TRAINING, epochs=100, warmup_epochs=10, patience=5, drop_path=0.2))
+    assert (settings.warmup_share, settings.patience, settings.drop_path) == (0.1, None, 0.2)

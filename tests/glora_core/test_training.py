@@ -149,6 +149,16 @@ def test_the_learning_rate_warms_up_to_its_peak_and_ends_near_zero(make_trainer)
     assert 0 <= rates[-1] < 0.06 * 1e-3
 
 
+def test_warm_up_in_epochs_takes_the_place_of_a_share(make_trainer):
+    by_epochs, by_share = (make_trainer(epochs=10, learning_rate=1e-3, **warmup) for warmup in ({"warmup_epochs": 3}, {"warmup": 0.3}))
+    assert [p.learning_rate for p in fit(by_epochs)] == [p.learning_rate for p in fit(by_share)]
+    assert differing(by_epochs.supernet.trainable_state(), by_share.supernet.trainable_state()) == []
+
+
+def test_no_epochs_of_warm_up_begin_at_the_peak(make_trainer):
+    assert make_trainer(warmup_epochs=0)._schedule(0) == 1.0
+
+
 def test_progress_reports_the_learning_rate_of_the_last_step_of_each_epoch(make_trainer):
     trainer = make_trainer(epochs=3, warmup=0.0, learning_rate=1e-3)
     rates = [row.learning_rate for row in fit(trainer)]
@@ -220,8 +230,9 @@ def test_settings_that_contradict_each_other_are_refused(arguments):
         *({"learning_rate": value} for value in (0.0, -1.0, math.nan, math.inf, "0.1", True)),
         *({"weight_decay": value} for value in (-1e-4, math.nan, math.inf)),
         *({"clip_norm": value} for value in (0.0, -1.0, math.nan)),
-        *({name: value} for name in ("warmup", "ema", "label_smoothing") for value in (-0.1, 1.0, 5, math.nan)),
+        *({name: value} for name in ("warmup", "ema", "label_smoothing", "drop_path") for value in (-0.1, 1.0, 5, math.nan)),
         *({"seed": value} for value in (-1, 0.5, True)),
+        *({"warmup_epochs": value} for value in (-1, 1.5, 61, True)),
         {"entanglement": "papper"},
         {"augment": "flip"},
         {"sampling": "budget", "budget": 100.5},
@@ -366,14 +377,14 @@ def test_settings_out_of_range_are_refused_by_name(changes, message):
         TrainingSettings(**changes)
 
 
-def train_in_process(rank: int, world: int, folder: Path, policy: str) -> None:
+def train_in_process(rank: int, world: int, folder: Path, policy: str, drop_path: float = 0.0) -> None:
     """One process of a group: trains its share of every batch; the state of each is left in the folder."""
     torch.set_num_threads(1)
     if world > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
     torch.manual_seed(0)
     backbone = timm.create_model(
-        "vit_tiny_patch16_224", num_classes=3, img_size=8, patch_size=4, embed_dim=16, depth=1, num_heads=2
+        "vit_tiny_patch16_224", num_classes=3, img_size=8, patch_size=4, embed_dim=16, depth=2 if drop_path else 1, num_heads=2
     ).double()
     space = SearchSpace(adapted_layers(backbone), ranks=(1, 3))
     labels = torch.arange(25) % 3
@@ -381,7 +392,7 @@ def train_in_process(rank: int, world: int, folder: Path, policy: str) -> None:
     split = DoubleSplit(pixels, labels, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     fixed = fixed_code(space) if policy == "fixed" else None
     # 25 images in batches of 8: the last batch is one image, so that one process of two has none
-    settings = TrainingSettings(epochs=3, batch_size=8, learning_rate=1e-2, policy=policy, fixed=fixed)
+    settings = TrainingSettings(epochs=3, batch_size=8, learning_rate=1e-2, policy=policy, fixed=fixed, drop_path=drop_path)
     trainer = Trainer(Supernet(backbone, space).double(), split, settings)
     losses = [progress.loss for progress in fit(trainer)]
     torch.save({"trainable": trainer.supernet.trainable_state(), "losses": losses}, folder / f"{rank}.pt")

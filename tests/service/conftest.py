@@ -59,11 +59,11 @@ class Service:
                 return rows
 
 
-def start_service(home: Path, *options: str) -> Service:
-    """Start `glora serve` on a free port and wait until it answers."""
+def start_service(home: Path, *options: str, **environment: str) -> Service:
+    """Start `glora serve` on a free port, with settings by environment, and wait until it answers."""
     log = home / "serve.log"
     command = [sys.executable, "-m", "services.cli", "serve", "--port", "0", "--home", str(home), "--cpus", "2", *options]
-    process = processes.start(command, log=log, env={"GLORA_LEASE_SECONDS": "4", "GLORA_RESOURCES_SECONDS": "5"})
+    process = processes.start(command, log=log, env={"GLORA_LEASE_SECONDS": "4", "GLORA_RESOURCES_SECONDS": "5"} | environment)
     deadline = time.monotonic() + START_SECONDS
     while not (home / "server.json").exists() or not (home / "server.json").read_text():
         if process.poll() is not None or time.monotonic() > deadline:

@@ -1,6 +1,7 @@
-// A job's page: draws its charts from the data embedded in the page, follows its events, and cancels it when asked to.
+// A job's page: draws its charts from the data embedded in the page, follows its events, and does what its buttons say.
 
 import { Charts } from "./charts.js";
+import { offerActions } from "./actions.js";
 import { refresh } from "./page.js";
 import { follow } from "./stream.js";
 
@@ -8,7 +9,6 @@ const job = JSON.parse(document.getElementById("data").textContent);
 const api = `/v1/jobs/${encodeURIComponent(job.id)}`;
 const charts = new Charts(job);
 const connection = document.getElementById("connection");
-const trouble = document.getElementById("trouble");
 let supernetFound = false;
 let loading = Promise.resolve();
 let waiting = false;
@@ -50,34 +50,7 @@ function connected(state) {
   if (state !== "paused") update();
 }
 
-async function cancel(button) {
-  button.disabled = true;
-  button.textContent = "Cancelling…";
-  trouble.hidden = true;
-  try {
-    const response = await fetch(`${api}/cancel`, { method: "POST" });
-    if (response.status === 401 || response.status === 409) return location.reload();
-    if (!response.ok) throw new Error(`the service answered ${response.status}`);
-    update();
-  } catch (error) {
-    button.disabled = false;
-    button.textContent = "Cancel job";
-    trouble.textContent = `The job could not be cancelled: ${error.message}.`;
-    trouble.hidden = false;
-  }
-}
-
-if (job.state === "queued" || job.state === "running") {
-  follow(`${api}/events`, job.sequence, received, connected);
-  // A place in the queue moves with other jobs, of which this job's events say nothing.
-  if (job.state === "queued") setInterval(() => document.hidden || document.querySelector("#status .queued") === null || update(), 5000);
-  const button = document.getElementById("cancel");
-  const dialog = document.getElementById("confirm");
-  button.addEventListener("click", () => {
-    dialog.returnValue = "keep";
-    dialog.showModal();
-  });
-  dialog.addEventListener("close", () => {
-    if (dialog.returnValue === "cancel") cancel(button);
-  });
-}
+offerActions(job);
+if (["queued", "running", "paused"].includes(job.state)) follow(`${api}/events`, job.sequence, received, connected);
+// A place in the queue moves with other jobs, of which this job's events say nothing.
+if (job.state === "queued") setInterval(() => document.hidden || document.querySelector("#status .queued") === null || update(), 5000);

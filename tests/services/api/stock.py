@@ -113,9 +113,16 @@ def add_job(database: Database, name: str = "flowers", **changes: Any) -> str:
 def add_running(database: Database, name: str = "flowers", **changes: Any) -> Lease:
     """A job that a runner has claimed; the queue must be empty before."""
     job_id = add_job(database, name, **changes)
+    lease = claim(database)
+    assert lease.job_id == job_id
+    return lease
+
+
+def claim(database: Database) -> Lease:
+    """Claim the next job of the queue."""
     with database.write() as session:
         lease = jobs.claim(session, "runner", 600, RetryRules())
-    assert lease is not None and lease.job_id == job_id
+    assert lease is not None
     return lease
 
 

@@ -75,7 +75,7 @@ def test_filter_applies_to_every_page(http: TestClient, database: Database) -> N
 
 @pytest.mark.parametrize(
     ("query", "field"),
-    [("state=paused", "state"), ("limit=0", "limit"), ("limit=501", "limit"), ("limit=-1", "limit"), ("limit=many", "limit")],
+    [("state=stuck", "state"), ("limit=0", "limit"), ("limit=501", "limit"), ("limit=-1", "limit"), ("limit=many", "limit")],
 )
 def test_unusable_query_of_the_list_is_refused(query: str, field: str, http: TestClient) -> None:
     response = http.get(f"/v1/jobs?{query}")

@@ -115,8 +115,12 @@ CHANGED: list[tuple[str, dict[str, Any], str]] = [
     ("negative budget", {"budget": -1}, "budget"),
     ("oversized seed", {"seed": 2**63}, "seed"),
     ("oversized epochs", {"training": {"epochs": 10**20}}, "training.epochs"),
+    ("longer warm-up than training", {"training": {"epochs": 5, "warmup_epochs": 6}}, "training"),
+    ("every branch left out", {"training": {"drop_path": 1.0}}, "training.drop_path"),
+    ("no patience at all", {"training": {"patience": 0}}, "training.patience"),
     ("unknown tensor", {"space": {"choices": {"F": ["none"]}}}, "space.choices.F.[key]"),
     ("unknown metric", {"search": {"metric": "MulticlassF1"}}, "search.metric"),
+    ("unknown precision", {"search": {"precision": "float16"}}, "search.precision"),
     ("metric that is no single number", {"search": {"metric": "MulticlassROC"}}, "search.metric"),
     ("unknown choice", {"space": {"choices": {"A": ["tucker"]}}}, "space.choices.A.0"),
     ("choice that the tensor cannot take", {"space": {"choices": {"C": ["scalar"]}}}, "space"),
@@ -190,6 +194,27 @@ def test_metric_that_cannot_count_so_many_classes_is_refused(
 
     assert (response.status_code, fields(response)) == (422, ["search.metric"])
     assert stock.counts(database) == (0, 0)
+
+
+def test_drop_path_is_refused_of_a_backbone_that_has_nothing_to_leave_out(http: TestClient, data: Path, database: Database) -> None:
+    with stock.describer(database, stock.INFO | {"branches": 0}, None):
+        response = http.post("/v1/jobs", json=stock.body(data, training={"drop_path": 0.1}))
+
+    assert response.status_code == 422
+    assert fields(response) == ["training.drop_path"]
+    assert "accepted is 0" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("described", [{"branches": 4}, {}], ids=["with branches", "before branches were counted"])
+def test_drop_path_is_accepted_of_a_backbone_that_may_have_branches(
+    described: dict[str, int], http: TestClient, data: Path, database: Database
+) -> None:
+    with stock.describer(database, stock.INFO | described, None):
+        response = http.post("/v1/jobs", json=stock.body(data, training={"drop_path": 0.1, "warmup_epochs": 3, "patience": 5}))
+
+    asked = response.json()["request"]["training"]
+    assert response.status_code == 201
+    assert (asked["drop_path"], asked["warmup_epochs"], asked["patience"]) == (0.1, 3, 5)
 
 
 def test_budget_below_the_space_is_refused_with_the_achievable_range(

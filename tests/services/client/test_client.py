@@ -251,7 +251,7 @@ def test_damaged_weights_are_refused_and_not_left_behind(client: Client, finishe
     content[100] ^= 1
     weights_blob.write_bytes(content)
 
-    with pytest.raises(ServiceError, match=r"model\.safetensors arrived damaged"):
+    with pytest.raises(ServiceError, match=r"model\.safetensors: the connection breaks"):
         client.download(finished, tmp_path / "out")
 
     assert files(tmp_path / "out") == {}

@@ -70,7 +70,8 @@ def test_help_lists_every_command(glora: Glora) -> None:
     ended = glora("--help")
 
     assert ended.status == 0
-    assert set(COMMANDS) == {"serve", "submit", "watch", "jobs", "logs", "cancel", "download"}
+    made = {"pause", "resume", "extend", "fork", "clone", "delete", "cache", "admin"}
+    assert set(COMMANDS) == {"serve", "submit", "watch", "jobs", "logs", "cancel", "download"} | made
     assert [name for name in COMMANDS if name not in ended.out] == []
 
 
@@ -143,7 +144,7 @@ def test_list_can_be_narrowed_to_a_state(glora: Glora, server: Listening, databa
 
 
 def test_unknown_state_is_an_error_that_names_the_accepted_ones(glora: Glora, server: Listening) -> None:
-    ended = glora("jobs", "--state", "paused", "--url", server.url)
+    ended = glora("jobs", "--state", "stuck", "--url", server.url)
 
     assert ended.status == 1
     assert "Error: state:" in ended.err and "'running'" in ended.err
@@ -306,6 +307,14 @@ def test_settings_file_fills_in_what_options_do_not_say(submit: Glora, database:
     assert (request["name"], request["baselines"]) == ("from the file", True)
     assert (request["training"]["epochs"], request["training"]["batch_size"]) == (4, 10)
     assert (request["search"]["population"], request["search"]["mutation_probability"]) == (8, 0.5)
+
+
+def test_training_options_are_sent_together(submit: Glora, database: Database) -> None:
+    ended = submit("--epochs", "40", "--warmup-epochs", "4", "--drop-path", "0.1", "--patience", "8")
+
+    training = stored_request(database)["training"]
+    assert ended.status == 0, ended.err
+    assert [training[name] for name in ("epochs", "warmup_epochs", "drop_path", "patience")] == [40, 4, 0.1, 8]
 
 
 def test_unknown_field_in_the_settings_file_is_refused(submit: Glora, tmp_path: Path) -> None:

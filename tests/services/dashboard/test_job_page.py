@@ -1,15 +1,18 @@
 """A job's page as served: what it says of the data, and of what came out."""
 
 import html
+import re
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
-from services.store import events
+from services.store import events, jobs
 from services.store.blobs import BlobStore
 from services.store.database import Database
 from tests.services.api import stock
+
+GROWN = {"inherited_generations": 1, "generations": 3}
 
 
 @pytest.fixture
@@ -116,3 +119,45 @@ def test_page_tells_baselines_of_the_supernet_from_those_trained_alone(http: Tes
     assert table.count('<th scope="row">LoRA') == 2
     assert table.count("<td>as in the supernet</td>") == 2
     assert table.count("<td>60 epochs from scratch</td>") == 1
+
+
+def offered(page: str) -> list[str]:
+    """The names of the actions that a page's buttons stand for."""
+    return re.findall(r'data-action="(\w+)"', page)
+
+
+def test_page_offers_what_the_jobs_state_allows(http: TestClient, database: Database) -> None:
+    lease = stock.add_running(database)
+    path = f"/jobs/{lease.job_id}"
+    running = http.get(path).text
+    stock.add_search(database, lease, generations=1, population=2)
+    http.post(f"/v1{path}/pause")
+    pausing = http.get(f"{path}/live").text
+    with jobs.fenced(database, lease) as (session, job):
+        jobs.paused(session, job)
+    paused = http.get(path).text
+    http.post(f"/v1{path}/cancel")
+
+    assert offered(running) == ["pause", "clone", "cancel"]
+    assert offered(pausing) == ["pause", "resume", "fork", "clone", "cancel"]
+    assert "pausing…" in pausing
+    assert offered(paused) == ["resume", "fork", "clone", "cancel"]
+    assert offered(http.get(path).text) == ["fork", "clone", "delete"]
+
+
+def test_pages_of_parent_and_child_name_each_other(http: TestClient, database: Database) -> None:
+    lease = stock.add_running(database, search={"generations": 1})
+    stock.add_search(database, lease, generations=1, population=2)
+    stock.succeed(database, lease)
+    child = http.post(f"/v1/jobs/{lease.job_id}/extend", json={"generations": 2}).json()["id"]
+    taken = stock.claim(database)
+    stock.succeed(database, taken, stock.RESULT | {"made_from": {"job": lease.job_id, "action": "extend"} | GROWN})
+
+    parents, childs = (http.get(f"/jobs/{job}").text for job in (lease.job_id, child))
+
+    assert f'<a href="/jobs/{child}">{child}</a> (extend)' in parents
+    assert offered(parents)[0] == "extend"
+    assert f'<a id="origin" href="/jobs/{lease.job_id}">{lease.job_id}</a>, extend after 1 generations' in childs
+    assert "0 asked for, 0 answered from the cache, 0 evaluated; 2 taken over" in childs
+    assert "2 asked for, 0 answered from the cache, 2 evaluated</dd>" in parents
+    assert f"The search went on from generation 1 of job {lease.job_id} to 3." in childs

@@ -6,7 +6,8 @@ from glora_core.configs import decode
 from glora_core.evaluation import Score
 from glora_core.search import Evaluated
 from services.protocol import PROTOCOL
-from services.scheduler.searching import evaluated, fitness_of
+from services.scheduler.evaluating import fitness_of
+from services.scheduler.searching import evaluated
 from services.store.search_state import evaluation_row
 
 SCORE = Score(accuracy=0.75, loss=1.5, examples=8, macro_accuracy=0.5, fitness=0.25)

@@ -12,7 +12,7 @@ import fsspec
 import pytest
 from s3fs import S3FileSystem
 
-from services.store.blobs import BlobMissing, BlobStore
+from services.store.blobs import BlobDamaged, BlobMissing, BlobStore
 from tests.servers.s3 import s3_server
 
 MISSING = "ab" * 32
@@ -352,3 +352,50 @@ def test_training_folder_may_be_asked_for_again(place: Place, store: BlobStore) 
 
 def _content_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_damage_is_told_before_a_whole_blob_has_been_read(place: Place, store: BlobStore, tmp_path: Path) -> None:
+    (tmp_path / "large.bin").write_bytes(CHUNKS)
+    digest, size = store.put(tmp_path / "large.bin")
+    place.damage(digest, CHUNKS[:-1] + b"?")
+    read = b""
+
+    with pytest.raises(BlobMissing, match="damaged"):
+        for chunk in store.read(digest, 0, size):
+            read += chunk
+
+    assert 0 < len(read) < size
+
+
+def test_large_file_goes_to_s3_in_parts_and_comes_back_whole(s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.store.blobs._PART", 5 << 20)
+    store = BlobStore(f"s3://bucket-{secrets.token_hex(6)}/artifacts", s3_endpoint)
+    content = secrets.token_bytes(1 << 20) * 11
+    (tmp_path / "large.bin").write_bytes(content)
+
+    digest, _ = store.put(tmp_path / "large.bin")
+
+    (file,) = store.listing()
+    assert store._fs.info(file.path)["ETag"].strip('"').endswith("-3")  # of three parts
+    assert b"".join(store.read(digest)) == content
+
+
+def test_file_that_changes_while_it_is_stored_is_refused(
+    place: Place, store: BlobStore, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_complete", lambda path, size: bool(source.write_bytes(b"other")) and False)
+
+    with pytest.raises(BlobDamaged, match="changed while it was stored"):
+        store.put(source)
+
+    assert place.files() == {}
+
+
+def test_damaged_blob_is_mended_when_it_is_stored_again_locally(tmp_path: Path, source: Path) -> None:
+    place = Place(str(tmp_path / "store"))
+    digest, _ = place.open().put(source)
+    place.damage(digest, bytes(len(CONTENT)))
+
+    place.open().put(source)
+
+    assert place.files() == {digest: CONTENT}

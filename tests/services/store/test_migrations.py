@@ -11,7 +11,7 @@ from sqlalchemy import inspect, text
 
 import services.store
 from services.protocol import PROTOCOL
-from services.store import jobs, search_state
+from services.store import jobs, lineage, search_state
 from services.store.database import Database
 from services.store.jobs import Lease
 from services.store.models import Base
@@ -89,6 +89,29 @@ def test_downgrade_to_the_first_schema_keeps_what_it_can_hold(empty_database: Da
     _downgrade(empty_database, "0001")
 
     assert _first_evaluations(empty_database) == before
+
+
+def test_jobs_and_evaluations_of_before_lineage_stand_by_themselves(empty_database: Database) -> None:
+    empty_database.migrate("0001")
+    _fill_first_schema(empty_database)
+    empty_database.migrate("0002")
+    before = _first_evaluations(empty_database)
+
+    empty_database.migrate()
+
+    job = job_of(empty_database, "job")
+    assert (job.pause_requested, job.inherited, lineage.origin_of(job), job.waiting_for) == (False, 0, None, None)
+    assert _first_evaluations(empty_database) == [row | {"job_id": None, "generation": None} for row in before]
+    assert add_job(empty_database)
+
+
+def test_paused_job_is_queued_again_by_a_downgrade(database: Database) -> None:
+    job_id = add_job(database, state="paused")
+
+    _downgrade(database, "0002")
+
+    with database.engine.connect() as connection:
+        assert connection.execute(text("SELECT state FROM jobs WHERE id = :id"), {"id": job_id}).scalar() == "queued"
 
 
 def test_migrating_by_threads_at_once_is_harmless(empty_url: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 from sqlalchemy.exc import IntegrityError
 
+from services.protocol import protocol
 from services.store import jobs, search_state
 from services.store.database import Database
 from services.store.errors import LeaseLost
@@ -213,6 +214,16 @@ def test_candidates_of_a_job_have_the_fitness_by_the_metric_that_it_asks_for(dat
         search_state.add_evaluations(session, [evaluation("a", 0.9, metric="MulticlassF1Score")])
 
     assert [(e.metric, e.fitness) for _, e in _evaluated(database, lease)] == [("MulticlassF1Score", 0.9)]
+
+
+def test_candidates_of_a_job_have_the_fitness_in_the_precision_that_it_asks_for(database: Database, lease: Lease) -> None:
+    change_job(database, lease.job_id, request={"search": {"precision": "bfloat16"}})
+    _commit(database, lease, 0, ["a"], fresh=["a"])
+    with database.write() as session:
+        search_state.add_evaluations(session, [evaluation("a", 0.9, protocol=protocol("bfloat16"))])
+
+    assert [(e.protocol, e.accuracy) for _, e in _evaluated(database, lease)] == [(protocol("bfloat16"), 0.9)]
+    assert protocol("bfloat16") != protocol("float32")
 
 
 def test_jobs_that_share_a_supernet_share_evaluations_but_not_candidates(database: Database, lease: Lease) -> None:

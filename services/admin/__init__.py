@@ -1,0 +1,1 @@
+"""Looking after a service's database and artifacts: backup, restore, garbage collection, migration."""

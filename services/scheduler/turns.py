@@ -1,0 +1,71 @@
+"""One at a time over all jobs: what several of them need and nobody has stored yet is made by one, while the others wait.
+
+A job that waits holds nothing of the cluster but its driver, says in its row whom it waits for, and takes over when that one's
+runner dies, pauses or is cancelled.
+"""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from services.scheduler.context import RunContext
+from services.store import claims, events
+
+T = TypeVar("T")
+
+POLL_SECONDS = 0.5
+
+
+def made_once(context: RunContext, key: str, find: Callable[[], T | None], make: Callable[[], T]) -> tuple[T, bool]:
+    """What `find` finds by now, or `make` makes while this job holds the claim; and whether it was found.
+
+    Args:
+        make: gives the claim up in the transaction that stores what it made.
+
+    Raises:
+        Paused: a pause was asked for while waiting; and whatever `find` and `make` raise.
+    """
+    told = ""
+    while (found := find()) is None:
+        maker = _take(context, key)
+        if maker is None:
+            found = find()  # stored between the look before and the claim
+            if found is None:
+                return make(), False
+            give_up(context, key)
+            break
+        if maker != told:
+            _wait_for(context, maker, key)
+            told = maker
+        context.pause_here()
+        time.sleep(POLL_SECONDS)
+    if told:
+        _wait_for(context, None, key)
+    return found, True
+
+
+def give_up(context: RunContext, key: str) -> None:
+    """Give a claim up with nothing made."""
+    with context.fenced() as (session, _):
+        claims.drop(session, context.lease, [key])
+
+
+def _take(context: RunContext, key: str) -> str | None:
+    """None if the claim is this job's now, or else the job that holds it. Writes only where the claim seems free."""
+    with context.database.read() as session:
+        maker = claims.holder(session, key)
+    if maker is not None and maker != context.lease.job_id:
+        return maker
+    with context.fenced() as (session, job):
+        if key in claims.take(session, context.lease, [key]):
+            job.waiting_for = None
+            return None
+        return claims.holder(session, key) or ""
+
+
+def _wait_for(context: RunContext, maker: str | None, key: str) -> None:
+    """Say in the job's row whom it waits for, and by an event when it begins to."""
+    with context.fenced() as (session, job):
+        job.waiting_for = maker or None
+        if maker:
+            events.append(session, job.id, "supernet_awaited", {"supernet": key, "job": maker})

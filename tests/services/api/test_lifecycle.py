@@ -1,0 +1,146 @@
+"""What can be done with a job over HTTP, and the refusals, which name the states that would be accepted."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from services.store.database import Database
+from tests.services.api import stock
+
+
+def test_queued_job_is_paused_and_resumed(http: TestClient, database: Database) -> None:
+    job_id = stock.add_job(database)
+
+    first, again = (http.post(f"/v1/jobs/{job_id}/pause") for _ in range(2))
+    assert (first.status_code, first.json()["state"], again.json()["state"]) == (202, "paused", "paused")
+    assert [job["id"] for job in http.get("/v1/jobs?state=paused").json()["items"]] == [job_id]
+    assert http.post(f"/v1/jobs/{job_id}/resume").json()["state"] == "queued"
+
+
+def test_running_job_says_that_it_is_pausing(http: TestClient, database: Database) -> None:
+    lease = stock.add_running(database)
+
+    job = http.post(f"/v1/jobs/{lease.job_id}/pause").json()
+
+    assert (job["state"], job["pause_requested"]) == ("running", True)
+
+
+@pytest.mark.parametrize(("action", "accepted"), [("pause", ["queued", "running"]), ("resume", ["paused"])])
+def test_refusal_names_the_state_and_those_that_would_be_accepted(
+    action: str, accepted: list[str], http: TestClient, database: Database
+) -> None:
+    lease = stock.add_running(database)
+    stock.succeed(database, lease)
+
+    refusal = http.post(f"/v1/jobs/{lease.job_id}/{action}")
+
+    assert (refusal.status_code, refusal.headers["content-type"]) == (409, "application/problem+json")
+    assert refusal.json()["type"] == "urn:glora:problem:wrong-state"
+    assert (refusal.json()["state"], refusal.json()["accepted"]) == ("succeeded", accepted)
+
+
+@pytest.mark.parametrize("action", ["pause", "resume"])
+def test_unknown_job_is_not_found(action: str, http: TestClient) -> None:
+    assert http.post(f"/v1/jobs/j0/{action}").status_code == 404
+
+
+def finished(database: Database, **changes: Any) -> str:
+    """A succeeded job with a supernet and two generations."""
+    lease = stock.add_running(database, search={"generations": 2, "population": 3, "strategy": "evolution"}, **changes)
+    stock.add_search(database, lease, generations=2, population=3)
+    stock.succeed(database, lease)
+    return lease.job_id
+
+
+def test_finished_job_is_extended_by_a_job_that_has_its_generations(http: TestClient, database: Database) -> None:
+    parent = finished(database)
+
+    made = http.post(f"/v1/jobs/{parent}/extend", json={"generations": 5})
+    job = made.json()
+
+    assert (made.status_code, made.headers["location"]) == (201, f"/v1/jobs/{job['id']}")
+    assert (job["state"], job["generations_done"], job["request"]["search"]["generations"]) == ("queued", 2, 7)
+    assert job["lineage"] == {"job": parent, "action": "extend"}
+    assert http.get(f"/v1/jobs/{parent}").json()["children"] == [{"job": job["id"], "action": "extend"}]
+    assert http.get(f"/v1/jobs/{parent}").json()["state"] == "succeeded"
+    assert len(http.get(f"/v1/jobs/{job['id']}/evaluations").json()["items"]) == 6
+    assert http.get("/v1/jobs").json()["items"][0]["parent_id"] == parent
+
+
+def test_fork_changes_what_is_asked_for_over_the_same_supernet(http: TestClient, database: Database) -> None:
+    parent = finished(database, seed=4)
+    changes = {"budget": "0.6k", "seed": 9, "search": {"strategy": "nsga2", "metric": "macro-accuracy"}, "finals": {"mode": "off"}}
+
+    job = http.post(f"/v1/jobs/{parent}/fork", json=changes | {"name": "other"}).json()
+
+    request, before = job["request"], http.get(f"/v1/jobs/{parent}").json()["request"]
+    assert (job["name"], job["supernet"], job["generations_done"]) == ("other", f"{parent}-supernet", 0)
+    assert (request["budget"], request["seed"], request["search"]["seed"], request["finals"]["mode"]) == (600, 4, 9, "off")
+    assert request["search"] == before["search"] | {"strategy": "nsga2", "metric": "macro-accuracy", "seed": 9}
+    assert request["training"] == before["training"]
+
+
+def test_fork_of_a_supernet_that_was_trained_within_its_budget_keeps_that_training(http: TestClient, database: Database) -> None:
+    parent = finished(database, training={"sampling": "budget"})
+
+    child = http.post(f"/v1/jobs/{parent}/fork", json={"budget": 600}).json()
+    grandchild = http.post(f"/v1/jobs/{child['id']}/fork", json={"budget": 650}).json()
+
+    assert [job["request"]["training"]["sampling_budget"] for job in (child, grandchild)] == [700, 700]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"budget": 1}, "budget"),
+        ({"budget": "plenty"}, "budget"),
+        ({"search": {"strategy": "luck"}}, "search.strategy"),
+        ({"search": {"metric": "MulticlassAUROC?"}}, "search.metric"),
+        ({"training": {"epochs": 3}}, "training"),
+    ],
+)
+def test_refused_fork_names_the_field_and_creates_nothing(
+    changes: dict[str, Any], field: str, http: TestClient, database: Database
+) -> None:
+    parent = finished(database, space={"preset": "lora-2"})
+    before = stock.counts(database)
+
+    refusal = http.post(f"/v1/jobs/{parent}/fork", json=changes)
+
+    assert (refusal.status_code, [error["field"] for error in refusal.json()["errors"]]) == (422, [field])
+    assert stock.counts(database) == before
+
+
+@pytest.mark.parametrize(("action", "body"), [("extend", {"generations": 1}), ("fork", {})])
+def test_job_that_has_not_got_that_far_can_be_neither_extended_nor_forked(
+    action: str, body: dict[str, Any], http: TestClient, database: Database
+) -> None:
+    job_id = stock.add_job(database)
+
+    refusal = http.post(f"/v1/jobs/{job_id}/{action}", json=body)
+
+    assert (refusal.status_code, refusal.json()["state"], refusal.json()["accepted"]) == (409, "queued", ["succeeded"])
+
+
+def test_clone_is_checked_and_queued_like_a_new_submission(http: TestClient, data: Path, backbone: str) -> None:
+    parent = http.post("/v1/jobs", json=stock.body(data, training={"epochs": 7, "learning_rate": 0.02})).json()
+
+    job = http.post(f"/v1/jobs/{parent['id']}/clone", json={"training": {"epochs": 9}, "seed": 5}).json()
+    refusal = http.post(f"/v1/jobs/{parent['id']}/clone", json={"data": {"path": "/nowhere"}})
+
+    assert job["lineage"] == {"job": parent["id"], "action": "clone"}
+    assert job["request"] == parent["request"] | {"seed": 5, "training": parent["request"]["training"] | {"epochs": 9}}
+    assert (job["supernet"], job["data"]["fingerprint"]) == (None, parent["data"]["fingerprint"])
+    assert (refusal.status_code, refusal.json()["errors"][0]["field"]) == (422, "data.path")
+
+
+def test_job_that_is_over_is_deleted_and_a_running_one_is_not(http: TestClient, database: Database) -> None:
+    parent = finished(database)
+    running = stock.add_running(database)
+
+    assert http.delete(f"/v1/jobs/{parent}").status_code == 204
+    assert http.get(f"/v1/jobs/{parent}").status_code == 404
+    refusal = http.delete(f"/v1/jobs/{running.job_id}")
+    assert (refusal.status_code, refusal.json()["accepted"]) == (409, ["cancelled", "failed", "succeeded"])
