@@ -19,14 +19,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from services import processes
 from services.client import Client
 from services.store.database import Database
-from services.store.models import Backbone, Base, Job
+from services.store.models import Base, Job
 from tests.servers.ports import free_port
 
 PATIENCE_SECONDS = 300.0
 """For whatever should come to pass: more than it takes on a machine that is busy with other things."""
 
 REPLICAS = ("a", "b")
-_KEPT = {Backbone.__tablename__, "clock_anchors"}
+_KEPT = {"backbones", "clock_anchors", "schedulers"}
 
 
 @dataclass
