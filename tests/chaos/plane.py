@@ -103,7 +103,8 @@ class Plane:
 
     def job(self, job_id: str) -> Job:
         """A job's row."""
-        return self.look(lambda: self._job(job_id))
+        found: Job = self.look(lambda: self._job(job_id))
+        return found
 
     def look(self, question: Callable[[], Any]) -> Any:
         """What a question to the database answers, asked again while the database is out of reach."""
