@@ -4,7 +4,6 @@ Progress reaches the caller through a small actor, since Ray Train's controller 
 """
 
 import os
-import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
@@ -23,6 +22,7 @@ from ray.train.torch import TorchTrainer
 from glora_core.errors import Diverged, NotLearning
 from glora_core.training import Probe, Progress, Trainer, TrainingSettings
 from services.cluster.pausing import Asked, Paused, never
+from services.cluster.scratch import scratch
 from services.cluster.workload import Workload, settle
 
 _STATE = "state.pt"
@@ -142,8 +142,8 @@ def _save(state: dict[str, Any] | None, progress: Progress) -> None:
     if state is None:
         ray.train.report({"epoch": progress.epoch})
         return
-    with tempfile.TemporaryDirectory() as folder:
-        torch.save(state, Path(folder) / _STATE)
+    with scratch() as folder:
+        torch.save(state, folder / _STATE)
         ray.train.report({"epoch": progress.epoch, "loss": progress.loss}, checkpoint=Checkpoint.from_directory(folder))
 
 

@@ -63,7 +63,8 @@ GENERATION = Moment("generation", "mid-generation", "search", lambda seen: seen.
 FINALS = Moment("finals", "finals (Ray Tune)", "finals", lambda seen: seen.events["finalist"] > 0)
 EXPORT = Moment("export", "export/merge", "export")
 QUEUED = Moment("queued", "idle with queue", None)
-MOMENTS = (PREPARING, TRAINING, GENERATION, FINALS, EXPORT, QUEUED)
+MOMENTS = (QUEUED, PREPARING, TRAINING, GENERATION, FINALS, EXPORT)
+"""In the order in which a job comes to them."""
 
 
 def look(plane: Plane, job_id: str) -> Seen:

@@ -62,6 +62,7 @@ class Plane:
         for name in REPLICAS:
             if name not in self.schedulers or self.schedulers[name].poll() is not None:
                 self.schedulers[name] = self._start(f"scheduler-{name}", "services.scheduler", {"GLORA_HOME": str(self.home / name)})
+        self.thaw()
         until(self.answers, "the API to answer")
 
     def start_api(self) -> None:

@@ -15,7 +15,7 @@ _UNKNOWN = "–"
 
 
 def table(document: dict[str, Any]) -> str:
-    """The matrix as a Markdown table: seconds to recover, and in brackets by how many the whole job took longer."""
+    """The matrix as a Markdown table: seconds to recover."""
     cells = document.get("cells", {})
     head = ["struck ↓ during →", *(moment.title for moment in MOMENTS)]
     lines = [head, ["---"] * len(head), *([fault.title, *(_entry(cells, fault, moment) for moment in MOMENTS)] for fault in FAULTS)]
@@ -49,10 +49,7 @@ def fill(page: str, document: dict[str, Any]) -> str:
 
 def _entry(cells: dict[str, Any], fault: Fault, moment: Moment) -> str:
     cell = cells.get(f"{fault.name}-{moment.name}")
-    if cell is None:
-        return _UNKNOWN
-    more = cell["seconds"] - cell["alone"]
-    return f"✓ {cell['recovery']:.0f} s ({more:+.0f} s)"
+    return _UNKNOWN if cell is None else f"✓ {cell['recovery']:.0f} s"
 
 
 def main() -> int:

@@ -1,15 +1,15 @@
-"""One cell played: a job is submitted, struck at its moment, waited for, and what became of it is gathered."""
+"""Cells played: a job is submitted, struck at its moments, waited for, and what became of it is gathered."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from sqlalchemy import select
 
 from services.store import jobs
 from services.store.models import JobEvent
 from tests.chaos.inputs import smallest_request
-from tests.chaos.moments import QUEUED, Missed, Moment
+from tests.chaos.moments import QUEUED, Missed
 from tests.chaos.outcome import Outcome, done_twice, outcome_of
 from tests.chaos.plan import Cell
 from tests.chaos.plane import until
@@ -29,53 +29,62 @@ class Played:
         twice: what was committed more than once though it may be only once.
         left: what it has left behind.
         seconds: from its submission to its end.
-        recovery: seconds from the moment it was struck to its next finished piece of work (an epoch, a generation, a trial, its end);
-            None if it was not struck.
-        claims: how often it was claimed by a scheduler.
+        recoveries: by the cells that struck it, seconds to its next finished piece of work (an epoch, a generation, a trial, its end).
     """
 
     outcome: Outcome
     twice: list[str]
     left: list[str]
     seconds: float
-    recovery: float | None
-    claims: int
-
-    def times(self) -> dict[str, Any]:
-        """What is recorded."""
-        return {name: value for name, value in asdict(self).items() if name in ("seconds", "recovery", "claims")}
+    recoveries: dict[str, float]
 
 
 def undisturbed(system: System) -> Played:
     """A job left alone."""
-    system.make_whole()
-    system.plane.clear()
-    return _ended(system, _submit(system), None)
+    _prepare(system)
+    return _ended(system, _submit(system), {})
 
 
-def play(system: System, cell: Cell) -> Played:
-    """A job struck at its moment; one that has gone on before it could be struck is followed by another, a few times."""
-    for _ in range(_ATTEMPTS):
-        system.make_whole()
-        system.plane.clear()
-        try:
-            job_id = _at(system, cell.moment)
-        except Missed:
-            _drain(system)
-            continue
-        struck = datetime.now(UTC)
-        cell.fault.strike(system, job_id, cell.moment)
-        system.plane.thaw()
-        return _ended(system, job_id, struck)
-    raise Missed(f"{cell.name} in {_ATTEMPTS} attempts")
+def play(system: System, tour: Sequence[Cell]) -> Iterator[Played]:
+    """Jobs struck at their moments: one, or further ones for cells whose moment was over before the job could be struck.
+
+    Raises:
+        Missed: that happened to the first of the cells that were left, several times in a row.
+    """
+    left, missed = list(tour), 0
+    while left:
+        _prepare(system)
+        job_id, struck = _struck(system, left)
+        if struck:
+            yield _ended(system, job_id, struck)
+        else:
+            until(lambda: not remains(system), "a missed job to be over")
+        left, missed = left[len(struck) :], 0 if struck else missed + 1
+        if missed == _ATTEMPTS:
+            raise Missed(f"{left[0].name} in {missed} attempts")
 
 
-def _at(system: System, moment: Moment) -> str:
-    if moment is QUEUED:
+def _struck(system: System, cells: Sequence[Cell]) -> tuple[str, dict[str, datetime]]:
+    """A new job, and when it was struck by which of the cells: all of them, or those before one that was missed."""
+    struck: dict[str, datetime] = {}
+    if cells[0].moment is QUEUED:
         system.plane.freeze()
     job_id = _submit(system)
-    moment.wait(system.plane, job_id)
-    return job_id
+    for cell in cells:
+        try:
+            cell.moment.wait(system.plane, job_id)
+        except Missed:
+            break
+        struck[cell.name] = datetime.now(UTC)
+        cell.fault.strike(system, job_id, cell.moment)
+        system.make_whole() if cell is not cells[-1] else system.plane.thaw()
+    return job_id, struck
+
+
+def _prepare(system: System) -> None:
+    """Everything runs, and there is no job."""
+    system.make_whole()
+    system.plane.clear()
 
 
 def _submit(system: System) -> str:
@@ -83,27 +92,20 @@ def _submit(system: System) -> str:
     return found
 
 
-def _drain(system: System) -> None:
-    """Let a job that was missed come to its end."""
-    until(lambda: not remains(system), "a missed job to be over")
-
-
-def _ended(system: System, job_id: str, struck: datetime | None) -> Played:
+def _ended(system: System, job_id: str, struck: Mapping[str, datetime]) -> Played:
     plane = system.plane
-    until(lambda: plane.job(job_id).state in jobs.FINAL, f"job {job_id} to be over: {plane.job(job_id).phase}")
+    until(lambda: plane.job(job_id).state in jobs.FINAL, f"the end of job {job_id}")
     system.make_whole()
     left = remains(system)
     job = plane.job(job_id)
     assert job.finished_at is not None
     with plane.database.read() as session:
-        log = session.scalars(select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.sequence)).all()
-    steps = [event.at for event in log if event.kind in _STEPS]
-    later = [at for at in steps if struck is not None and at > struck]
+        done = session.scalars(select(JobEvent.at).where(JobEvent.job_id == job_id, JobEvent.kind.in_(_STEPS))).all()
+    later = {name: [at for at in done if at > when] for name, when in struck.items()}
     return Played(
         outcome=outcome_of(plane, job_id),
         twice=done_twice(plane, job_id),
         left=left,
         seconds=(job.finished_at - job.created_at).total_seconds(),
-        recovery=(later[0] - struck).total_seconds() if struck is not None and later else None,
-        claims=job.lease_epoch,
+        recoveries={name: (min(steps) - struck[name]).total_seconds() for name, steps in later.items() if steps},
     )
