@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -77,6 +78,7 @@ def run_job(context: RunContext) -> None:
 def attempt(settings: Settings, database: Database, lease: Lease, workdir: Path, pausing: threading.Event) -> int:
     """Run a job under a lease until it is over, or paused when `pausing` is set; returns the exit status."""
     workdir.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = str(workdir)  # what Ray unpacks here goes with the folder, however this process ends
     try:
         signal.signal(signal.SIGTERM, _stop)
         context = open_context(settings, database, lease, workdir, pausing)
