@@ -52,7 +52,7 @@ class Supervisor:
     logs: dict[Lease, RunnerLog] = field(default_factory=dict)
     logs_kept: float = 0.0
     beaten: float = 0.0
-    swept: bool = False
+    swept: float = 0.0
     describers: dict[tuple[str, datetime], tuple["subprocess.Popen[bytes]", float]] = field(default_factory=dict)
 
     def step(self) -> None:
@@ -186,16 +186,18 @@ class Supervisor:
             log.warning("training checkpoints of %s not removed", lease.job_id, exc_info=True)
 
     def _sweep(self) -> None:
-        """Once, at the start: clean up after runners of a scheduler with this home that was killed, and with them."""
-        if self.swept:
+        """Clean up after runners that ended with the scheduler that had started them, in this home; their leases must be over."""
+        if self.swept and time.monotonic() - self.swept < self.settings.lease_seconds:
             return
+        mine = {f"{lease.job_id}-{lease.epoch}" for lease in self.runners}
         for folder in (self.home / "work").glob("j*-*"):
             job_id, _, epoch = folder.name.rpartition("-")
             with self.database.read() as session:
                 job = session.get(Job, job_id)
-            if job is None or job.state != "running" or job.lease_epoch != int(epoch):
+            held = job is not None and job.state == "running" and job.lease_epoch == int(epoch)
+            if folder.name not in mine and not held:
                 self._clean_up(Lease(job_id, self.owner, int(epoch)))
-        self.swept = True
+        self.swept = time.monotonic()
 
     def _remove_workdirs(self, lease: Lease) -> None:
         """Of this lease and those before it; a later one's, which another scheduler with the same home may have taken, is not ours."""

@@ -14,7 +14,7 @@ from services.settings import Settings
 from services.store.blobs import BlobStore
 from services.store.database import Database
 from tests.services.store.conftest import backend, connect, migrated_url, postgres_server
-from tests.services.store.rows import add_job, add_running_job, job_of
+from tests.services.store.rows import add_job, add_running_job, change_job, job_of
 
 __all__ = ["backend", "connect", "migrated_url", "postgres_server"]
 
@@ -49,11 +49,15 @@ def test_work_folders_of_leases_that_are_over_go_at_the_start(scheduler: Supervi
     assert not list((tmp_path / "artifacts" / "training").iterdir())
 
 
-def test_a_scheduler_sweeps_at_its_start_only(scheduler: Supervisor, tmp_path: Path) -> None:
+def test_a_folder_whose_lease_runs_out_later_goes_later(scheduler: Supervisor, tmp_path: Path) -> None:
+    lease = add_running_job(scheduler.database)
+    folder = _folder(tmp_path, lease.job_id, lease.epoch)
     scheduler.step()
-    just_made = _folder(tmp_path, "jnew", 1)
+    assert folder.exists()
+    change_job(scheduler.database, lease.job_id, lease_epoch=lease.epoch + 1)
+    scheduler.swept -= scheduler.settings.lease_seconds
     scheduler.step()
-    assert just_made.exists()
+    assert not folder.exists()
 
 
 def test_a_runner_that_cannot_be_started_is_started_later(scheduler: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
