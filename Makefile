@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export RAY_USAGE_STATS_ENABLED = 0
 export GLORA_HOME ?= .glora
 
-.PHONY: help demo serve test quick lint format types clean
+.PHONY: help demo serve test quick chaos soak lint format types clean
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -31,6 +31,14 @@ test: $(VENV)/.installed-dev  ## install what testing needs, then run every test
 
 quick: $(VENV)/.installed-dev  ## the quick tests only
 	$(BIN)/python -m pytest -m "not slow and not postgres and not browser and not chaos"
+
+chaos: $(VENV)/.installed-dev  ## the whole kill matrix, recorded in docs/reliability.md; an hour on two idle cores
+	GLORA_CHAOS=all GLORA_CHAOS_RECORD=1 $(BIN)/python -m pytest tests/chaos -m chaos
+	$(BIN)/python -m tests.chaos.report
+
+soak: $(VENV)/.installed-dev  ## 200 small jobs while things are killed at random; fewer with SOAK="--jobs 20 --seconds 60"
+	GLORA_CHAOS_RECORD=1 $(BIN)/python -m tests.chaos.soak $(SOAK)
+	$(BIN)/python -m tests.chaos.report
 
 lint: $(VENV)/.installed-dev  ## format check, lint, types and import contracts
 	$(BIN)/ruff format --check .

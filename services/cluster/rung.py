@@ -6,7 +6,6 @@ reached comes back through the folder that training checkpoints go to, and is ha
 
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from glora_core.finals.run import train_alone
 from glora_core.training import Progress, TrainingSettings
 from services.cluster.pausing import Asked, Paused, never
 from services.cluster.resources import Share
+from services.cluster.scratch import scratch
 from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE
 
@@ -163,8 +163,8 @@ def _train(config: dict[str, Any], workload: Workload, tasks: "list[ray.ObjectRe
         found = {"state": alone.trainable_state(), "history": [asdict(row) for row in history], "val": asdict(score)}
     except Diverged as error:  # it would in every further attempt
         found = {"diverged": str(error)}
-    with tempfile.TemporaryDirectory() as local:
-        torch.save(found, Path(local) / _RESULT)
+    with scratch() as local:
+        torch.save(found, local / _RESULT)
         tune.report({}, checkpoint=tune.Checkpoint.from_directory(local))
 
 

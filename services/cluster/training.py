@@ -4,7 +4,6 @@ Progress reaches the caller through a small actor, since Ray Train's controller 
 """
 
 import os
-import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
@@ -19,11 +18,13 @@ from fsspec import AbstractFileSystem
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 from glora_core.errors import Diverged, NotLearning
 from glora_core.training import Probe, Progress, Trainer, TrainingSettings
 from services.cluster.pausing import Asked, Paused, never
 from services.cluster.resources import Share
+from services.cluster.scratch import scratch
 from services.cluster.workload import Workload, settle
 
 _STATE = "state.pt"
@@ -87,7 +88,7 @@ def train_supernet(
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _CONTROLLER_POLL_SECONDS)
     os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", _HUNG_SECONDS)
     log = ray.remote(num_cpus=0)(ProgressLog).remote()
-    trainer = TorchTrainer(
+    trainer = _Trainer(
         _train_worker,
         train_loop_config={"workload": [workload], "settings": settings.to_dict(), "share": share, "log": log, "budget": budget},
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=share.use_gpu, resources_per_worker=share.bundle()),
@@ -107,6 +108,18 @@ def train_supernet(
     with result.checkpoint.as_directory() as local:
         state: dict[str, Any] = torch.load(Path(local) / _STATE, map_location="cpu", weights_only=True)
     return state
+
+
+class _Trainer(TorchTrainer):  # type: ignore[misc]
+    """Without Ray Train's watcher of its controller: a process of its own that outlives a killed driver.
+
+    It asks Ray's dashboard whether the controller lives, and where there is no dashboard it waits for ever. Ray removes a lost
+    driver's placement groups without it.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks: list[Any] = super()._create_default_callbacks()
+        return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
 
 
 def _train_worker(config: dict[str, Any]) -> Diverged | NotLearning | Paused | None:
@@ -147,8 +160,8 @@ def _save(state: dict[str, Any] | None, progress: Progress) -> None:
     if state is None:
         ray.train.report({"epoch": progress.epoch})
         return
-    with tempfile.TemporaryDirectory() as folder:
-        torch.save(state, Path(folder) / _STATE)
+    with scratch() as folder:
+        torch.save(state, folder / _STATE)
         ray.train.report({"epoch": progress.epoch, "loss": progress.loss}, checkpoint=Checkpoint.from_directory(folder))
 
 

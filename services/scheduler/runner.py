@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -20,7 +21,7 @@ from ray.exceptions import RayError
 from sqlalchemy.exc import SQLAlchemyError
 
 from glora_core.backbones import BackboneInfo
-from services.cluster import resources
+from services.cluster import presence, resources
 from services.cluster.pausing import Paused
 from services.cluster.resources import ClusterUnavailable, Share
 from services.cluster.workload import settle
@@ -76,11 +77,13 @@ def run_job(context: RunContext) -> None:
 def attempt(settings: Settings, database: Database, lease: Lease, workdir: Path, pausing: threading.Event) -> int:
     """Run a job under a lease until it is over, or paused when `pausing` is set; returns the exit status."""
     workdir.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = str(workdir)  # what Ray unpacks here goes with the folder, however this process ends
     try:
         signal.signal(signal.SIGTERM, _stop)
         context = open_context(settings, database, lease, workdir, pausing)
         join_ray(settings.ray_address)
         signal.signal(signal.SIGTERM, _stop)  # joining Ray has put a handler of its own there
+        presence.watch(presence.local_socket(), lambda: _lose_node(settings, database, lease))
         settle(Share())
         run_job(context)
         return OVER
@@ -196,6 +199,12 @@ class Heartbeat(threading.Thread):
             jobs.cancelled(session, job)
         log.info("job %s cancelled", self._lease.job_id)
         os._exit(OVER)
+
+
+def _lose_node(settings: Settings, database: Database, lease: Lease) -> None:
+    """End the process with the Ray node that it had joined, from any thread."""
+    log.error("job %s: the Ray node of its runner is gone", lease.job_id)
+    os._exit(record_failure(settings, database, lease, ClusterUnavailable("the Ray node that the runner had joined is gone")))
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

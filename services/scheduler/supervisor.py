@@ -27,6 +27,7 @@ from services.store.blobs import BlobStore
 from services.store.database import Database
 from services.store.errors import LeaseLost
 from services.store.jobs import Lease
+from services.store.models import Job
 from services.store.queue import Quotas
 from services.store.retries import RetryRules
 
@@ -51,11 +52,13 @@ class Supervisor:
     logs: dict[Lease, RunnerLog] = field(default_factory=dict)
     logs_kept: float = 0.0
     beaten: float = 0.0
+    swept: float = 0.0
     describers: dict[tuple[str, datetime], tuple["subprocess.Popen[bytes]", float]] = field(default_factory=dict)
 
     def step(self) -> None:
         """One look at everything: ended runners, ended describers, new work."""
         self._beat()
+        self._sweep()
         self._keep_starting()
         self._keep_logs()
         self._reap_runners()
@@ -65,12 +68,12 @@ class Supervisor:
             pass
 
     def run(self) -> None:
-        """Step until the process is stopped; a database out of reach is waited for."""
+        """Step until the process is stopped; a database out of reach, or a disk that is full, is waited for."""
         while True:
             try:
                 self.step()
-            except SQLAlchemyError:
-                log.warning("database out of reach", exc_info=True)
+            except (SQLAlchemyError, OSError):
+                log.warning("database or disk out of reach", exc_info=True)
             time.sleep(self.settings.poll_seconds)
 
     def shut_down(self) -> None:
@@ -89,14 +92,25 @@ class Supervisor:
             expires_at = None if lease is None else jobs.get(session, lease.job_id).lease_expires_at
         if lease is None or expires_at is None:
             return False
-        self.starting[lease] = expires_at, time.monotonic()
         self._remove_workdirs(lease)
         workdir = self.home / "work" / f"{lease.job_id}-{lease.epoch}"
         command = [sys.executable, "-m", "services.scheduler.runner", lease.job_id, lease.owner, str(lease.epoch), str(workdir)]
-        self.logs[lease] = RunnerLog.beginning(self._log(lease.job_id))
-        self.runners[lease] = processes.start(command, log=self._log(lease.job_id))
+        runner_log = RunnerLog.beginning(self._log(lease.job_id))
+        try:
+            runner = processes.start(command, log=runner_log.path)
+        except OSError as error:
+            self._give_back(lease, error)
+            return False
+        self.runners[lease], self.logs[lease], self.starting[lease] = runner, runner_log, (expires_at, time.monotonic())
         log.info("job %s: runner %d, epoch %d", lease.job_id, self.runners[lease].pid, lease.epoch)
         return True
+
+    def _give_back(self, lease: Lease, error: OSError) -> None:
+        """Let a job wait whose runner could not be started, because the disk is full for example."""
+        log.error("job %s: runner not started: %s", lease.job_id, error)
+        message = f"its runner could not be started: {error}"
+        with jobs.fenced(self.database, lease) as (session, job):
+            jobs.attempt_failed(session, job, RetryRules.of(self.settings), "artifact_unavailable", message)
 
     def _beat(self) -> None:
         """Tell users of the queue that this scheduler is at work."""
@@ -163,13 +177,27 @@ class Supervisor:
         """Remove what a runner has left: its work folder and, once the job is over, its training checkpoints and claims."""
         self._remove_workdirs(lease)
         with self.database.read() as session:
-            over = jobs.get(session, lease.job_id).state in jobs.FINAL
+            job = session.get(Job, lease.job_id)
         try:
-            if over:
+            if job is None or job.state in jobs.FINAL:
                 self.blobs.remove_training(lease.job_id)
                 leftovers.clear(self.database, self.blobs, lease.job_id)
         except OSError:
             log.warning("training checkpoints of %s not removed", lease.job_id, exc_info=True)
+
+    def _sweep(self) -> None:
+        """Clean up after runners that ended with the scheduler that had started them, in this home; their leases must be over."""
+        if self.swept and time.monotonic() - self.swept < self.settings.lease_seconds:
+            return
+        mine = {f"{lease.job_id}-{lease.epoch}" for lease in self.runners}
+        for folder in (self.home / "work").glob("j*-*"):
+            job_id, _, epoch = folder.name.rpartition("-")
+            with self.database.read() as session:
+                job = session.get(Job, job_id)
+            held = job is not None and job.state == "running" and job.lease_epoch == int(epoch)
+            if folder.name not in mine and not held:
+                self._clean_up(Lease(job_id, self.owner, int(epoch)))
+        self.swept = time.monotonic()
 
     def _remove_workdirs(self, lease: Lease) -> None:
         """Of this lease and those before it; a later one's, which another scheduler with the same home may have taken, is not ours."""

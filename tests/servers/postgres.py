@@ -36,7 +36,7 @@ class PostgresServer:
     """A running server, from the start of the block to its end, however the block ends.
 
     Args:
-        durable: whether what is committed is on the disk, as in production; tests are faster without.
+        durable: whether what is committed is on the disk, as in production, and outlives `crash`; tests are faster without.
 
     Raises:
         PostgresMissing: there is no installation, or we are root and it has no account to run under.
@@ -68,6 +68,19 @@ class PostgresServer:
         """SQLAlchemy URL of one of the server's databases, without a driver's name."""
         return f"postgresql://{_ACCOUNT}@127.0.0.1:{self._port}/{database}"
 
+    @property
+    def port(self) -> int:
+        """Where it listens on loopback."""
+        return self._port
+
+    def crash(self) -> None:
+        """End the server at once, in the middle of whatever it does; `restart` brings it back."""
+        self._command(self._pg_ctl, "-D", self._data, "-m", "immediate", "-w", "stop")
+
+    def restart(self) -> None:
+        """Start the server again after a crash, at the same port."""
+        self._launch()
+
     @contextmanager
     def fresh_database(self, name: str, template: str = "template1") -> Iterator[str]:
         """A new database, as the URL to reach it; dropped afterwards, with whoever is still connected to it."""
@@ -86,20 +99,23 @@ class PostgresServer:
         """Start on a free port; where another process takes the port first, on another one."""
         for attempt in range(_START_ATTEMPTS):
             self._port = free_port()
-            options = (
-                f"-c listen_addresses=127.0.0.1 -p {self._port} -c unix_socket_directories={self._folder} "
-                f"{self._lax}-c shared_buffers=16MB -c max_connections=60"
-            )
             try:
-                self._command(self._pg_ctl, "-D", self._data, "-l", str(self._folder / "log"), "-o", options, "-w", "start")
+                self._launch()
                 return
             except RuntimeError:
                 if attempt == _START_ATTEMPTS - 1:
                     raise
 
+    def _launch(self) -> None:
+        options = (
+            f"-c listen_addresses=127.0.0.1 -p {self._port} -c unix_socket_directories={self._folder} "
+            f"{self._lax}-c shared_buffers=16MB -c max_connections=60"
+        )
+        self._command(self._pg_ctl, "-D", self._data, "-l", str(self._folder / "log"), "-o", options, "-w", "start")
+
     def _remove(self) -> None:
         if (self._folder / "data" / "postmaster.pid").exists():
-            self._command(self._pg_ctl, "-D", self._data, "-m", "immediate", "-w", "stop")
+            self.crash()
         shutil.rmtree(self._folder)
 
     def _execute(self, statement: sql.Composed) -> None:

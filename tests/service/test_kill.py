@@ -1,4 +1,4 @@
-"""Killing processes in the middle of a search or of the finals: the finished job is identical to an undisturbed one."""
+"""Killing processes of the embedded service, which starts them again itself; for all others see `tests/chaos`."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def _generation(number: int) -> Any:
     return lambda event: event["kind"] == "generation" and event["data"]["generation"] == number
 
 
-@pytest.mark.parametrize("victim", ["scheduler", "runner", "ray", "raylet", "api"])
+@pytest.mark.parametrize("victim", ["runner", "raylet"])
 def test_search_with_a_killed_process_equals_an_undisturbed_search(
     victim: str, undisturbed: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -80,39 +80,3 @@ def test_killed_training_goes_on_from_its_last_checkpoint(victim: str, service: 
     assert over["state"] == "succeeded", over["failure"]
     assert epochs.count(1) == 1
     assert sorted(set(epochs)) == list(range(1, 1001))
-
-
-def test_runner_killed_in_the_middle_of_a_rung_ends_with_the_same_finals_and_trains_no_trial_twice(
-    service: Service, request_body: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    request_body["finals"] = {"candidates": 2, "learning_rates": [0.01, 0.003], "epochs": [150, 300], "scratch_epochs": 150}
-    undisturbed = service.wait(service.client.submit(request_body)["id"])
-    fresh = start_service(tmp_path_factory.mktemp("home"))
-    try:
-        job = fresh.client.submit(request_body)
-        done = 0
-
-        def middle(event: dict[str, Any]) -> bool:
-            nonlocal done
-            done += event["kind"] == "finalist"
-            return done == 3
-
-        fresh.wait_for_event(job["id"], middle)
-        kill(fresh.children()["runner"])
-        over = fresh.wait(job["id"])
-        log = list(fresh.client.events(job["id"]))
-        trained = [_trial(event["data"]) for event in log if event["kind"] == "finalist"]
-        opened = [event["data"] for event in log if event["kind"] == "finals"]
-        assert over["state"] == "succeeded", over["failure"]
-        assert over["result"]["winner"] == undisturbed["result"]["winner"]
-        assert over["result"]["finalists"] == undisturbed["result"]["finalists"]
-        assert sorted(trained) == sorted(map(_trial, over["result"]["finalists"]))
-        assert [rung["rung"] for rung in opened] == [1, 1, 2]
-        assert opened[1]["missing"] < opened[0]["missing"]
-    finally:
-        processes.stop(fresh.process, 30)
-
-
-def _trial(data: dict[str, Any]) -> tuple[Any, ...]:
-    """What tells a finalist from the others."""
-    return data["source"], data["start"], data["learning_rate"], data["rung"]

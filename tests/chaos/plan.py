@@ -1,0 +1,88 @@
+"""Which cells of the matrix a run has: all of them, or every cell of the schedulers and a third of the rest, in turn."""
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.moments import MOMENTS, Moment
+
+THIRDS = 3
+_ALWAYS = ("scheduler",)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fault at one moment."""
+
+    fault: Fault
+    moment: Moment
+
+    @property
+    def name(self) -> str:
+        """What it is called in tests and records."""
+        return f"{self.fault.name}-{self.moment.name}"
+
+
+Tour = tuple[Cell, ...]
+"""Cells that strike one job, in the order of its moments."""
+
+
+def every_cell() -> list[Cell]:
+    """The whole matrix, those on the small disk last."""
+    return [Cell(fault, moment) for fault in sorted(FAULTS, key=lambda fault: fault.on_disk) for moment in MOMENTS]
+
+
+def chosen_cells(choice: str) -> list[Cell]:
+    """The cells of a run.
+
+    Args:
+        choice: `all`; or `0`, `1` or `2`: every cell of the schedulers, and this third of the others: in each row two columns, other
+            ones from row to row.
+    """
+    if choice == "all":
+        return every_cell()
+    rows, columns = [fault.name for fault in FAULTS], [moment.name for moment in MOMENTS]
+
+    def taken(cell: Cell) -> bool:
+        diagonal = rows.index(cell.fault.name) + columns.index(cell.moment.name)
+        return cell.fault.name in _ALWAYS or diagonal % THIRDS == int(choice) % THIRDS
+
+    return [cell for cell in every_cell() if taken(cell)]
+
+
+def tours(choice: str) -> list[Tour]:
+    """The cells of a run, by the job that they strike: each a job of its own for `all`, else as few jobs as there can be.
+
+    A job is struck once at a moment, since where it is afterwards depends on what was struck. Those of the schedulers share one job.
+    """
+    if choice == "all":
+        return [(cell,) for cell in every_cell()]
+    found: list[list[Cell]] = []
+    for cell in chosen_cells(choice):
+        fitting = (tour for tour in found if _goes_with(cell, tour))
+        tour = next(fitting, None)
+        if tour is None:
+            found.append([cell])
+        else:
+            tour.append(cell)
+    return [tuple(sorted(tour, key=lambda cell: MOMENTS.index(cell.moment))) for tour in found]
+
+
+def _goes_with(cell: Cell, tour: list[Cell]) -> bool:
+    first = tour[0].fault
+    alike = cell.fault.on_disk == first.on_disk and (cell.fault.name in _ALWAYS) == (first.name in _ALWAYS)
+    return alike and all(cell.moment is not other.moment for other in tour)
+
+
+def choice_of_run() -> str:
+    """`GLORA_CHAOS` if it is set, else a third that changes from commit to commit."""
+    return os.environ.get("GLORA_CHAOS") or str(_committed_at() % THIRDS)
+
+
+def _committed_at() -> int:
+    """When the commit was made that is tested, in seconds; 0 outside of a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "log", "-1", "--format=%ct"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return int(found.stdout) if found.returncode == 0 else 0

@@ -1,0 +1,36 @@
+"""What runs where: all cells at some time, those of the schedulers always."""
+
+import pytest
+
+from tests.chaos.faults import FAULTS
+from tests.chaos.moments import MOMENTS
+from tests.chaos.plan import chosen_cells, every_cell, tours
+
+
+def test_three_runs_in_turn_have_every_cell_of_the_matrix() -> None:
+    found = {cell.name for third in range(3) for cell in chosen_cells(str(third))}
+    assert found == {cell.name for cell in every_cell()}
+    assert len(found) == len(FAULTS) * len(MOMENTS)
+
+
+@pytest.mark.parametrize("third", range(3))
+def test_every_run_has_all_cells_of_the_schedulers_and_two_of_every_other_row(third: int) -> None:
+    cells = chosen_cells(str(third))
+    by_row = {fault.name: sum(cell.fault is fault for cell in cells) for fault in FAULTS}
+    assert by_row.pop("scheduler") == len(MOMENTS)
+    assert set(by_row.values()) == {2}
+
+
+@pytest.mark.parametrize("choice", ["0", "1", "2", "all"])
+def test_tours_have_every_chosen_cell_once_and_strike_no_job_twice_at_a_moment(choice: str) -> None:
+    found = tours(choice)
+    assert sorted(cell.name for tour in found for cell in tour) == sorted(cell.name for cell in chosen_cells(choice))
+    for tour in found:
+        order = [MOMENTS.index(cell.moment) for cell in tour]
+        assert order == sorted(set(order))
+        assert len({cell.fault.on_disk for cell in tour}) == 1
+
+
+@pytest.mark.parametrize("third", range(3))
+def test_a_third_takes_six_jobs_at_most(third: int) -> None:
+    assert len(tours(str(third))) <= 6
