@@ -25,6 +25,7 @@ from glora_core.finals.run import train_alone
 from glora_core.methods import method_config
 from glora_core.space import SearchSpace
 from glora_core.training import TrainingSettings
+from services.cluster.resources import Share
 from services.cluster.rung import Task, train_rung
 from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE
@@ -41,7 +42,7 @@ def by_tune(workload: "ray.ObjectRef[Workload]", tasks: dict[str, Task]) -> None
     """As the service does."""
     with tempfile.TemporaryDirectory() as folder:
         files = fsspec.filesystem("file")
-        train_rung(workload, tasks, use_gpu=False, name="rung", filesystem=files, folder=folder, on_done=lambda key, result: None)
+        train_rung(workload, tasks, share=Share(), name="rung", filesystem=files, folder=folder, on_done=lambda key, result: None)
 
 
 def by_tasks(workload: "ray.ObjectRef[Workload]", tasks: dict[str, Task]) -> None:
@@ -51,7 +52,7 @@ def by_tasks(workload: "ray.ObjectRef[Workload]", tasks: dict[str, Task]) -> Non
 
 
 def _train(workload: Workload, task: Task) -> Score:
-    settle(use_gpu=False)
+    settle(Share())
     return train_alone(workload.supernet(task.settings), workload.train, workload.val, task.settings, BATCH_SIZE, workload.plain)[1]
 
 

@@ -30,8 +30,11 @@ LARGEST = 8.0
 """No number acts at more than this: a choice that hardly moves the output, such as D over biases near zero, is left a weak one."""
 
 
-@torch.no_grad()
-def calibrate(supernet: Supernet, inputs: Inputs, seed: int = 0) -> None:
+Effects = dict[tuple[str, str], float]
+"""Root mean square of what a layer's output changes by when all numbers of a choice move by ±1, by tensor and kind."""
+
+
+def calibrate(supernet: Supernet, inputs: Inputs, seed: int = 0, share: float = SHARE) -> None:
     """Measure and set the scales of every adapted layer; nothing is done to the `paper` form, whose choices share numbers.
 
     Args:
@@ -39,6 +42,19 @@ def calibrate(supernet: Supernet, inputs: Inputs, seed: int = 0) -> None:
             and the statistics of its batch norms stay as they are.
         inputs: some training examples.
         seed: of the signs.
+        share: of a low-rank B's effect, for every other choice.
+    """
+    found = step_effects(supernet, inputs, seed)
+    for shape, layer in supernet.layers():
+        if shape.name in found and isinstance(layer.support, NormalisedStorage):
+            layer.support.scales = _scales(found[shape.name], share)
+
+
+@torch.no_grad()
+def step_effects(supernet: Supernet, inputs: Inputs, seed: int = 0) -> dict[str, Effects]:
+    """What a step of every choice does to its layer's output where nothing is scaled, by layer; arguments as of `calibrate`.
+
+    Layers of the `paper` form, and those that the forward pass does not call, are left out.
     """
     generator = torch.Generator().manual_seed(seed)
     supernet.set_config(supernet.space.extreme(largest=False))
@@ -47,23 +63,21 @@ def calibrate(supernet: Supernet, inputs: Inputs, seed: int = 0) -> None:
     def keep(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         seen.setdefault(layer, arguments[0])
 
-    layers = [layer for _, layer in supernet.layers() if isinstance(layer.support, NormalisedStorage)]
-    hooks = [layer.register_forward_pre_hook(keep) for layer in layers]
+    layers = [(shape, layer) for shape, layer in supernet.layers() if isinstance(layer.support, NormalisedStorage)]
+    hooks = [layer.register_forward_pre_hook(keep) for _, layer in layers]
     try:
         with evaluating(supernet):
             supernet(inputs)
     finally:
         for hook in hooks:
             hook.remove()
-    for layer in layers:
-        if layer in seen:
-            layer.support.scales = _scales(_effects(layer, seen.pop(layer), generator))
+    return {shape.name: _effects(layer, seen.pop(layer), generator) for shape, layer in layers if layer in seen}
 
 
-def _scales(effects: dict[tuple[str, str], float]) -> Tensor:
+def _scales(effects: Effects, share: float) -> Tensor:
     """Scales, as `NormalisedStorage.scales` has them, that give every choice its share of a low-rank B's effect; 1 where that has none."""
     found = torch.ones(len(TENSORS), len(KINDS), dtype=torch.float64)
-    aim = SHARE * effects["B", "lora"]
+    aim = share * effects["B", "lora"]
     for (tensor, kind), effect in effects.items():
         if (tensor, kind) != ("B", "lora") and 0 < aim < math.inf:
             scale = LARGEST if effect * LARGEST <= aim else 2.0 ** round(math.log2(aim / effect))
@@ -71,8 +85,8 @@ def _scales(effects: dict[tuple[str, str], float]) -> Tensor:
     return found
 
 
-def _effects(layer: GLoRALayer, x: Tensor, generator: torch.Generator) -> dict[tuple[str, str], float]:
-    """Root mean square of what a layer's output changes by when all numbers of a choice move by ±1, by tensor and kind."""
+def _effects(layer: GLoRALayer, x: Tensor, generator: torch.Generator) -> Effects:
+    """The effects of one layer on inputs that it was given."""
     weight = layer.matrix(layer.weight)
     rows, columns = weight.shape
     rank = max((layer.support.rank("B"), layer.support.rank("A"))) or RANK

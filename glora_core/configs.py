@@ -7,7 +7,8 @@ The vocabulary of the search, in plain Python (no torch). Which of them a backbo
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 from glora_core.errors import ConfigInvalid
 
@@ -57,28 +58,33 @@ def lora(rank: int) -> Choice:
 
 @dataclass(frozen=True, slots=True)
 class LayerConfig:
-    """The choices of one adapted layer, one for each of A–E."""
+    """The choices of one adapted layer, one for each of A–E.
+
+    Attributes:
+        code: canonical text, A to E without separators, e.g. `L4VNSN`; `parse_layer` reads it back. Made once, since a search
+            hashes every layer of thousands of subnets again and again.
+    """
 
     A: Choice = NONE
     B: Choice = NONE
     C: Choice = NONE
     D: Choice = NONE
     E: Choice = NONE
+    code: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for tensor in TENSORS:
             kind = self[tensor].kind
             if kind not in KINDS[tensor]:
                 raise ConfigInvalid(f"{tensor} cannot be {kind!r}; accepted: {', '.join(KINDS[tensor])}")
+        object.__setattr__(self, "code", "".join(self[tensor].code for tensor in TENSORS))
+
+    def __hash__(self) -> int:
+        return hash(self.code)
 
     def __getitem__(self, tensor: str) -> Choice:
         choice: Choice = getattr(self, tensor)
         return choice
-
-    @property
-    def code(self) -> str:
-        """Canonical text, A to E without separators, e.g. `L4VNSN`; `parse_layer` reads it back."""
-        return "".join(self[tensor].code for tensor in TENSORS)
 
     def parameters(self, in_features: int, out_features: int) -> int:
         """Trainable parameters of this config on a layer of the given size (the table of DESIGN §3)."""
@@ -107,6 +113,7 @@ def parse_choice(code: str) -> Choice:
     return Choice(_KIND[code[0]], int(code[1:] or 0))
 
 
+@lru_cache(maxsize=8192)
 def parse_layer(code: str) -> LayerConfig:
     """The layer config of a canonical text such as `L4VNSN`.
 

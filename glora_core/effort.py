@@ -64,9 +64,9 @@ class Effort:
 
 
 EFFORTS: Mapping[str, Effort] = {
-    "quick": Effort(epochs=25, population=25, generations=4, finals=(5, 10)),
-    "standard": Effort(epochs=50, population=25, generations=6, finals=(10, 20), scratch_epochs=50),
-    "thorough": Effort(epochs=100, population=50, generations=10, finals=(20, 40), scratch_epochs=100),
+    "quick": Effort(epochs=25, population=25, generations=4, finals=(10,)),
+    "standard": Effort(epochs=50, population=25, generations=6, finals=(20,), scratch_epochs=50),
+    "thorough": Effort(epochs=100, population=50, generations=10, finals=(40,), scratch_epochs=100),
 }
 """`quick` trains no known method from scratch, so its result alone may be worse on val than one of these trained for long."""
 

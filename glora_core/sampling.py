@@ -8,13 +8,14 @@ mixing two configs. Plain numpy, no torch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from glora_core.checks import check_whole
 from glora_core.configs import SubnetConfig
-from glora_core.space import SearchSpace
+from glora_core.space import SearchSpace, layer_parameters
 
 MAX_BINS = 4096
 _MAX_TABLES = 2048
@@ -47,6 +48,12 @@ class _Options:
         ordered = sorted(groups.items())
         members = tuple(tuple(found) for _, found in ordered)
         return _Options(np.array([u for u, _ in ordered]), members, np.array([float(len(found)) for found in members]))
+
+
+@lru_cache(maxsize=16_384)
+def _options_of(costs: tuple[int, ...], unit: int) -> _Options:
+    """Two parents' sizes of a layer are a pair that was met before, more often than not."""
+    return _Options.of(costs, unit)
 
 
 class FeasibleSampler:
@@ -88,7 +95,7 @@ class FeasibleSampler:
         left = self.budget - self.space.parameters(config)
         for layer in layers:
             shape = self.space.layers[layer]
-            left += config[layer].parameters(shape.in_features, shape.out_features) - self._cheapest[layer]
+            left += layer_parameters(config[layer].code, shape.in_features, shape.out_features) - self._cheapest[layer]
         bins = min(left // self.unit, self._bins)
         if self._ways(tuple(sorted(self._kind[layer] for layer in layers)))[bins] == 0:  # rarer than floats count: see `_extend`
             tight = FeasibleSampler(self.space, self.space.minimum + left)
@@ -101,11 +108,11 @@ class FeasibleSampler:
         Both must keep it themselves; then there is always a way, the smaller of both in each layer.
         """
         pair = (first, second)
-        costs = [[config[i].parameters(s.in_features, s.out_features) for config in pair] for i, s in enumerate(self.space.layers)]
+        costs = [tuple(layer_parameters(c[i].code, s.in_features, s.out_features) for c in pair) for i, s in enumerate(self.space.layers)]
         differing = [i for i in range(len(first)) if first[i] != second[i]]
         left = self.budget - sum(map(min, costs))
-        bins = min(left // self.unit, self._bins)
-        options = [_Options.of(costs[i], self.unit) for i in differing]
+        options = [_options_of(costs[i], self.unit) for i in differing]
+        bins = min(left // self.unit, self._bins, sum(int(option.units[-1]) for option in options))
         tables = [np.ones(bins + 1)]
         for option in reversed(options):
             tables.append(_extend(tables[-1], option))
@@ -154,8 +161,31 @@ def _extend(ways: _Ways, options: _Options) -> _Ways:
 
 def _pick(options: _Options, ways: _Ways, bins: int, rng: np.random.Generator) -> tuple[int, int]:
     """An option's index in proportion to the ways to complete it within `bins` units, and the units left after it."""
-    fitting = options.units <= bins
-    weights = np.where(fitting, options.counts * ways[np.where(fitting, bins - options.units, 0)], 0.0)
-    group = int(rng.choice(len(weights), p=weights / weights.sum()))
+    pick = _pick_of_two if len(options.units) <= 2 else _pick_of_many
+    group = pick(options, ways, bins, rng)
     members = options.members[group]
     return members[int(rng.integers(len(members)))], bins - int(options.units[group])
+
+
+def _pick_of_many(options: _Options, ways: _Ways, bins: int, rng: np.random.Generator) -> int:
+    fitting = options.units <= bins
+    weights = np.where(fitting, options.counts * ways[np.where(fitting, bins - options.units, 0)], 0.0)
+    return _choose(weights, rng)
+
+
+def _pick_of_two(options: _Options, ways: _Ways, bins: int, rng: np.random.Generator) -> int:
+    """The same, bit for bit, of one or two groups, as two parents have in a layer: a few numbers are faster in Python than as arrays."""
+    weights = [float(count * ways[bins - unit]) if unit <= bins else 0.0 for unit, count in zip(options.units, options.counts, strict=True)]
+    total = sum(weights)
+    drawn = rng.random()
+    if len(weights) == 1:
+        return 0
+    first, second = weights[0] / total, weights[1] / total
+    return int(drawn >= first / (first + second))
+
+
+def _choose(weights: _Ways, rng: np.random.Generator) -> int:
+    """An index in proportion to the weights: what `rng.choice` draws, bit for bit, without its checks, which cost more than the draw."""
+    shares = (weights / weights.sum()).cumsum()
+    shares /= shares[-1]
+    return int(shares.searchsorted(rng.random(), side="right"))

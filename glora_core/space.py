@@ -9,12 +9,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, lru_cache
 from glob import escape
 from numbers import Integral
 from typing import Any
 
-from glora_core.configs import KINDS, NONE, TENSORS, Choice, LayerConfig, SubnetConfig, lora, parse_choice
+from glora_core.configs import KINDS, NONE, TENSORS, Choice, LayerConfig, SubnetConfig, lora, parse_choice, parse_layer
 from glora_core.errors import BudgetInfeasible, ConfigInvalid
 
 Kinds = tuple[tuple[str, tuple[str, ...]], ...]
@@ -182,7 +182,9 @@ class SearchSpace:
 
     def parameters(self, config: SubnetConfig) -> int:
         """Trainable parameters of a subnet config, head not counted."""
-        return sum(layer.parameters(shape.in_features, shape.out_features) for layer, shape in zip(config, self.layers, strict=True))
+        return sum(
+            layer_parameters(layer.code, shape.in_features, shape.out_features) for layer, shape in zip(config, self.layers, strict=True)
+        )
 
     def contains(self, config: SubnetConfig) -> bool:
         """Whether every layer of the config is allowed here."""
@@ -221,6 +223,12 @@ class SearchSpace:
         layers = [LayerShape(**layer) for layer in stored["layers"]]
         overrides = [Override.of(o["layers"], o["ranks"], dict(o["kinds"])) for o in stored["overrides"]]
         return SearchSpace.of(layers, stored["ranks"], dict(stored["kinds"]), overrides, stored["new_biases"])
+
+
+@lru_cache(maxsize=65_536)
+def layer_parameters(code: str, in_features: int, out_features: int) -> int:
+    """Trainable parameters of a layer config by its text, counted once: a search meets a few thousand of them over and over."""
+    return parse_layer(code).parameters(in_features, out_features)
 
 
 def _plain_kinds(kinds: Mapping[str, Sequence[str]] | None) -> Kinds:

@@ -16,6 +16,7 @@ from glora_core.errors import ConfigInvalid
 from glora_core.presets import preset
 from glora_core.space import LayerShape, Override, SearchSpace
 from services.job_effort import with_effort
+from services.job_resources import ResourcesRequest
 from services.job_settings import FinalsRequest, SearchRequest, Strict, TrainingRequest
 
 _SUFFIX = {"": 1, "k": 1_000, "m": 1_000_000}
@@ -175,6 +176,7 @@ class JobRequest(Strict):
     training: TrainingRequest = TrainingRequest()
     search: SearchRequest = SearchRequest()
     finals: FinalsRequest = FinalsRequest()
+    resources: ResourcesRequest = ResourcesRequest()
     baselines: bool | Literal["trained"] = Field(
         False,
         description="Also report linear probe, BitFit and LoRA within the budget: `true`, those that are in the space as subnets of the "
@@ -205,6 +207,11 @@ class JobRequest(Strict):
     @classmethod
     def _spending(cls, given: Any) -> Any:
         return with_effort(given) if isinstance(given, dict) else given
+
+    @model_validator(mode="after")
+    def _resources_fit(self) -> "JobRequest":
+        self.resources.check(self.training.use_gpu, self.training.workers)
+        return self
 
 
 def space_of(request: JobRequest, layers: tuple[LayerShape, ...]) -> SearchSpace:

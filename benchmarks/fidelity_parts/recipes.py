@@ -26,11 +26,12 @@ class Recipe:
 
     Attributes:
         training: what differs from the quality table's own settings.
-        guessed: whether scales stay as they were before anything was measured.
+        scales: `measured` as by default; `guessed`, as they were before anything was measured; `equal`, measured so that every
+            choice has the effect of a low-rank B.
     """
 
     training: Mapping[str, Any]
-    guessed: bool = False
+    scales: str = "measured"
 
     @property
     def passes(self) -> int:
@@ -49,7 +50,8 @@ RECIPES: Mapping[str, Recipe] = {
     "budget": Recipe(_SANDWICH | {"sampling": "budget"}),
     "paper form": Recipe({"policy": "random", "entanglement": "paper"}),
     "no augmentation": Recipe(_SANDWICH | {"augment": ()}),
-    "guessed scales": Recipe(_SANDWICH, guessed=True),
+    "guessed scales": Recipe(_SANDWICH, "guessed"),
+    "equal effects": Recipe(_SANDWICH, "equal"),
 }
 """Where nothing else is said, a sandwich with uniform sampling in the normalised form, so that each differs from that in one thing."""
 
@@ -90,7 +92,7 @@ def supernet_run(task: Task, recipe: str, subnets: Mapping[str, str], rate: floa
     training = dict(RECIPES[recipe].training)
     if training.get("sampling") == "budget":
         training["budget"] = largest_budget(task)
-    what = {"ranks": list(RANKS), "scales": "guessed" if RECIPES[recipe].guessed else "measured", "subnets": dict(subnets)}
+    what = {"ranks": list(RANKS), "scales": RECIPES[recipe].scales, "subnets": dict(subnets)}
     return SupernetRun(task, "supernet", Variant(recipe, what), rate, epochs, seed, training)
 
 

@@ -12,12 +12,14 @@ from benchmarks.quality_parts.searched import VAL_BATCH
 from benchmarks.quality_parts.sources import Data
 from benchmarks.quality_parts.tasks import fresh_model
 from benchmarks.quality_parts.training import ATTENTION
+from glora_core.calibration import calibrate
 from glora_core.configs import SubnetConfig, decode
 from glora_core.errors import Diverged, ExportMismatch
 from glora_core.evaluation import Score, SubnetScorer, score
 from glora_core.finals.soup import Soup, greedy_soup
 from glora_core.supernet import Supernet
 from glora_core.training import Trainer, TrainingSettings
+from glora_core.training.trainer import CALIBRATED
 
 from .recipes import SupernetRun
 from .subnets import space_of
@@ -58,9 +60,11 @@ def trained(run: SupernetRun, data: Data) -> Supernet:
     settings = TrainingSettings(**run.settings)
     supernet = Supernet(fresh_model(run.task, data.classes), space_of(run.task), settings.entanglement, run.seed)
     untouched = supernet.trainable_state()
-    trainer = Trainer(supernet, data.train, settings)
+    trainer = Trainer(supernet, data.train, settings)  # which measures scales
     if run.variant.what["scales"] == "guessed":
-        supernet.load_trainable_state(untouched)  # the trainer has measured scales when it was made
+        supernet.load_trainable_state(untouched)
+    if run.variant.what["scales"] == "equal":
+        calibrate(supernet, data.train.take(torch.arange(min(CALIBRATED, len(data.train))))[0], settings.seed, share=1.0)
     trainer.fit()
     return supernet
 

@@ -5,7 +5,7 @@
 """
 
 from glora_core.finals.plan import FinalsSettings, Trial, distinct, first_rung, from_scratch, survivors
-from glora_core.finals.ranking import asked_for_soup, rank_finalists
+from glora_core.finals.ranking import asked_for_soup, one_basin, rank_finalists
 from glora_core.finals.rungs import Leg, planned, play, way
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "distinct",
     "first_rung",
     "from_scratch",
+    "one_basin",
     "planned",
     "play",
     "rank_finalists",

@@ -39,7 +39,7 @@ class FinalsSettings:
     mode: str = "thorough"
     candidates: int = 3
     learning_rates: tuple[float, ...] = (1e-3, 3e-3)
-    epochs: tuple[int, ...] = (10, 20)
+    epochs: tuple[int, ...] = (20,)
     scratch_epochs: int = 60
 
     def __post_init__(self) -> None:

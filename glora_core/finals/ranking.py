@@ -1,12 +1,12 @@
 """Who wins the finals. Pure functions, no torch."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from glora_core.finals.rungs import Leg
 from glora_core.search.history import Evaluated
-from glora_core.search.noise import lead_within_noise, standard_error
+from glora_core.search.noise import lead_within_noise
 
 
 class _Finalist(Protocol):
@@ -35,17 +35,28 @@ def rank_finalists(found: Iterable[F], examples: int) -> list[F]:
 
 
 def asked_for_soup(finalists: Iterable[F], examples: int) -> list[F]:
-    """The finalists that val cannot tell from the best, in the order in which a soup takes them up: the winner of the finals first.
+    """The finalists that a soup is made of, in the order in which it takes them up: the winner of the finals first, then by loss.
+
+    Beside the winner these are all that come from slices of one supernet, each trial as far as it was trained, however they score:
+    a rate that was too high for one subnet alone makes members that differ more, and so an average that gains more.
 
     Args:
         finalists: in any order; all were trained alone.
         examples: of the validation split.
     """
     ranked = rank_finalists(sorted(finalists, key=_settled), examples)
-    if not ranked:
-        return []
-    best = min(ranked, key=_settled).fitness
-    return [f for f in ranked if f.fitness.fitness >= best.fitness - standard_error(best.accuracy, examples)]
+    furthest = {f.leg.trial.name: f.leg.rung for f in sorted(ranked, key=_rung) if f.leg is not None}
+    others = [f for f in ranked[1:] if f.leg is not None and f.leg.trial.sliced and f.leg.rung == furthest[f.leg.trial.name]]
+    return ranked[:1] + sorted(others, key=lambda f: f.fitness.loss)
+
+
+def _rung(finalist: _Finalist) -> int:
+    return 0 if finalist.leg is None else finalist.leg.rung
+
+
+def one_basin(asked: Sequence[_Finalist]) -> list[int]:
+    """Places of those of `asked_for_soup` that come from slices of the supernet, whose average is worth a try as a whole."""
+    return [place for place, f in enumerate(asked) if f.leg is not None and f.leg.trial.sliced]
 
 
 def _settled(finalist: _Finalist) -> tuple[Any, ...]:

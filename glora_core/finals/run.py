@@ -15,7 +15,7 @@ from glora_core.data.split import Split
 from glora_core.errors import Diverged
 from glora_core.evaluation import Score, SubnetScorer, score
 from glora_core.finals.plan import FinalsSettings, first_rung, from_scratch
-from glora_core.finals.ranking import asked_for_soup, rank_finalists
+from glora_core.finals.ranking import asked_for_soup, one_basin, rank_finalists
 from glora_core.finals.rungs import Leg, play, way
 from glora_core.finals.soup import best_soup
 from glora_core.methods import methods_within
@@ -126,10 +126,10 @@ def train_again(supernet: Supernet, finalist: Finalist, split: Split, settings: 
 def choose_soup(
     supernet: Supernet, finalists: Sequence[Finalist], val_split: Split, batch_size: int = 50, *, metric: str = ACCURACY
 ) -> tuple[list[Finalist], Score, nn.Module]:
-    """The finalists whose averaged weights are best on val: greedily taken up, or all of them, whichever average is better.
+    """The finalists whose averaged weights are best on val: greedily taken up, or all slices of the supernet, whichever is better.
 
-    Asked are those that val cannot tell from the best, the winner of the finals first, so that the average is no worse on val than
-    it is: in fitness, and by loss where that is equal. Every member is within the budget that the finals kept; together they have
+    Asked are `asked_for_soup`, the winner of the finals first, so that the average is no worse on val than it is: in fitness, and by
+    loss where that is equal. Every member is within the budget that the finals kept; together they have
     the sum of their parameters.
 
     Args:
@@ -145,7 +145,7 @@ def choose_soup(
     def measure(network: nn.Module) -> Score:
         return score(network, val_split, batch_size, metric=metric)
 
-    soup = best_soup([partial(_merged, supernet, f) for f in asked], plain, measure)
+    soup = best_soup([partial(_merged, supernet, f) for f in asked], plain, measure, one_basin(asked))
     return [asked[member] for member in soup.members], soup.score, plain
 
 

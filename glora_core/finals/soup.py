@@ -5,7 +5,7 @@ its loss, often score better than each; averages of others do not, which the val
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -52,14 +52,22 @@ def greedy_soup(merged: Sequence[Callable[[], State]], plain: nn.Module, measure
     return Soup(members, best, {name: _mean(value, len(members)) for name, value in total.items()})
 
 
-def best_soup(merged: Sequence[Callable[[], State]], plain: nn.Module, measure: Callable[[nn.Module], Score]) -> Soup:
-    """The greedy soup, or the uniform one of all subnets where that scores better; arguments as of `greedy_soup`."""
+def best_soup(
+    merged: Sequence[Callable[[], State]], plain: nn.Module, measure: Callable[[nn.Module], Score], basin: Sequence[int] | None = None
+) -> Soup:
+    """The greedy soup, or the uniform one of a whole basin where that scores better.
+
+    Args:
+        merged, plain, measure: as of `greedy_soup`.
+        basin: places of the subnets that were trained on from one supernet; all, if absent.
+    """
     greedy = greedy_soup(merged, plain, measure)
-    if len(greedy.members) == len(merged):
+    together = range(len(merged)) if basin is None else basin
+    if len(together) < 2 or sorted(greedy.members) == sorted(together):
         return greedy
-    uniform = uniform_soup(merged, plain, measure)
+    uniform = uniform_soup([merged[place] for place in together], plain, measure)
     if (-uniform.score.fitness, uniform.score.loss) < (-greedy.score.fitness, greedy.score.loss):
-        return uniform
+        return replace(uniform, members=tuple(together))
     _filled(plain, greedy.state, 1)
     return greedy
 

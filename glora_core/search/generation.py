@@ -11,7 +11,6 @@ from functools import cached_property
 
 import numpy as np
 
-from glora_core.configs import SubnetConfig, config_hash
 from glora_core.methods import seeds_within
 from glora_core.sampling import FeasibleSampler
 from glora_core.search.history import Evaluated, Proposal, rank
@@ -55,9 +54,9 @@ def by_age(history: Iterable[Evaluated]) -> tuple[Evaluated, ...]:
     """The distinct subnets of a history, oldest first; those of one generation by hash, so that the given order is immaterial."""
     oldest: dict[str, Evaluated] = {}
     for evaluated in history:
-        digest = config_hash(evaluated.config)
-        if digest not in oldest or evaluated.generation < oldest[digest].generation:
-            oldest[digest] = evaluated
+        known = oldest.get(evaluated.digest)
+        if known is None or evaluated.generation < known.generation:
+            oldest[evaluated.digest] = evaluated
     return tuple(e for _, _, e in sorted((e.generation, digest, e) for digest, e in oldest.items()))
 
 
@@ -87,35 +86,35 @@ class _Gathering:
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
         self.chosen: list[Proposal] = []
-        self._seen = {e.config for e in turn.history}
-        self._here: set[SubnetConfig] = set()
+        self._seen = {e.digest for e in turn.history}
+        self._here: set[str] = set()
 
     def add(self, maker: Maker) -> None:
         proposal = maker()
         for _ in range(_TRIES - 1):
-            if proposal.config not in self._seen:
+            if proposal.digest not in self._seen:
                 break
             proposal = maker()
         else:
             proposal = self._unseen() or proposal
         self.chosen.append(proposal)
-        self._seen.add(proposal.config)
-        self._here.add(proposal.config)
+        self._seen.add(proposal.digest)
+        self._here.add(proposal.digest)
 
     def _unseen(self) -> Proposal | None:
         for avoided in (self._seen, self._here):
-            left = [config for config in self._all if config not in avoided]
+            left = [proposal for proposal in self._all if proposal.digest not in avoided]
             if left:
-                return Proposal(left[int(self._turn.rng.integers(len(left)))], "random")
+                return left[int(self._turn.rng.integers(len(left)))]
         return None
 
     @cached_property
-    def _all(self) -> list[SubnetConfig]:
+    def _all(self) -> list[Proposal]:
         """Every subnet within the budget, of a space small enough to list them."""
         space, budget = self._turn.sampler.space, self._turn.sampler.budget
         if space.size > _ENUMERABLE:
             return []
-        return [config for config in itertools.product(*space.layer_configs) if space.parameters(config) <= budget]
+        return [Proposal(config, "random") for config in itertools.product(*space.layer_configs) if space.parameters(config) <= budget]
 
 
 def _constant(proposal: Proposal) -> Maker:

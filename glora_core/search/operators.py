@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from glora_core.configs import config_hash
 from glora_core.search.generation import Turn
 from glora_core.search.history import Evaluated, Proposal
 
@@ -15,7 +14,7 @@ from glora_core.search.history import Evaluated, Proposal
 def crossover(turn: Turn, first: Evaluated, second: Evaluated) -> Proposal:
     """A child that has each layer from either parent, uniform over all such mixtures that keep the budget."""
     child = turn.sampler.mix(first.config, second.config, turn.rng)
-    return Proposal(child, "crossover", (config_hash(first.config), config_hash(second.config)))
+    return Proposal(child, "crossover", (first.digest, second.digest))
 
 
 def mutation(turn: Turn, parent: Evaluated) -> Proposal:
@@ -26,7 +25,7 @@ def mutation(turn: Turn, parent: Evaluated) -> Proposal:
     layers = len(parent.config)
     picked = np.flatnonzero(turn.rng.random(layers) < turn.settings.mutation_probability).tolist()
     child = turn.sampler.redraw(parent.config, picked or [int(turn.rng.integers(layers))], turn.rng)
-    return Proposal(child, "mutation", (config_hash(parent.config),))
+    return Proposal(child, "mutation", (parent.digest,))
 
 
 def couple(turn: Turn, parents: Sequence[Evaluated]) -> Proposal:

@@ -56,10 +56,10 @@ def expected_improvement(mean: _Column, deviation: _Column, best: float) -> _Col
 
 def _pool(turn: Turn) -> list[Proposal]:
     """New subnets to choose from: of ten draws, one is random and the others are crossovers and mutations of the best in turn."""
-    parents, seen = turn.ranked[: turn.settings.parents], {e.config for e in turn.history}
+    parents, seen = turn.ranked[: turn.settings.parents], {e.digest for e in turn.history}
     makers: list[Maker] = [turn.random, partial(couple, turn, parents), partial(offspring, turn, parents)]
     drawn = (makers[0 if i % _CYCLE == 0 else 1 + i % 2]() for i in range(max(turn.settings.pool, turn.settings.population)))
-    return list({proposal.config: proposal for proposal in drawn if proposal.config not in seen}.values())
+    return list({proposal.digest: proposal for proposal in drawn if proposal.digest not in seen}.values())
 
 
 def _predict(turn: Turn, configs: Sequence[SubnetConfig]) -> tuple[_Column, _Column, float]:

@@ -33,7 +33,7 @@ from glora_core.training.probe import PATIENCE, Probe, check_learning
 from glora_core.training.settings import Progress, TrainingSettings
 
 _ORDER, _AUGMENT, _DROP_PATH = 0, 3, 6
-_CALIBRATED = 32
+CALIBRATED = 32
 """Training examples that scales are measured on."""
 
 
@@ -72,7 +72,7 @@ class Trainer:
         self._sampler = SubnetSampler(supernet.space, settings, settings.epochs * self.steps_per_epoch)
         self._advice = f"a lower learning rate than {settings.learning_rate} may help"
         if all(layer.support.untrained for _, layer in supernet.layers()):
-            calibrate(supernet, split.take(torch.arange(min(_CALIBRATED, len(split)), device=split.labels.device))[0], settings.seed)
+            calibrate(supernet, split.take(torch.arange(min(CALIBRATED, len(split)), device=split.labels.device))[0], settings.seed)
         self._largest, self._smallest = (supernet.space.extreme(largest=large) for large in (True, False))
 
     @property

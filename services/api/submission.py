@@ -27,6 +27,8 @@ from services.store.models import Backbone, Job
 from services.store.queue import Quotas
 
 _POLL_SECONDS = 0.1
+_ROUNDING = 1e-9
+"""Ten tenths of a CPU are one."""
 
 
 def submit(
@@ -88,16 +90,26 @@ def _sent_before(database: Database, user: str, key: str | None, fingerprint: st
 
 
 def _check_resources(settings: Settings, request: JobRequest) -> None:
-    """Refuse what the cluster can never hold, where it is known what that is; else the runner finds out. Evaluators take what there is."""
-    training = request.training
-    kind, have = ("GPU", settings.cluster_gpus) if training.use_gpu else ("CPU", settings.cluster_cpus)
-    if have is None or training.workers <= have:
-        return
-    asked = f"{training.workers} training worker{'s' if training.workers > 1 else ''} with one {kind} each"
-    detail = f"the job asks for {asked}, and the cluster has at most {have} {kind}{'' if have == 1 else 's'}"
-    cluster = {"cpus": settings.cluster_cpus, "gpus": settings.cluster_gpus}
-    field = "training.use_gpu" if have == 0 else "training.workers"
-    raise Problem(422, "resources-infeasible", detail, field=field, cluster=cluster)
+    """Refuse what the cluster can never hold, where it is known what that is; else the runner finds out. A single evaluator must fit."""
+    asked, training = request.resources, request.training
+    for count, name, process in ((training.workers, "worker", asked.worker), (1, "evaluator", asked.evaluator)):
+        cpus, gpus = process.amounts(training.use_gpu)
+        for kind, each, have in (("CPU", cpus, settings.cluster_cpus), ("GPU", gpus, settings.cluster_gpus)):
+            if have is None or count * each <= have + _ROUNDING:
+                continue
+            other_kind = have == 0 and (kind == "GPU") == training.use_gpu
+            field = "training.use_gpu" if other_kind else f"resources.{name}.cpus" if each > have else "training.workers"
+            cluster = {"cpus": settings.cluster_cpus, "gpus": settings.cluster_gpus}
+            raise Problem(422, "resources-infeasible", _infeasible(count, name, kind, each, have), field=field, cluster=cluster)
+
+
+def _infeasible(count: int, name: str, kind: str, each: float, have: int) -> str:
+    """What is asked for, and what there is."""
+    processes = ("training worker" if name == "worker" else name) + ("s" if count > 1 else "")
+    with_each = f"one {kind}" if each == 1 else f"{each:g} {kind}{'s' if each > 1 else ''}"
+    return (
+        f"the job asks for {count} {processes} with {with_each} each, and the cluster has at most {have} {kind}{'' if have == 1 else 's'}"
+    )
 
 
 def _check_parts_agree(request: JobRequest) -> None:

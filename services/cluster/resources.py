@@ -1,10 +1,15 @@
-"""What a cluster has, and whether a job can fit at all. A job that never fits would otherwise wait in silence."""
+"""What a cluster has, what a job's processes hold of it, and whether a job can fit at all; one that never fits would wait in silence."""
 
+import math
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import ray
 
 _POLL_SECONDS = 0.5
+MOST_EVALUATORS = 1024
 
 
 class ClusterUnavailable(ConnectionError):
@@ -15,22 +20,66 @@ class ResourcesUnavailable(RuntimeError):
     """The cluster has less than the job asks for; the message says both."""
 
 
-def wait_for(workers: int, use_gpu: bool, patience_seconds: float) -> None:
-    """Return once the cluster can hold the training workers; nodes that are just joining are waited for.
+@dataclass(frozen=True)
+class Share:
+    """What one process holds of the cluster: CPUs and GPUs, whole ones or fractions."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+    @property
+    def use_gpu(self) -> bool:
+        """Whether it computes on a GPU."""
+        return self.gpus > 0
+
+    def options(self) -> dict[str, Any]:
+        """As options of a Ray actor or task."""
+        return {"num_cpus": self.cpus, "num_gpus": self.gpus}
+
+    def bundle(self) -> dict[str, float]:
+        """As a bundle of Ray Train and Ray Tune."""
+        return {name: amount for name, amount in (("CPU", self.cpus), ("GPU", self.gpus)) if amount}
+
+    def fitting(self, resources: dict[str, float]) -> int:
+        """How many processes have room in so much; on how many nodes that is spread is not looked at."""
+        return min(math.floor(resources.get(name, 0.0) / amount + 1e-9) for name, amount in self.bundle().items())
+
+    def __str__(self) -> str:
+        return " and ".join(f"{amount:g} {name}{'s' if amount > 1 else ''}" for name, amount in self.bundle().items())
+
+
+def wait_for(count: int, share: Share, patience_seconds: float, name: str = "training worker") -> None:
+    """Return once the cluster can hold so many processes of a name; nodes that are just joining are waited for.
 
     Raises:
-        ResourcesUnavailable: after `patience_seconds` it still has fewer CPUs (or GPUs) than workers.
+        ResourcesUnavailable: after `patience_seconds` it still has less than they ask for.
     """
-    kind, deadline = "GPU" if use_gpu else "CPU", time.monotonic() + patience_seconds
-    while (available := int(ray.cluster_resources().get(kind, 0))) < workers:
+    deadline = time.monotonic() + patience_seconds
+    while share.fitting(ray.cluster_resources()) < count:
         if time.monotonic() > deadline:
-            raise ResourcesUnavailable(
-                f"the job asks for {workers} training workers with one {kind} each, and the cluster has {available} {kind}s"
-            )
+            has = ray.cluster_resources()
+            what = " and ".join(f"{has.get(name, 0.0):g} {name}s" for name in share.bundle())
+            several = f"{count} {name}{'s' if count > 1 else ''}"
+            raise ResourcesUnavailable(f"the job asks for {several} with {share} each, and the cluster has {what}")
         time.sleep(_POLL_SECONDS)
 
 
-def pool_size(asked: int, use_gpu: bool) -> int:
-    """The number of evaluators: what was asked for (0: as many as fit), but no more than the cluster has CPUs (or GPUs)."""
-    available = int(ray.cluster_resources().get("GPU" if use_gpu else "CPU", 0))
-    return max(1, min(asked or available, available))
+def pool_size(asked: int, share: Share) -> int:
+    """How many processes compute at once for a job that is alone: what was asked for (0: as many as fit), but no more than fit."""
+    fitting = share.fitting(ray.cluster_resources())
+    return max(1, min(asked or fitting, fitting))
+
+
+def evaluator_limit(asked: int, share: Share, jobs_running: Callable[[], int]) -> Callable[[], int]:
+    """How many evaluators a job may have now, for its pool to ask again and again.
+
+    A job that is alone has what it asked for, and where that is 0, one more than fit: the one that waits takes the next free place,
+    and is what makes an autoscaler add a node. Jobs that run side by side share the cluster evenly.
+    """
+
+    def limit() -> int:
+        fitting, running = share.fitting(ray.cluster_resources()), jobs_running()
+        wanted = asked or min(fitting + 1, MOST_EVALUATORS)
+        return wanted if running <= 1 else max(1, min(wanted, fitting // running))
+
+    return limit

@@ -25,6 +25,7 @@ from glora_core.evaluation import Score
 from glora_core.finals.run import train_alone
 from glora_core.training import Progress, TrainingSettings
 from services.cluster.pausing import Asked, Paused, never
+from services.cluster.resources import Share
 from services.cluster.scratch import scratch
 from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE
@@ -58,7 +59,7 @@ def train_rung(
     workload: "ray.ObjectRef[Workload]",
     tasks: Mapping[str, Task],
     *,
-    use_gpu: bool,
+    share: Share,
     name: str,
     filesystem: AbstractFileSystem,
     folder: str,
@@ -70,6 +71,7 @@ def train_rung(
     Args:
         workload: reference to the backbone, space and splits.
         tasks: by a key of the caller's.
+        share: of the cluster, that each trial holds.
         name: of a folder in `folder` that nothing else uses; it is the caller's to remove.
         filesystem, folder: must be reachable from every node.
         on_done: called in this process, with a task's key, as soon as it is trained, or has diverged; what it raises ends the rung.
@@ -82,9 +84,9 @@ def train_rung(
     os.environ.update(_QUIET)
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # it misses the files that nobody reads
     keys = sorted(tasks)
-    trial = tune.with_parameters(_train, workload=workload, tasks=[ray.put(tasks[key]) for key in keys], use_gpu=use_gpu)
+    trial = tune.with_parameters(_train, workload=workload, tasks=[ray.put(tasks[key]) for key in keys], share=share)
     tuner = tune.Tuner(
-        tune.with_resources(trial, {"cpu": 0, "gpu": 1} if use_gpu else {"cpu": 1}),
+        tune.with_resources(trial, {"cpu": share.cpus, "gpu": share.gpus}),
         param_space={"place": tune.grid_search(list(range(len(keys))))},
         # a process that has started serves one trial after another: 4.6 instead of 9.4 s for four empty trials on two busy cores
         tune_config=tune.TuneConfig(
@@ -149,11 +151,11 @@ class _Results(tune.Callback):  # type: ignore[misc]
             raise Paused
 
 
-def _train(config: dict[str, Any], workload: Workload, tasks: "list[ray.ObjectRef[Task]]", use_gpu: bool) -> None:
+def _train(config: dict[str, Any], workload: Workload, tasks: "list[ray.ObjectRef[Task]]", share: Share) -> None:
     """Runs in a trial's process."""
     if tune.get_checkpoint() is not None:
         return  # lost between its report and its end: there is nothing left to do
-    device, task = settle(use_gpu), ray.get(tasks[config["place"]])
+    device, task = settle(share), ray.get(tasks[config["place"]])
     alone = workload.supernet(task.settings, task.start).to(device)
     try:
         plain, train, val = workload.plain.to(device), workload.train.to(device), workload.val.to(device)

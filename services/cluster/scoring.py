@@ -1,7 +1,6 @@
 """One subnet scored on one split, as a Ray task: an exported model or a baseline on test, or a finalist of another job on val."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import ray
 from torch import Tensor
@@ -10,6 +9,7 @@ from glora_core.configs import SubnetConfig
 from glora_core.data.images import ImageSplit
 from glora_core.evaluation import Score, SubnetScorer
 from glora_core.training import TrainingSettings
+from services.cluster.resources import Share
 from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE
 
@@ -20,7 +20,7 @@ def score_split(
     state: dict[str, Tensor],
     config: SubnetConfig,
     split: "ray.ObjectRef[ImageSplit] | None",
-    use_gpu: bool,
+    share: Share,
     among: Sequence[int] = (),
 ) -> Score:
     """The score of one subnet on one split, such as the exported model on test, by the workload's metric.
@@ -29,9 +29,8 @@ def score_split(
         split: the workload's val if none is given.
         among: ascending labels that answers are chosen from, all if empty.
     """
-    resources: dict[str, Any] = {"num_cpus": 0, "num_gpus": 1} if use_gpu else {"num_cpus": 1}
-    task = ray.remote(max_retries=3, **resources)(_score)
-    found: Score = ray.get(task.remote(workload, settings, state, config, split, use_gpu, among))
+    task = ray.remote(max_retries=3, **share.options())(_score)
+    found: Score = ray.get(task.remote(workload, settings, state, config, split, share, among))
     return found
 
 
@@ -41,10 +40,10 @@ def _score(
     state: dict[str, Tensor],
     config: SubnetConfig,
     split: ImageSplit | None,
-    use_gpu: bool,
+    share: Share,
     among: Sequence[int],
 ) -> Score:
-    device = settle(use_gpu)
+    device = settle(share)
     supernet = workload.supernet(settings, state).to(device)
     examples = (workload.val if split is None else split).to(device)
     scorer = SubnetScorer(supernet, workload.plain.to(device))

@@ -18,6 +18,7 @@ from glora_core.data.images import ImageSplit
 from glora_core.evaluation import Score, score
 from glora_core.finals.soup import best_soup, uniform_soup
 from glora_core.training import TrainingSettings
+from services.cluster.resources import Share
 from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE
 
@@ -31,9 +32,15 @@ class Ingredient:
     config: SubnetConfig
 
 
-def cook(workload: "ray.ObjectRef[Workload]", offered: Sequence[Ingredient], use_gpu: bool) -> tuple[tuple[int, ...], Score]:
-    """The best soup of some subnets, given the best first: places of its members in order, and its score on val by the job's metric."""
-    found: tuple[tuple[int, ...], Score] = ray.get(_remote(_cook, use_gpu).remote(workload, _put(offered), use_gpu))
+def cook(
+    workload: "ray.ObjectRef[Workload]", offered: Sequence[Ingredient], basin: Sequence[int], share: Share
+) -> tuple[tuple[int, ...], Score]:
+    """The best soup of some subnets, given the best first: places of its members in order, and its score on val by the job's metric.
+
+    Args:
+        basin: places of those that come from slices of one supernet.
+    """
+    found: tuple[tuple[int, ...], Score] = ray.get(_remote(_cook, share).remote(workload, _put(offered), basin, share))
     return found
 
 
@@ -41,17 +48,16 @@ def score_soup(
     workload: "ray.ObjectRef[Workload]",
     members: Sequence[Ingredient],
     split: "ray.ObjectRef[ImageSplit]",
-    use_gpu: bool,
+    share: Share,
     among: Sequence[int] = (),
 ) -> Score:
     """The score of the average of some subnets on a split; see `score_split`."""
-    found: Score = ray.get(_remote(_score, use_gpu).remote(workload, _put(members), split, use_gpu, among))
+    found: Score = ray.get(_remote(_score, share).remote(workload, _put(members), split, share, among))
     return found
 
 
-def _remote(task: Any, use_gpu: bool) -> Any:
-    resources: dict[str, Any] = {"num_cpus": 0, "num_gpus": 1} if use_gpu else {"num_cpus": 1}
-    return ray.remote(max_retries=3, **resources)(task)
+def _remote(task: Any, share: Share) -> Any:
+    return ray.remote(max_retries=3, **share.options())(task)
 
 
 def _put(ingredients: Sequence[Ingredient]) -> "list[ray.ObjectRef[Ingredient]]":
@@ -59,19 +65,21 @@ def _put(ingredients: Sequence[Ingredient]) -> "list[ray.ObjectRef[Ingredient]]"
     return [ray.put(ingredient) for ingredient in ingredients]
 
 
-def _cook(workload: Workload, offered: "list[ray.ObjectRef[Ingredient]]", use_gpu: bool) -> tuple[tuple[int, ...], Score]:
-    device = settle(use_gpu)
+def _cook(
+    workload: Workload, offered: "list[ray.ObjectRef[Ingredient]]", basin: Sequence[int], share: Share
+) -> tuple[tuple[int, ...], Score]:
+    device = settle(share)
     plain, val = deepcopy(workload.plain).to(device), workload.val.to(device)
 
     def measure(network: nn.Module) -> Score:
         return score(network, val, BATCH_SIZE, metric=workload.metric)
 
-    soup = best_soup([partial(_merged, workload, one, device) for one in offered], plain, measure)
+    soup = best_soup([partial(_merged, workload, one, device) for one in offered], plain, measure, basin)
     return soup.members, soup.score
 
 
-def _score(workload: Workload, members: "list[ray.ObjectRef[Ingredient]]", split: ImageSplit, use_gpu: bool, among: Sequence[int]) -> Score:
-    device = settle(use_gpu)
+def _score(workload: Workload, members: "list[ray.ObjectRef[Ingredient]]", split: ImageSplit, share: Share, among: Sequence[int]) -> Score:
+    device = settle(share)
     plain, examples = deepcopy(workload.plain).to(device), split.to(device)
 
     def measure(network: nn.Module) -> Score:

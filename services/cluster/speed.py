@@ -6,7 +6,6 @@ Two sizes of batch tell what a step costs whatever its size; where the smaller o
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import ray
 import torch
@@ -14,6 +13,7 @@ import torch
 from glora_core.evaluation import SubnetScorer
 from glora_core.expected import Line, Speed
 from glora_core.training import Trainer, TrainingSettings
+from services.cluster.resources import Share
 from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE
 
@@ -22,19 +22,19 @@ _PATIENCE = 10.0
 """Seconds for a few examples above which more are not tried; making a subnet's weights may take longer than running a few examples."""
 
 
-def measure_speed(workload: "ray.ObjectRef[Workload]", settings: TrainingSettings, use_gpu: bool) -> Speed:
-    """The speed of one process of the cluster, with a CPU or a GPU of its own.
+def measure_speed(workload: "ray.ObjectRef[Workload]", settings: TrainingSettings, share: Share) -> Speed:
+    """The speed of one process with its share of the cluster.
 
     Args:
         settings: of the supernet; trained is a copy that is thrown away.
+        share: of the cluster, that each training worker holds.
     """
-    resources: dict[str, Any] = {"num_cpus": 0, "num_gpus": 1} if use_gpu else {"num_cpus": 1}
-    found: Speed = ray.get(ray.remote(max_retries=3, **resources)(_measure).remote(workload, settings, use_gpu))
+    found: Speed = ray.get(ray.remote(max_retries=3, **share.options())(_measure).remote(workload, settings, share))
     return found
 
 
-def _measure(workload: Workload, settings: TrainingSettings, use_gpu: bool) -> Speed:
-    device = settle(use_gpu)
+def _measure(workload: Workload, settings: TrainingSettings, share: Share) -> Speed:
+    device = settle(share)
     supernet, split, val = workload.supernet(settings).to(device), workload.train.to(device), workload.val.to(device)
     scorer, largest = SubnetScorer(supernet, workload.plain.to(device)), supernet.space.extreme(largest=True)
     smallest = supernet.space.extreme(largest=False)

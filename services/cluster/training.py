@@ -23,6 +23,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from glora_core.errors import Diverged, NotLearning
 from glora_core.training import Probe, Progress, Trainer, TrainingSettings
 from services.cluster.pausing import Asked, Paused, never
+from services.cluster.resources import Share
 from services.cluster.scratch import scratch
 from services.cluster.workload import Workload, settle
 
@@ -31,6 +32,8 @@ _CHECKPOINTS = 10
 _POLL_SECONDS = 0.3
 _CONTROLLER_POLL_SECONDS = "0.2"
 """A worker that reports waits for Ray Train's controller to look; its default of 2 s would dominate a small training."""
+_HUNG_SECONDS = "60"
+"""After so long without an answer a worker is lost; a thread beside the training answers. Ray Train's default is ten minutes."""
 
 
 class ProgressLog:
@@ -57,7 +60,7 @@ def train_supernet(
     settings: TrainingSettings,
     *,
     workers: int,
-    use_gpu: bool,
+    share: Share,
     run_name: str,
     filesystem: AbstractFileSystem,
     folder: str,
@@ -71,6 +74,7 @@ def train_supernet(
 
     Args:
         workload: reference to the backbone, space and splits.
+        share: of the cluster, that each worker holds.
         filesystem, folder: where checkpoints go; must be reachable from every node.
         budget: of the subnets that are probed along the way, in trainable parameters.
         on_epoch: called in this process for each finished epoch.
@@ -82,11 +86,12 @@ def train_supernet(
         NotLearning: half trained, and no better than guessing.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _CONTROLLER_POLL_SECONDS)
+    os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", _HUNG_SECONDS)
     log = ray.remote(num_cpus=0)(ProgressLog).remote()
     trainer = _Trainer(
         _train_worker,
-        train_loop_config={"workload": [workload], "settings": settings.to_dict(), "use_gpu": use_gpu, "log": log, "budget": budget},
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker={"GPU": 1} if use_gpu else {"CPU": 1}),
+        train_loop_config={"workload": [workload], "settings": settings.to_dict(), "share": share, "log": log, "budget": budget},
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=share.use_gpu, resources_per_worker=share.bundle()),
         run_config=RunConfig(
             name=run_name,
             storage_path=folder,
@@ -119,7 +124,7 @@ class _Trainer(TorchTrainer):  # type: ignore[misc]
 
 def _train_worker(config: dict[str, Any]) -> Diverged | NotLearning | Paused | None:
     """Runs in every worker; returns why training was given up, or left for now, if it was."""
-    device = settle(config["use_gpu"])
+    device = settle(config["share"])
     workload: Workload = ray.get(config["workload"][0])
     settings = TrainingSettings(**config["settings"])
     supernet = workload.supernet(settings).to(device)

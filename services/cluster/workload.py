@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from glora_core.data.images import ImageSplit
 from glora_core.space import SearchSpace
 from glora_core.supernet import Supernet
 from glora_core.training import TrainingSettings
+from services.cluster.resources import Share
 from services.protocol import THREADS
 
 
@@ -25,6 +26,13 @@ class Workload:
     val: ImageSplit
     metric: str
 
+    def for_evaluation(self) -> "Workload":
+        """The same without training examples, which evaluators would only carry about."""
+        none = replace(
+            self.train, pixels=self.train.pixels[:0].clone(), labels=self.train.labels[:0].clone()
+        )  # a view would bring all along
+        return replace(self, train=none)
+
     def supernet(self, settings: TrainingSettings, state: Mapping[str, Tensor] | None = None) -> Supernet:
         """A supernet of its own over a copy of the backbone, with a trained state if one is given.
 
@@ -37,8 +45,13 @@ class Workload:
         return supernet
 
 
-def settle(use_gpu: bool) -> torch.device:
-    """Prepare this process for deterministic work in true float32; returns the device to use."""
+def settle(share: Share) -> torch.device:
+    """Prepare this process for deterministic work in true float32; returns the device to use.
+
+    A process that holds a part of a GPU can take no more than that part of its memory, so that its neighbours never run out of theirs.
+    """
     torch.set_num_threads(THREADS)
+    if 0 < share.gpus < 1:
+        torch.cuda.set_per_process_memory_fraction(share.gpus)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    return torch.device("cuda" if use_gpu else "cpu")
+    return torch.device("cuda" if share.use_gpu else "cpu")

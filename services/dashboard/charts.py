@@ -78,15 +78,11 @@ def chart_data(session: Session, job: Job) -> ChartData:
     reports = _reports(session, job)
     epochs = tuple(EpochPoint(data["epoch"], data["loss"] if math.isfinite(data["loss"]) else None) for data in thin(reports, LINE_POINTS))
     probes = tuple(ProbePoint(data["epoch"], data["probe"]) for data in reports if data.get("probe"))
-    rows, metric = search_state.generations(session, job.id), search_state.metric_of(job)
-    spread = _spread(session, job, metric)
-    generations = tuple(
-        GenerationPoint(row.number, _value(metric, row.best_fitness), row.best_accuracy, *spread.get(row.number, (None, None, None)))
-        for row in thin(rows, LINE_POINTS)
-    )
-    total = search_state.count_candidates(session, job.id)
-    best = _best(session, job, rows[-1], metric) if rows else None
-    return ChartData(epochs, probes, generations, _sample(session, job, total, metric), best, total)
+    last, total = search_state.last_generation(session, job.id), search_state.count_candidates(session, job.id)
+    metric = search_state.metric_of(job)
+    numbers = thin(range(last.number + 1), LINE_POINTS) if last else []
+    best = _best(session, job, last, metric) if last else None
+    return ChartData(epochs, probes, _generations(session, job, numbers, metric), _sample(session, job, total, metric), best, total)
 
 
 def thin(items: Sequence[Item], limit: int) -> list[Item]:
@@ -111,18 +107,28 @@ def _value(metric: str, fitness: float) -> float | None:
     return None if fitness == UNMEASURED else own_value(metric, fitness)
 
 
-def _spread(session: Session, job: Job, metric: str) -> dict[int, tuple[float, float, float]]:
-    """Least, mean and greatest value of the metric in every generation's population."""
+def _generations(session: Session, job: Job, numbers: Sequence[int], metric: str) -> tuple[GenerationPoint, ...]:
+    """These generations; of a long search the others are not read at all."""
+    query = select(Generation).where(Generation.job_id == job.id, Generation.number.in_(numbers)).order_by(Generation.number)
+    spread = _spread(session, job, numbers, metric)
+    return tuple(
+        GenerationPoint(row.number, _value(metric, row.best_fitness), row.best_accuracy, *spread.get(row.number, (None, None, None)))
+        for row in session.scalars(query)
+    )
+
+
+def _spread(session: Session, job: Job, numbers: Sequence[int], metric: str) -> dict[int, tuple[float, float, float]]:
+    """Least, mean and greatest value of the metric in these generations' populations."""
     fitness = Evaluation.fitness
     query = (
         select(Candidate.generation, func.min(fitness), func.avg(fitness), func.max(fitness))
         .join(Evaluation, search_state.measured(job))
-        .where(Candidate.job_id == job.id, fitness != UNMEASURED)
+        .where(Candidate.job_id == job.id, Candidate.generation.in_(numbers), fitness != UNMEASURED)
         .group_by(Candidate.generation)
     )
     found = {}
-    for number, *numbers in session.execute(query):
-        least, mean, most = (own_value(metric, value) for value in numbers)
+    for number, *values in session.execute(query):
+        least, mean, most = (own_value(metric, value) for value in values)
         found[number] = (min(least, most), mean, max(least, most))
     return found
 

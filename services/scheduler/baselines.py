@@ -31,9 +31,9 @@ def inside(context: RunContext, prepared: Prepared, searched: Finalist) -> list[
     rows = _stored(context, searched.supernet_key, list(digests.values()))
     missing = [name for name, digest in digests.items() if digest not in rows]
     if missing:
-        state, use_gpu = searched.state(context), context.request.training.use_gpu
+        state, share = searched.state(context), context.worker_share
         for name in missing:
-            score = score_split(prepared.workload, searched.settings, state, chosen[name], None, use_gpu)
+            score = score_split(prepared.workload, searched.settings, state, chosen[name], None, share)
             parameters = context.space.parameters(chosen[name])
             metric, code = context.request.search.metric, encode(chosen[name])
             row = evaluation_row(searched.supernet_key, "val", PROTOCOL, metric, digests[name], code, parameters, fitness_of(score))

@@ -16,6 +16,7 @@ from glora_core.data.shifted import scan_test
 from glora_core.errors import DataInvalid
 from glora_core.space import SearchSpace
 from services.cluster.pausing import Paused
+from services.cluster.resources import Share
 from services.job_data import read_data
 from services.job_request import JobRequest, space_of
 from services.settings import Settings
@@ -74,6 +75,16 @@ class RunContext:
     def spec(self) -> BackboneSpec:
         """The backbone that the job asks for."""
         return BackboneSpec.of(self.request.backbone.model_dump())
+
+    @property
+    def worker_share(self) -> Share:
+        """What each training worker, and each trial of the finals, holds of the cluster."""
+        return Share(*self.request.resources.worker.amounts(self.request.training.use_gpu))
+
+    @property
+    def evaluator_share(self) -> Share:
+        """What each evaluator holds of the cluster."""
+        return Share(*self.request.resources.evaluator.amounts(self.request.training.use_gpu))
 
     @contextmanager
     def fenced(self) -> Iterator[tuple[Session, Job]]:

@@ -29,7 +29,7 @@ class Estimate:
     def __init__(self, context: RunContext, prepared: Prepared) -> None:
         self._context = context
         self._key = _speed_key(context)
-        self._speed = self._known() or measure_speed(prepared.workload, supernet_settings(context), context.request.training.use_gpu)
+        self._speed = self._known() or measure_speed(prepared.workload, supernet_settings(context), context.worker_share)
         self._phases = expected(_work(context, prepared), self._speed)
         self._over: list[str] = []
         self._restored(prepared)
@@ -101,7 +101,6 @@ def _work(context: RunContext, prepared: Prepared) -> Work:
     request, local = context.request, prepared.local
     finals = request.finals.settings(request.training)
     known = len(methods_within(context.space, request.budget)) if finals.mode == "thorough" and finals.scratch_epochs else 0
-    use_gpu = request.training.use_gpu
     return Work(
         training=supernet_settings(context),
         search=request.search.settings(),
@@ -111,7 +110,7 @@ def _work(context: RunContext, prepared: Prepared) -> Work:
         test=sum(len(data.splits.get("test", ())) for data in (context.data, *context.also_tests.values())),
         known=known,
         workers=request.training.workers,
-        evaluators=resources.pool_size(request.search.evaluators, use_gpu),
-        slots=resources.pool_size(0, use_gpu),
+        evaluators=resources.pool_size(request.search.evaluators, context.evaluator_share),
+        slots=resources.pool_size(0, context.worker_share),
         retrained=request.train_on_val,
     )

@@ -130,8 +130,8 @@ class Rungs:
         state = stored_state(self._context, plan.key)
         if state is None:
             return False
-        use_gpu = self._context.request.training.use_gpu
-        val = score_split(self._prepared.workload, plan.settings, state, plan.leg.trial.config, None, use_gpu)
+        share = self._context.worker_share
+        val = score_split(self._prepared.workload, plan.settings, state, plan.leg.trial.config, None, share)
         with self._context.fenced() as (session, job):
             self._store_score(session, job, plan, val)
         return True
@@ -172,7 +172,7 @@ class Rungs:
         train_rung(
             self._prepared.workload,
             {key: Task(plan.settings, starts(plan.leg)) for key, plan in missing.items()},
-            use_gpu=context.request.training.use_gpu,
+            share=context.worker_share,
             name=f"{runs}-{self._rung}",
             filesystem=filesystem,
             folder=folder,

@@ -91,7 +91,7 @@ class _Retraining:
         train_rung(
             ray.put(both),
             {key: Task(step.settings, self._start(step)) for key, step in missing.items()},
-            use_gpu=context.request.training.use_gpu,
+            share=context.worker_share,
             name=f"{context.lease.job_id}-{context.lease.epoch}-again-{place}",
             filesystem=filesystem,
             folder=folder,

@@ -23,11 +23,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from glora_core.backbones import BackboneInfo
 from services.cluster import presence, resources
 from services.cluster.pausing import Paused
-from services.cluster.pool import EvaluatorPool
-from services.cluster.resources import ClusterUnavailable
+from services.cluster.resources import ClusterUnavailable, Share
 from services.cluster.workload import settle
 from services.job_request import JobRequest
 from services.scheduler.context import RunContext
+from services.scheduler.evaluators import open_pool
 from services.scheduler.exits import LOST, OVER, RETRY, STOPPED
 from services.scheduler.expecting import Estimate
 from services.scheduler.exporting import export
@@ -36,7 +36,7 @@ from services.scheduler.finals import finals
 from services.scheduler.prepare import prepare
 from services.scheduler.retraining import retrain
 from services.scheduler.searching import search
-from services.scheduler.supernets import supernet_settings, train_or_find
+from services.scheduler.supernets import train_or_find
 from services.settings import Settings, get_settings
 from services.store import jobs, lifecycle, lineage
 from services.store.blobs import BlobStore
@@ -51,19 +51,18 @@ log = logging.getLogger("glora.runner")
 
 def run_job(context: RunContext) -> None:
     """All phases of a job, in order; each finds what an earlier attempt has stored."""
-    training = context.request.training
     context.enter("prepare")
-    resources.wait_for(training.workers, training.use_gpu, context.settings.resources_seconds)
+    patience = context.settings.resources_seconds
+    resources.wait_for(context.request.training.workers, context.worker_share, patience)
+    resources.wait_for(1, context.evaluator_share, patience, "evaluator")
     prepared = prepare(context)
     estimate = Estimate(context, prepared)
     context.enter("train")
     with estimate.phase("supernet"):
         key, state = train_or_find(context, prepared.workload, prepared.weights_hash)
     context.enter("search")
-    settings = supernet_settings(context)
-    size = resources.pool_size(context.request.search.evaluators, training.use_gpu)
     with estimate.phase("search"):
-        pool = EvaluatorPool(prepared.workload, ray.put(state), settings, size, training.use_gpu, context.request.search.precision)
+        pool = open_pool(context, prepared, state)
         try:
             ranked = search(context, key, pool)
         finally:
@@ -85,7 +84,7 @@ def attempt(settings: Settings, database: Database, lease: Lease, workdir: Path,
         join_ray(settings.ray_address)
         signal.signal(signal.SIGTERM, _stop)  # joining Ray has put a handler of its own there
         presence.watch(presence.local_socket(), lambda: _lose_node(settings, database, lease))
-        settle(use_gpu=False)
+        settle(Share())
         run_job(context)
         return OVER
     except Paused:

@@ -1,15 +1,16 @@
 """Phase `search`: generation after generation, proposed from what is stored, evaluated where needed, committed whole.
 
-Nothing is remembered between generations but what SQL holds, so a job resumed anywhere proposes the same populations.
+What is remembered between generations is what was committed, and it is read from SQL once, when a runner starts; so a job
+resumed anywhere proposes the same populations, and a generation costs the same late in a search as early.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy.orm import Session
 
-from glora_core.configs import config_hash, decode, encode
+from glora_core.configs import decode, encode
 from glora_core.metrics import ACCURACY
 from glora_core.sampling import FeasibleSampler
 from glora_core.search import Evaluated, Proposal, propose, rank
@@ -19,6 +20,7 @@ from services.scheduler.context import RunContext
 from services.scheduler.evaluating import Measuring
 from services.store import jobs, search_state
 from services.store.models import Candidate, Evaluation, Generation, Job
+from services.store.search_state import Measurement
 
 
 def search(context: RunContext, supernet_key: str, pool: EvaluatorPool) -> list[Evaluated]:
@@ -27,14 +29,16 @@ def search(context: RunContext, supernet_key: str, pool: EvaluatorPool) -> list[
     seed = context.request.seed if context.request.search.seed is None else context.request.search.seed
     sampler = FeasibleSampler(context.space, budget)
     history = stored_history(context)
-    done, measuring = _generations_done(context), Measuring(context, supernet_key, pool)
-    for number in range(done, settings.generations):
+    best, measuring = _best(history), Measuring(context, supernet_key, pool)
+    for number in range(_generations_done(context), settings.generations):
         start = time.monotonic()
         population = propose(context.space, budget, settings, history, number, seed, sampler)
-        fresh = measuring.missing({config_hash(p.config): p.config for p in population}, number)
+        fresh = measuring.missing({p.digest: p.config for p in population}, number)
         with context.fenced() as (session, job):
             measuring.store(session, fresh)
-            history += _commit(context, session, job, number, population, history, start)
+            measured = _commit(context, session, job, number, population, best, start)
+        best = _best([best, *measured])
+        history += measured
         context.pause_here()
     return rank(history)
 
@@ -43,7 +47,7 @@ def stored_history(context: RunContext) -> list[Evaluated]:
     """The evaluations of all stored generations of the job, in order."""
     with context.database.read() as session:
         job = jobs.get(session, context.lease.job_id)
-        return [evaluated(evaluation, candidate.generation) for candidate, evaluation in search_state.evaluated_candidates(session, job)]
+        return [evaluated(row, generation) for generation, row in search_state.history(session, job)]
 
 
 def _generations_done(context: RunContext) -> int:
@@ -58,20 +62,21 @@ def _commit(
     job: Job,
     number: int,
     population: Sequence[Proposal],
-    history: Sequence[Evaluated],
+    best: Evaluated | None,
     start: float,
 ) -> list[Evaluated]:
     """Write a whole generation; returns its evaluations as they are stored, which another job may have done first."""
-    hashes = [config_hash(p.config) for p in population]
+    hashes = [p.digest for p in population]
     asked = context.request.search
     rows = search_state.known(session, job.supernet_key or "", "val", protocol(asked.precision), asked.metric, hashes)
     measured = [evaluated(rows[digest], number) for digest in hashes]
     fresh = sum(row.job_id == job.id and row.generation == number for row in rows.values())  # before a restart, too
-    best = rank([*history, *measured])[0]
+    best = _best([best, *measured])
+    assert best is not None
     generation = Generation(
         job_id=job.id,
         number=number,
-        best_hash=config_hash(best.config),
+        best_hash=best.digest,
         best_accuracy=best.accuracy,
         best_fitness=best.fitness,
         best_loss=best.loss,
@@ -91,7 +96,7 @@ def _candidates(context: RunContext, generation: int, population: Sequence[Propo
             job_id=context.lease.job_id,
             generation=generation,
             position=position,
-            config_hash=config_hash(proposal.config),
+            config_hash=proposal.digest,
             config=encode(proposal.config),
             parameters=context.space.parameters(proposal.config),
             operator=proposal.operator,
@@ -101,7 +106,12 @@ def _candidates(context: RunContext, generation: int, population: Sequence[Propo
     ]
 
 
-def evaluated(row: Evaluation, generation: int = 0) -> Evaluated:
+def _best(found: Iterable[Evaluated | None]) -> Evaluated | None:
+    """The first in the search's order; None if there is none."""
+    return min((e for e in found if e is not None), key=lambda e: e.order, default=None)
+
+
+def evaluated(row: Evaluation | Measurement, generation: int = 0) -> Evaluated:
     """A stored evaluation as the strategies see it."""
     measure = None if row.metric == ACCURACY else row.fitness
     config = decode(row.config)

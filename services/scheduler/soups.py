@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from glora_core.finals import asked_for_soup
+from glora_core.finals import asked_for_soup, one_basin
 from glora_core.metrics import ACCURACY
 from glora_core.search import Evaluated
 from services.cluster.soup import Ingredient, cook
@@ -67,7 +67,7 @@ def _told(context: RunContext, keys: Sequence[str]) -> dict[str, Any] | None:
 
 def _choose(context: RunContext, prepared: Prepared, asked: Sequence[Finalist]) -> dict[str, Any]:
     offered = [ingredient(context, finalist) for finalist in asked]
-    places, score = cook(prepared.workload, offered, context.request.training.use_gpu)
+    places, score = cook(prepared.workload, offered, one_basin(asked), context.worker_share)
     members = [asked[place] for place in places]
     told = {
         "asked": [finalist.supernet_key for finalist in asked],

@@ -120,7 +120,7 @@ def _train(
         workload,
         settings,
         workers=training.workers,
-        use_gpu=training.use_gpu,
+        share=context.worker_share,
         run_name=f"{training_name(key)}-supernet",
         filesystem=filesystem,
         folder=root,

@@ -68,8 +68,8 @@ def _score(context: RunContext, prepared: Prepared, finalist: Finalist, chosen: 
     known = _known(context, finalist, chosen.key)
     if known is not None:
         return known
-    config, state, use_gpu = finalist.fitness.config, finalist.state(context), context.request.training.use_gpu
-    fitness = fitness_of(score_split(prepared.workload, finalist.settings, state, config, images(), use_gpu, chosen.among))
+    config, state, share = finalist.fitness.config, finalist.state(context), context.worker_share
+    fitness = fitness_of(score_split(prepared.workload, finalist.settings, state, config, images(), share, chosen.among))
     _keep(context, finalist, chosen.key, fitness)
     return fitness
 
@@ -81,8 +81,7 @@ def _soups_score(context: RunContext, prepared: Prepared, soup: Soup, chosen: Sc
     for data in told:
         if (data["soup"], data["set"]) == (soup.digest, chosen.key):
             return Fitness(**data["score"])
-    use_gpu = context.request.training.use_gpu
-    fitness = fitness_of(score_soup(prepared.workload, soup.ingredients(context), images(), use_gpu, chosen.among))
+    fitness = fitness_of(score_soup(prepared.workload, soup.ingredients(context), images(), context.worker_share, chosen.among))
     context.emit("soup_tested", {"soup": soup.digest, "set": chosen.key, "score": asdict(fitness)})
     return fitness
 

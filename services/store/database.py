@@ -15,6 +15,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import insert as insert_into
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import DeclarativeBase, Session
@@ -22,9 +23,6 @@ from sqlalchemy.orm import DeclarativeBase, Session
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_MS = 30_000
 _IDLE_MS = 20_000
-_INSERT_ROWS = 500
-_HANG_MS = 30_000
-"""A process that hangs in the middle of a transaction on PostgreSQL, holding a job's row, keeps others from it for so long at most."""
 
 
 class Database:
@@ -81,15 +79,24 @@ def insert_new(session: Session, rows: Sequence[DeclarativeBase]) -> list[Any]:
     """
     if not rows:
         return []
-    model = type(rows[0])
-    columns = [column.key for column in model.__table__.columns if any(getattr(row, column.key) is not None for row in rows)]
+    table = type(rows[0]).__table__
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    inserted: list[Any] = []
-    for start in range(0, len(rows), _INSERT_ROWS):
-        values = [{column: getattr(row, column) for column in columns} for row in rows[start : start + _INSERT_ROWS]]
-        statement = insert(model).values(values).on_conflict_do_nothing().returning(*model.__table__.primary_key)
-        inserted += [tuple(row) for row in session.execute(statement)]
-    return inserted
+    statement = insert(table).on_conflict_do_nothing().returning(*table.primary_key)  # type: ignore[arg-type]
+    return [tuple(row) for row in session.connection().execute(statement, _values(rows))]
+
+
+def insert_all(session: Session, rows: Sequence[DeclarativeBase]) -> None:
+    """Insert rows of one model, after all that the session was given before; cheaper than `add_all`, which keeps an eye on every row."""
+    if rows:
+        session.flush()
+        session.connection().execute(insert_into(type(rows[0]).__table__), _values(rows))  # type: ignore[arg-type]
+
+
+def _values(rows: Sequence[DeclarativeBase]) -> list[dict[str, Any]]:
+    """What is to be inserted, beside the statement: one that has the rows written out in it would be compiled anew each time."""
+    columns = [column.key for column in type(rows[0]).__table__.columns]
+    columns = [column for column in columns if any(getattr(row, column) is not None for row in rows)]
+    return [{column: getattr(row, column) for column in columns} for row in rows]
 
 
 def _enter_wal(connection: Any) -> None:
@@ -116,8 +123,7 @@ def _postgres_engine(url: str) -> Engine:
     """Connections that notice within seconds that the server is gone; and a process that is stopped in a transaction loses its locks."""
     patience: dict[str, Any] = {"connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
     patience |= {"tcp_user_timeout": 10_000, "options": f"-c idle_in_transaction_session_timeout={_IDLE_MS}"}
-    limits = {"options": f"-c idle_in_transaction_session_timeout={_HANG_MS}"}
-    return create_engine(_with_driver(url), pool_pre_ping=True, connect_args=patience | limits)
+    return create_engine(_with_driver(url), pool_pre_ping=True, connect_args=patience)
 
 
 def _sqlite_engine(url: str) -> Engine:

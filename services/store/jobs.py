@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import literal, select, tuple_
+from sqlalchemy import func, literal, select, tuple_
 from sqlalchemy.orm import Session
 
 from services.settings import DEFAULT_USER
@@ -83,6 +83,11 @@ def page(session: Session, *, state: str | None = None, before: str | None = Non
         # as one comparison of pairs the index is entered at the cursor; spelt out with OR it is walked from the newest job on
         query = query.where(tuple_(Job.created_at, Job.id) < tuple_(literal(last.created_at, UtcDateTime), literal(last.id)))
     return list(session.scalars(query))
+
+
+def count_running(session: Session) -> int:
+    """How many jobs run now."""
+    return session.scalar(select(func.count()).select_from(Job).where(Job.state == "running")) or 0
 
 
 def request_cancel(session: Session, job_id: str) -> Job:

@@ -4,8 +4,8 @@ A generation is written inside one transaction: its row, its candidates, its eva
 none of them is.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,10 +15,11 @@ from sqlalchemy.orm import Session
 from glora_core.metrics import ACCURACY
 from services.protocol import protocol
 from services.store import events
-from services.store.database import insert_new
+from services.store.database import insert_all, insert_new
 from services.store.models import Artifact, Candidate, Evaluation, Generation, Job, Supernet
 
 _IN_LIMIT = 500
+_PAGE_ROWS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,7 @@ def add_evaluations(session: Session, rows: Sequence[Evaluation]) -> list[Evalua
 def commit_generation(session: Session, job: Job, generation: Generation, candidates: Sequence[Candidate]) -> None:
     """Write a finished generation, whose evaluations are stored in the same fenced transaction, with the event that reports it."""
     session.add(generation)
-    session.flush()
-    session.add_all(candidates)
+    insert_all(session, candidates)
     job.attempts = 0
     events.append(session, job.id, "generation", generation_event(generation))
 
@@ -136,6 +136,32 @@ def evaluated_candidates(
     )
     query = query if generation is None else query.where(Candidate.generation == generation)
     return [(candidate, evaluation) for candidate, evaluation in session.execute(query)]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What a search reads of an evaluation; a part of its row."""
+
+    config: str
+    metric: str
+    fitness: float
+    accuracy: float
+    macro_accuracy: float | None
+    loss: float
+    parameters: int
+
+
+def history(session: Session, job: Job) -> Iterator[tuple[int, Measurement]]:
+    """A job's candidates as (generation, what was measured), by generation and position; fetched in pages."""
+    columns = [getattr(Evaluation, field.name) for field in fields(Measurement)]
+    query = (
+        select(Candidate.generation, *columns)
+        .join(Evaluation, measured(job))
+        .where(Candidate.job_id == job.id)
+        .order_by(Candidate.generation, Candidate.position)
+    )
+    for generation, *found in session.execute(query.execution_options(yield_per=_PAGE_ROWS)):
+        yield generation, Measurement(*found)
 
 
 def count_candidates(session: Session, job_id: str) -> int:

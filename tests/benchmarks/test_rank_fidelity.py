@@ -20,6 +20,8 @@ from benchmarks.fidelity_parts.statistics import Scores, fidelity, places, tau
 from benchmarks.fidelity_parts.subnets import chosen_subnets, largest_budget, space_of
 from benchmarks.fidelity_parts.supernets import perform_supernet, trained
 from benchmarks.fidelity_parts.table import OPEN, markdown, recipes_table
+from benchmarks.scale_effects import scale_of
+from glora_core.calibration import step_effects
 from glora_core.configs import decode
 from glora_core.layers.storage import NormalisedStorage
 from tests.benchmarks.made_up import Shades
@@ -31,7 +33,7 @@ def make_experiment(task, recipes=tuple(RECIPES), count=3, epochs=2) -> Experime
 
 def test_it_runs_end_to_end_and_a_second_start_computes_nothing(task, records, monkeypatch):
     found = make_experiment(task)
-    assert rank_fidelity.fill([found], records, workers=1) == len(found.alone) + len(RECIPES) == 16
+    assert rank_fidelity.fill([found], records, workers=1) == len(found.alone) + len(RECIPES) == 17
     text = markdown([found], records, "#")
     assert OPEN not in text and "failed" not in text
     monkeypatch.setattr(rank_fidelity, "perform", None)
@@ -185,4 +187,16 @@ def test_a_killed_run_leaves_whole_records_and_the_rest_is_done_at_the_next_star
     assert len(before) >= 2 and all(json.loads(content)["record"] for content in before.values())
     subprocess.run(command, env=environment, check=True, timeout=300)
     after = {file.name: file.read_bytes() for file in folder.glob("*.json")}
-    assert len(before) < len(after) == 16 and before.items() <= after.items()
+    assert len(before) < len(after) == 17 and before.items() <= after.items()
+
+
+def test_equal_effects_are_those_of_a_low_rank_b_within_a_rounding_to_powers_of_two(task):
+    run = make_experiment(task, ["equal effects"], epochs=1).supernets["equal effects"]
+    data = task.source.load(task.spec, 0)
+    supernet = trained(run, data)
+    for name, effects in step_effects(supernet, data.train.take(torch.arange(12))[0]).items():
+        support = {shape.name: layer.support for shape, layer in supernet.layers()}[name]
+        for place, (tensor, kind) in enumerate(effects):
+            scale = scale_of(support)(tensor, kind)
+            ratio = effects[tensor, kind] * scale / effects["B", "lora"]
+            assert ratio == 0 or scale == 8 or 2**-0.5 <= ratio <= 2**0.5, (name, place)

@@ -298,3 +298,24 @@ def test_a_space_of_more_layers_than_python_can_recurse_is_drawn_from():
     config = FeasibleSampler(space, space.minimum + 500).sample(stream(0))
     assert space.contains(config)
     assert space.minimum < space.parameters(config) <= space.minimum + 500
+
+
+@given(
+    st.lists(st.floats(0, 1e300) | st.integers(0, 9), min_size=1, max_size=40).filter(lambda weights: 0 < sum(weights) < 1e305),
+    st.integers(0, 99),
+)
+def test_weighted_draw_is_that_of_numpy_bit_for_bit(weights: list[float], seed: int) -> None:
+    numbers = np.array(weights, dtype=float)
+    ours, numpys = stream(seed), stream(seed)
+
+    assert sampling._choose(numbers, ours) == numpys.choice(len(numbers), p=numbers / numbers.sum())
+    assert ours.random() == numpys.random()
+
+
+@given(st.integers(1, 50), st.integers(1, 50), st.integers(0, 60), st.integers(0, 999))
+def test_draw_of_two_is_that_of_many_bit_for_bit(first: int, second: int, bins: int, seed: int) -> None:
+    options, ways = sampling._Options.of((first, second), unit=1), stream(seed, 1).random(61).cumsum()
+    ours, general = stream(seed), stream(seed)
+
+    assert sampling._pick_of_two(options, ways, bins, ours) == sampling._pick_of_many(options, ways, bins, general)
+    assert ours.random() == general.random()

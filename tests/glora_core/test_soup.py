@@ -5,7 +5,7 @@ import torch
 
 from glora_core.backbones import adapted_layers
 from glora_core.evaluation import Score, SubnetScorer, score
-from glora_core.finals import Leg, Trial, asked_for_soup
+from glora_core.finals import Leg, Trial, asked_for_soup, one_basin
 from glora_core.finals.soup import best_soup, greedy_soup
 from glora_core.presets import preset
 from glora_core.sampling import FeasibleSampler, stream
@@ -97,18 +97,43 @@ class Reached:
 @pytest.mark.parametrize(
     ("finalists", "asked"),
     [
-        ([("a", 0.90, 1.0), ("b", 0.89, 0.5), ("c", 0.5, 0.1)], ["b", "a"]),
-        ([("a", 0.90, 1.0), ("b", 0.90, 0.5), ("known", 0.90, 2.0, None, False)], ["b", "a", "known"]),
-        ([("a", 0.90, 1.0), ("b", 0.89, 0.5), ("known", 0.90, 2.0, None, False)], ["a", "known", "b"]),
-        ([("a", 0.5, 1.0, 0.8), ("b", 0.9, 0.5, 0.2)], ["a"]),
+        ([("a", 0.90, 1.0), ("b", 0.89, 0.5), ("c", 0.5, 0.1)], ["b", "c", "a"]),
+        ([("a", 0.90, 1.0), ("b", 0.90, 0.5), ("known", 0.90, 2.0, None, False)], ["b", "a"]),
+        ([("a", 0.90, 1.0), ("b", 0.89, 0.5), ("known", 0.90, 2.0, None, False)], ["a", "b"]),
+        ([("a", 0.50, 1.0), ("known", 0.90, 0.5, None, False), ("other", 0.90, 0.6, None, False)], ["known", "a"]),
+        ([("a", 0.5, 1.0, 0.8), ("b", 0.9, 0.5, 0.2)], ["a", "b"]),
         ([], []),
     ],
-    ids=["within the noise, by loss", "ties", "none leads below a known method", "by the metric", "none"],
+    ids=[
+        "by loss after the winner",
+        "known methods are left out",
+        "none leads below a known method",
+        "but one that wins",
+        "by the metric",
+        "none",
+    ],
 )
-def test_a_soup_asks_those_that_val_cannot_tell_from_the_best_and_the_winner_first(finalists, asked):
+def test_a_soup_asks_the_winner_and_then_all_that_come_from_the_supernet(finalists, asked):
     given = [Reached(*finalist) for finalist in finalists]
     for order in (given, given[::-1]):
         assert [f.leg.trial.source for f in asked_for_soup(order, 200)] == asked
+
+
+def test_a_soup_asks_each_trial_as_far_as_it_was_trained():
+    short, long = Reached("a", 0.9, 0.5), Reached("a", 0.8, 0.6)
+    long.leg = Leg(short.leg.trial, 2, 1, 2)
+    out = Reached("b", 0.5, 2.0)
+    assert asked_for_soup([short, long, out], 10**6) == [short, long, out]
+    assert asked_for_soup([long, Reached("c", 0.95, 0.1), short, out], 10**6)[1:] == [long, out]
+
+
+def test_the_average_of_a_basin_leaves_out_what_was_trained_from_scratch(supernet, configs):
+    scores = judge((0.5, 1.0), (0.4, 1.0), (0.3, 1.0), (0.6, 2.0))
+    soup = best_soup(makers(supernet, configs[:3]), supernet.bare(), scores, basin=[1, 2])
+    assert (soup.members, soup.score.accuracy) == ((1, 2), 0.6)
+    states = [supernet.merged_state(config, torch.float64) for config in configs[1:3]]
+    assert all(torch.equal(value, sum(s[name] for s in states) / 2) for name, value in soup.state.items() if value.is_floating_point())
+    assert one_basin([Reached("known", 0.9, 0.5, None, False), Reached("a", 0.5, 1.0)]) == [1]
 
 
 def test_whole_numbers_are_kept_as_they_are(make_model, randomise):

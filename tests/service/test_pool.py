@@ -14,7 +14,9 @@ from glora_core.precision import Precision
 from glora_core.sampling import FeasibleSampler, stream
 from glora_core.space import SearchSpace
 from glora_core.training import Trainer, TrainingSettings
+from services.cluster.evaluator import evaluators
 from services.cluster.pool import EvaluatorPool
+from services.cluster.resources import Share
 from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE
 from tests.glora_core.conftest import make_toy_split
@@ -41,13 +43,13 @@ def workload() -> Workload:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_pool_scores_in_its_precision_what_this_process_scores(cluster: None, workload: Workload, precision: Precision) -> None:
-    settle(use_gpu=False)
+    settle(Share())
     supernet = workload.supernet(SETTINGS)
     Trainer(supernet, workload.train, SETTINGS).fit()
     sampler = FeasibleSampler(workload.space, workload.space.maximum)
     codes = [encode(sampler.sample(stream(0, i))) for i in range(5)]
 
-    pool = EvaluatorPool(ray.put(workload), ray.put(supernet.trainable_state()), SETTINGS, 1, False, precision)
+    pool = EvaluatorPool(evaluators(ray.put(workload), ray.put(supernet.trainable_state()), SETTINGS, Share(), precision), lambda: 1)
     try:
         found = pool.score(codes)
     finally:

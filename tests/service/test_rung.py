@@ -21,6 +21,7 @@ from glora_core.methods import method_config
 from glora_core.space import SearchSpace
 from glora_core.supernet import Supernet
 from glora_core.training import TrainingSettings
+from services.cluster.resources import Share
 from services.cluster.rung import Task, Trained, train_rung
 from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE
@@ -96,7 +97,7 @@ def train(cluster: None, tmp_path: Path) -> Callable[..., Results]:
             on_done(key)
 
         files = fsspec.filesystem("file")
-        train_rung(ray.put(workload), tasks, use_gpu=False, name="rung", filesystem=files, folder=str(tmp_path), on_done=keep)
+        train_rung(ray.put(workload), tasks, share=Share(), name="rung", filesystem=files, folder=str(tmp_path), on_done=keep)
         return found
 
     return run
@@ -105,7 +106,7 @@ def train(cluster: None, tmp_path: Path) -> Callable[..., Results]:
 def test_trials_give_what_training_in_this_process_gives_bit_for_bit(
     train: Callable[..., Results], workload: Workload, tasks: dict[str, Task]
 ) -> None:
-    settle(use_gpu=False)
+    settle(Share())
     found = train(workload, tasks)
 
     assert found.keys() == tasks.keys()

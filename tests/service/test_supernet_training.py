@@ -14,6 +14,7 @@ from glora_core.backbones import adapted_layers
 from glora_core.data.images import ImageSplit
 from glora_core.space import SearchSpace
 from glora_core.training import Probe, Progress, Trainer, TrainingSettings
+from services.cluster.resources import Share
 from services.cluster.training import train_supernet
 from services.cluster.workload import Workload, settle
 from tests.glora_core.conftest import make_toy_split
@@ -49,7 +50,7 @@ def test_a_training_that_stops_early_ends_with_the_best_numbers_and_tells_its_ep
         ray.put(workload),
         settings,
         workers=1,
-        use_gpu=False,
+        share=Share(),
         run_name="early",
         filesystem=fsspec.filesystem("file"),
         folder=str(tmp_path),
@@ -57,7 +58,7 @@ def test_a_training_that_stops_early_ends_with_the_best_numbers_and_tells_its_ep
         on_epoch=told.append,
     )
 
-    settle(use_gpu=False)
+    settle(Share())
     supernet, expected = workload.supernet(settings), list[Progress]()
     probe = Probe.of(supernet, workload.val, 60, budget=workload.space.maximum, patience=3)
     Trainer(supernet, workload.train, settings, probe).fit(expected.append)

@@ -287,3 +287,33 @@ def test_finals_out_of_range_are_refused_at_their_field(finals: object, place: t
         request(finals=finals)
 
     assert [error["loc"] for error in refusal.value.errors()] == [("finals", *place)]
+
+
+def test_processes_hold_a_cpu_or_a_gpu_each_where_nothing_is_said() -> None:
+    resources = request().resources
+
+    assert resources.worker.amounts(use_gpu=False) == resources.evaluator.amounts(use_gpu=False) == (1.0, 0.0)
+    assert resources.evaluator.amounts(use_gpu=True) == (0.0, 1.0)
+
+
+def test_evaluators_may_share_a_gpu() -> None:
+    asked = request(training={"use_gpu": True}, resources={"evaluator": {"gpus": 0.25, "cpus": 0.5}})
+
+    assert asked.resources.evaluator.amounts(use_gpu=True) == (0.5, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"resources": {"evaluator": {"gpus": 0.5}}}, r"resources\.evaluator\.gpus: the job uses no GPU; set training\.use_gpu"),
+        (
+            {"resources": {"worker": {"gpus": 0.5}}, "training": {"use_gpu": True, "workers": 2}},
+            r"resources\.worker\.gpus: 2 training workers",
+        ),
+        ({"resources": {"worker": {"gpus": 1.5}}, "training": {"use_gpu": True}}, "less than or equal to 1"),
+        ({"resources": {"worker": {"cpus": 0}}}, "greater than 0"),
+    ],
+)
+def test_resources_that_cannot_be_are_refused(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        request(**changes)

@@ -508,6 +508,36 @@ def test_job_that_never_fits_is_refused_with_what_the_cluster_has(
     assert http.post("/v1/jobs", json=stock.body(data, training=training)).status_code == 201
 
 
+@pytest.mark.parametrize(
+    ("asked", "field", "told"),
+    [
+        ({"resources": {"worker": {"cpus": 4.5}}}, "resources.worker.cpus", "1 training worker with 4.5 CPUs each"),
+        (
+            {"resources": {"evaluator": {"cpus": 5}}},
+            "resources.evaluator.cpus",
+            "1 evaluator with 5 CPUs each, and the cluster has at most 4",
+        ),
+        ({"resources": {"worker": {"cpus": 1.5}}, "training": {"workers": 3}}, "training.workers", "3 training workers with 1.5 CPUs each"),
+        ({"resources": {"worker": {"cpus": 9}}, "training": {"use_gpu": True}}, "resources.worker.cpus", "with 9 CPUs each"),
+    ],
+)
+def test_processes_that_never_fit_are_refused_by_what_each_of_them_holds(
+    settings: Settings, data: Path, backbone: str, asked: dict[str, Any], field: str, told: str
+) -> None:
+    known = TestClient(create_app(settings.model_copy(update={"cluster_cpus": 4, "cluster_gpus": 1})))
+
+    refusal = known.post("/v1/jobs", json=stock.body(data, **asked))
+
+    assert (refusal.status_code, fields(refusal), told in refusal.json()["detail"]) == (422, [field], True)
+
+
+def test_many_workers_fit_where_each_holds_a_part_of_a_cpu(settings: Settings, data: Path, backbone: str) -> None:
+    known = TestClient(create_app(settings.model_copy(update={"cluster_cpus": 1})))
+    asked: dict[str, Any] = {"resources": {"worker": {"cpus": 0.1}}, "training": {"workers": 10}}
+
+    assert known.post("/v1/jobs", json=stock.body(data, **asked)).status_code == 201
+
+
 def test_job_that_just_fits_is_accepted_and_gpus_are_not_cpus(settings: Settings, http: TestClient, data: Path, backbone: str) -> None:
     known = TestClient(create_app(settings.model_copy(update={"cluster_cpus": 4, "cluster_gpus": 0})))
 

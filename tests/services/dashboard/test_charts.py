@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from sqlalchemy import update
 
 from glora_core.metrics import UNMEASURED
@@ -83,3 +84,15 @@ def test_a_candidate_without_a_value_of_the_metric_spoils_no_spread(database: Da
 
     assert [candidate.value for candidate in found.candidates] == [None, 0.01, 0.015]
     assert (found.generations[0].least, found.generations[0].most) == (0.01, 0.015)
+
+
+def test_generations_of_a_long_search_are_thinned_with_the_first_and_the_last(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.dashboard.charts.LINE_POINTS", 3)
+    lease = stock.add_running(database)
+    stock.add_search(database, lease, generations=9, population=2)
+
+    with database.read() as session:
+        found = chart_data(session, jobs.get(session, lease.job_id))
+
+    assert [(point.number, point.least, point.most) for point in found.generations] == [(0, 0.01, 0.02), (4, 0.05, 0.06), (8, 0.09, 0.1)]
+    assert found.total == 18 and found.best is not None and found.best.accuracy == 0.1

@@ -16,9 +16,11 @@ from glora_core.backbones import BackboneInfo
 from glora_core.effort import EFFORTS
 from glora_core.errors import Diverged
 from glora_core.evaluation import Score
+from glora_core.finals import asked_for_soup
 from glora_core.methods import method_config
 from glora_core.search import Evaluated
 from glora_core.training import TrainingSettings
+from services.cluster.resources import Share
 from services.cluster.rung import Task, Trained
 from services.job_request import JobRequest
 from services.scheduler import baselines, legs, soups
@@ -75,7 +77,7 @@ class Cluster:
         self.scored += 1
         return self.reached(settings)
 
-    def cook(self, workload: Any, offered: Sequence[Any], use_gpu: bool) -> tuple[tuple[int, ...], Score]:
+    def cook(self, workload: Any, offered: Sequence[Any], basin: Sequence[int], share: Share) -> tuple[tuple[int, ...], Score]:
         """In the place of a Ray task: a soup is right in all answers."""
         self.cooked.append(len(offered))
         return self.soup, Score(1.0, 0.01, 10, 1.0, 1.0)
@@ -289,41 +291,42 @@ def test_finalists_are_compared_by_the_jobs_metric_and_trained_once_for_all_metr
 SOUP = ASKED | {"mode": "winner"}
 
 
-def test_a_soup_of_finalists_that_val_cannot_tell_apart_is_told_with_the_sum_of_its_parameters(
-    play: Any, cluster: Cluster, database: Database
-) -> None:
-    cluster.soup = (0, 2)
+def test_a_soup_of_finalists_is_told_with_the_sum_of_its_parameters(play: Any, cluster: Cluster, database: Database) -> None:
+    cluster.soup = (0, 1)
 
     outcome = play(SOUP, examples=10)
 
-    members = [outcome.finalists[0], outcome.finalists[2]]
+    members = asked_for_soup(outcome.finalists, 10)
+    assert len(members) == 2
     assert outcome.soup is not None and list(outcome.soup.members) == members
     assert outcome.winner == outcome.finalists[0]
     assert outcome.soup.fitness.parameters == sum(member.fitness.parameters for member in members)
     assert (outcome.soup.fitness.accuracy, outcome.soup.fitness.fitness, outcome.soup.fitness.loss) == (1.0, 1.0, 0.01)
     (event,) = told(database, "soup")
     assert event["members"] == [member.supernet_key for member in members]
-    assert event["asked"] == [finalist.supernet_key for finalist in outcome.finalists]
+    assert event["asked"] == [member.supernet_key for member in members]
     assert [found["learning_rate"] for found in event["finalists"]] == [member.leg.trial.learning_rate for member in members if member.leg]
 
 
 def test_a_resumed_job_goes_on_with_the_soup_it_had_chosen(play: Any, cluster: Cluster) -> None:
     cluster.soup = (0, 1)
     first = play(SOUP, examples=10)
-    cluster.soup = (0, 2)
+    cluster.soup = (1,)
 
     assert play(SOUP, examples=10) == first
-    assert cluster.cooked == [3]
+    assert cluster.cooked == [2]
 
 
 def test_a_soup_of_one_is_none_and_is_not_cooked_again(play: Any, cluster: Cluster) -> None:
     assert play(SOUP, examples=10).soup is None
     assert play(SOUP, examples=10).soup is None
-    assert cluster.cooked == [3]
+    assert cluster.cooked == [2]
 
 
-@pytest.mark.parametrize(("asked", "examples"), [({"soup": False}, 10), ({"epochs": [1]}, 10**6), ({"mode": "off"}, 10)])
-def test_there_is_no_soup_where_none_is_wanted_or_val_tells_finalists_apart(
+@pytest.mark.parametrize(
+    ("asked", "examples"), [({"soup": False}, 10), ({"epochs": [1], "learning_rates": [0.1]}, 10), ({"mode": "off"}, 10)]
+)
+def test_there_is_no_soup_where_none_is_wanted_or_only_one_could_be_in_it(
     asked: dict[str, Any], examples: int, play: Any, cluster: Cluster
 ) -> None:
     assert play(SOUP | asked, examples=examples).soup is None

@@ -262,3 +262,25 @@ def _evaluated(
 
 def _place(row: tuple[Candidate, Evaluation]) -> tuple[int, int]:
     return row[0].generation, row[0].position
+
+
+def test_history_is_every_measured_candidate_in_order_across_pages(
+    database: Database, lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_state, "_PAGE_ROWS", 2)
+    _commit(database, lease, 0, ["b", "a", "c"], fresh=["a", "b", "c"])
+    _commit(database, lease, 1, ["d", "a"], fresh=["d"])
+
+    with database.read() as session:
+        found = list(search_state.history(session, jobs.get(session, lease.job_id)))
+
+    assert [(number, row.config) for number, row in found] == [
+        (0, "config b"),
+        (0, "config a"),
+        (0, "config c"),
+        (1, "config d"),
+        (1, "config a"),
+    ]
+    assert {(row.metric, row.fitness, row.accuracy, row.macro_accuracy, row.loss, row.parameters) for _, row in found} == {
+        ("accuracy", 0.5, 0.5, 0.25, 1.0, 7)
+    }

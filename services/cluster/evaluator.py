@@ -1,0 +1,59 @@
+"""The evaluator: a Ray actor that keeps backbone, supernet and validation split loaded, and scores subnets.
+
+It returns numbers and knows no database. What it loads comes from the object store, where a node has one copy for all of its evaluators.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+from torch import Tensor
+
+from glora_core.configs import decode
+from glora_core.evaluation import Score, SubnetScorer
+from glora_core.precision import Precision
+from glora_core.training import TrainingSettings
+from services.cluster.resources import Share
+from services.cluster.workload import Workload, settle
+from services.protocol import BATCH_SIZE
+
+
+class Evaluator:
+    """Scores subnets of one supernet on the validation split."""
+
+    def __init__(
+        self, workload: Workload, state: dict[str, Tensor], settings: TrainingSettings, share: Share, precision: Precision
+    ) -> None:
+        device = settle(share)
+        supernet = workload.supernet(settings, state).to(device)
+        self._scorer = SubnetScorer(supernet, workload.plain.to(device), precision)
+        self._val, self._metric = workload.val.to(device), workload.metric
+
+    def score(self, codes: Sequence[str]) -> list[Score]:
+        """Scores of subnet configs given by their canonical texts, in order."""
+        return [self._scorer.score(decode(code), self._val, BATCH_SIZE, metric=self._metric) for code in codes]
+
+    def pid(self) -> int:
+        """Process id of this actor."""
+        return os.getpid()
+
+
+def evaluators(
+    workload: "ray.ObjectRef[Workload]",
+    state: "ray.ObjectRef[dict[str, Tensor]]",
+    settings: TrainingSettings,
+    share: Share,
+    precision: Precision = "float32",
+) -> Callable[[], Any]:
+    """What starts one evaluator after another, for the pool.
+
+    Args:
+        workload: reference to backbone, space and splits; of the latter only val is used.
+        state: reference to the supernet's trainable state.
+        settings: how that supernet was trained.
+        share: of the cluster, that each evaluator holds.
+        precision: of forward passes.
+    """
+    actor = ray.remote(**share.options())(Evaluator)
+    return lambda: actor.remote(workload, state, settings, share, precision)

@@ -1,0 +1,97 @@
+"""Supernet training by several workers on real Ray: a worker that is lost costs the epochs since the last checkpoint, and nothing else."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+import ray
+import timm
+import torch
+
+from glora_core.backbones import adapted_layers
+from glora_core.space import SearchSpace
+from glora_core.supernet import Supernet
+from glora_core.training import Progress, TrainingSettings
+from services.cluster.resources import Share
+from services.cluster.training import train_supernet
+from services.cluster.workload import Workload
+from tests.glora_core.conftest import make_toy_split
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = TrainingSettings(epochs=100, batch_size=10)
+KILL_AT = 30
+
+
+@dataclass(frozen=True)
+class Noting(Workload):
+    """A workload that notes the processes which make a supernet of it: the training workers."""
+
+    notes: Path
+
+    def supernet(self, *arguments: Any) -> Supernet:
+        """What a worker asks for first."""
+        with self.notes.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        return super().supernet(*arguments)
+
+    def pids(self) -> list[int]:
+        """Process ids of all workers so far."""
+        return [int(line) for line in self.notes.read_text().split()]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Ray on this machine, with room for two workers that hold half a CPU each, and no more."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    ray.init(address="local", num_cpus=1, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False)
+    yield
+    ray.shutdown()
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def _train(folder: Path, on_epoch: Callable[[Noting, Progress], None]) -> tuple[dict[str, Any], Noting]:
+    """Train with two workers; gives the last state, and who trained."""
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=8, patch_size=4, embed_dim=16, depth=1, num_heads=2).eval()
+    workload = Noting(model, SearchSpace(adapted_layers(model)), make_toy_split(30), make_toy_split(12), "accuracy", folder / "notes")
+    state = train_supernet(
+        ray.put(workload),
+        SETTINGS,
+        workers=2,
+        share=Share(0.5),
+        run_name="run",
+        filesystem=fsspec.filesystem("file"),
+        folder=str(folder),
+        budget=700,
+        on_epoch=lambda row: on_epoch(workload, row),
+    )
+    return state, workload
+
+
+def test_training_that_lost_a_worker_ends_with_the_numbers_of_one_that_did_not(cluster: None, tmp_path: Path) -> None:
+    epochs = list[int]()
+
+    def kill_once(workload: Noting, row: Progress) -> None:
+        epochs.append(row.epoch)
+        if row.epoch >= KILL_AT and len(workload.pids()) == 2:
+            os.kill(workload.pids()[1], signal.SIGKILL)
+
+    for name in ("calm", "disturbed"):
+        (tmp_path / name).mkdir()
+    calm, two = _train(tmp_path / "calm", lambda workload, row: None)
+    disturbed, four = _train(tmp_path / "disturbed", kill_once)
+
+    assert (len(two.pids()), len(four.pids())) == (2, 4), "the worker was not killed in time, or more was started than was lost"
+    again = next(later for earlier, later in pairwise(epochs) if later != earlier + 1)
+    assert again > 1 and again % (SETTINGS.epochs // 10) == 1, "resumed after a checkpoint"
+    assert disturbed["epoch"] == calm["epoch"] == SETTINGS.epochs
+    assert calm["trainable"].keys() == disturbed["trainable"].keys()
+    assert all(torch.equal(calm["trainable"][name], disturbed["trainable"][name]) for name in calm["trainable"])
