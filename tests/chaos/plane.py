@@ -13,13 +13,13 @@ from typing import Any
 
 import fsspec
 import httpx
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from services import processes
 from services.client import Client
 from services.store.database import Database
-from services.store.models import Base, Job
+from services.store.models import Backbone, Base, Job
 from tests.servers.ports import free_port
 
 PATIENCE_SECONDS = 300.0
@@ -106,6 +106,11 @@ class Plane:
         """A job's row."""
         found: Job = self.look(lambda: self._job(job_id))
         return found
+
+    def described(self) -> bool:
+        """Whether a backbone has been described, which takes a scheduler."""
+        with self.database.read() as session:
+            return session.scalar(select(Backbone.key).where(Backbone.state == "ready").limit(1)) is not None
 
     def look(self, question: Callable[[], Any]) -> Any:
         """What a question to the database answers, asked again while the database is out of reach."""

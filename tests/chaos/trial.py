@@ -29,7 +29,8 @@ class Played:
         twice: what was committed more than once though it may be only once.
         left: what it has left behind.
         seconds: from its submission to its end.
-        recoveries: by the cells that struck it, seconds to its next finished piece of work (an epoch, a generation, a trial, its end).
+        recoveries: by the cells that struck it, seconds from the end of the strike to the job's next finished piece of work (an epoch,
+            a generation, a trial, its end).
     """
 
     outcome: Outcome
@@ -65,7 +66,7 @@ def play(system: System, tour: Sequence[Cell]) -> Iterator[Played]:
 
 
 def _struck(system: System, cells: Sequence[Cell]) -> tuple[str, dict[str, datetime]]:
-    """A new job, and when it was struck by which of the cells: all of them, or those before one that was missed."""
+    """A new job, and when the strikes of the cells were over: of all of them, or of those before one that was missed."""
     struck: dict[str, datetime] = {}
     if cells[0].moment is QUEUED:
         system.plane.freeze()
@@ -75,15 +76,20 @@ def _struck(system: System, cells: Sequence[Cell]) -> tuple[str, dict[str, datet
             cell.moment.wait(system.plane, job_id)
         except Missed:
             break
-        struck[cell.name] = datetime.now(UTC)
         cell.fault.strike(system, job_id, cell.moment)
+        struck[cell.name] = datetime.now(UTC)
         system.make_whole() if cell is not cells[-1] else system.plane.thaw()
     return job_id, struck
 
 
 def _prepare(system: System) -> None:
-    """Everything runs, and there is no job."""
+    """Everything runs, the backbone is described, and there is no job."""
     system.make_whole()
+    if not system.plane.described():
+        job_id = _submit(system)  # waits for a scheduler to describe the backbone
+        system.plane.client.cancel(job_id)
+        until(lambda: system.plane.job(job_id).state in jobs.FINAL, "the end of a cancelled job")
+        until(lambda: not remains(system), "a cancelled job to be gone")
     system.plane.clear()
 
 
