@@ -1,6 +1,7 @@
 """The clock that leases go by: it is the database's, and setting a machine's clock changes nothing."""
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import select
@@ -59,7 +60,7 @@ def test_steady_clock_is_anchored_once_per_boot(tmp_path_factory: pytest.TempPat
     change_job(database, job_id, state="running", lease_owner="runner", lease_expires_at=before + timedelta(days=2))
 
     monkeypatch.setattr(clock, "_boot", lambda: "the next boot")
-    monkeypatch.setattr(clock.time, "monotonic", lambda: 5.0)
+    monkeypatch.setattr(clock, "time", SimpleNamespace(monotonic=lambda: 5.0))
     jump(monkeypatch, timedelta(days=1))
     with database.read() as session:
         asked = clock.now(session)
@@ -80,7 +81,7 @@ def test_lease_of_an_earlier_boot_has_run_out(tmp_path_factory: pytest.TempPathF
 
     elapsed = [5.0]
     monkeypatch.setattr(clock, "_boot", lambda: "the next boot")
-    monkeypatch.setattr(clock.time, "monotonic", lambda: elapsed[0])
+    monkeypatch.setattr(clock, "time", SimpleNamespace(monotonic=lambda: elapsed[0]))
     with database.write() as session:
         clock.now(session)
     elapsed[0] += 1
