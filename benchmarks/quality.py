@@ -193,6 +193,14 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     return found
 
 
+def _asked(arguments: argparse.Namespace) -> str:
+    """The arguments that decide what is in the table."""
+    names = ("tasks", "methods", "budgets", "lengths")
+    lists = [f"--{name} {' '.join(str(value) for value in getattr(arguments, name))}" for name in names]
+    match = [f"--match-cost {arguments.match_cost}"] if arguments.match_cost else []
+    return " ".join([*lists, f"--seeds {arguments.seeds}", *match])
+
+
 def main() -> None:
     """Run what is missing, and write the table."""
     arguments = parse(sys.argv[1:])
@@ -205,8 +213,7 @@ def main() -> None:
     if not arguments.table and not arguments.list:
         fill(cases, records, arguments.workers)
     if not arguments.list:
-        given = " ".join(argument for argument in sys.argv[1:] if argument != "--table")
-        write_table(cases, records, arguments.results.with_suffix(".md"), f"python benchmarks/quality.py {given}".strip())
+        write_table(cases, records, arguments.results.with_suffix(".md"), f"python benchmarks/quality.py {_asked(arguments)}")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from services.store.blobs import BlobStore
 from services.store.database import Database
 from services.store.jobs import Lease
 from services.store.models import Artifact, Backbone, Candidate, Evaluation, Supernet
+from services.store.retries import RetryRules
 
 BACKBONE = "vit_small_patch16_224"
 _LEASE_SECONDS = 3600.0
@@ -96,7 +97,7 @@ class Coordinator:
 
     def _claim(self, supernet_key: str) -> RunContext:
         with self.database.write() as session:
-            lease = jobs.claim(session, "benchmark", _LEASE_SECONDS, 3)
+            lease = jobs.claim(session, "benchmark", _LEASE_SECONDS, RetryRules())
             assert lease is not None
             job = jobs.get(session, lease.job_id)
             job.supernet_key = supernet_key

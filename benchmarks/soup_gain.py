@@ -1,0 +1,139 @@
+"""What averaging finalists gains, by the learning rate they were trained on at: each alone, and their soups, on val and test.
+
+One supernet, one search at LoRA's budget, then the best candidates trained on from their slices at each rate. Prints a table and, with
+`--json`, keeps the figures. Data and backbones are looked for in `--shared`.
+
+python -m benchmarks.soup_gain --shared DIR --seed 1
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.nn.attention import sdpa_kernel
+
+from benchmarks.quality_parts.methods import budgets
+from benchmarks.quality_parts.runs import COMMON
+from benchmarks.quality_parts.sources import Data
+from benchmarks.quality_parts.tasks import Task, fresh_model, known_tasks
+from benchmarks.quality_parts.training import ATTENTION
+from glora_core.api import Supernet, search
+from glora_core.configs import SubnetConfig, encode
+from glora_core.effort import EFFORTS
+from glora_core.evaluation import Score, SubnetScorer, score
+from glora_core.finals.soup import greedy_soup, uniform_soup
+from glora_core.presets import preset
+from glora_core.search.noise import rank_within_noise
+from glora_core.training import Trainer, TrainingSettings
+
+BATCH = 50
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One candidate trained on alone at a rate: its scores, and its merged weights in float64."""
+
+    rate: float
+    val: Score
+    test: Score
+    state: dict[str, Tensor]
+
+
+def find(task: Task, data: Data, seed: int, training: TrainingSettings, count: int) -> tuple[Supernet, list[SubnetConfig]]:
+    """A trained supernet and the best candidates of a search in it, at the budget of LoRA of rank 4."""
+    effort = EFFORTS["standard"]
+    supernet = Supernet(fresh_model(task, data.classes), preset("paper", task.layers, (1, 2, 4)), seed=seed)
+    Trainer(supernet, data.train, replace(training, epochs=task.epochs(effort.epochs), policy="sandwich")).fit()
+    settings = replace(effort.search_settings, precision="bfloat16")
+    found = search(supernet, data.val, budgets(task.layers)["full"], settings, seed=seed, batch_size=BATCH)
+    return supernet, [candidate.config for candidate in rank_within_noise(found.ranked, len(data.val))[:count]]
+
+
+def train_on(supernet: Supernet, config: SubnetConfig, data: Data, training: TrainingSettings) -> Trained:
+    """A candidate trained on from its slice."""
+    alone = supernet.cut(config)
+    Trainer(alone, data.train, replace(training, policy="fixed", fixed=encode(config))).fit()
+    network = SubnetScorer(alone).load(config)
+    val, test = (score(network, split, BATCH) for split in (data.val, data.test))
+    return Trained(training.learning_rate, val, test, alone.merged_state(config, torch.float64))
+
+
+def soups(supernet: Supernet, members: Sequence[Trained], data: Data) -> dict[str, float]:
+    """Test accuracy of the uniform and of the greedy soup, the latter by loss on val, and how many it has."""
+    states = [partial(_state, member) for member in sorted(members, key=lambda member: member.val.loss)]
+    plain, measure = supernet.bare(), partial(score, split=data.val, batch_size=BATCH)
+    uniform_soup(states, plain, measure)
+    uniform = score(plain, data.test, BATCH).accuracy
+    greedy = greedy_soup(states, plain, measure)
+    return {"uniform": uniform, "greedy": score(plain, data.test, BATCH).accuracy, "greedy_members": len(greedy.members)}
+
+
+def _state(member: Trained) -> dict[str, Tensor]:
+    return member.state
+
+
+def run(task: Task, seed: int, rates: Sequence[float], count: int, epochs: int) -> list[dict[str, Any]]:
+    """A row for each rate, and one for all of them together where there are several."""
+    data = task.source.load(task.spec, seed)
+    augment = ("crop",) if task.source.images else ()
+    training = TrainingSettings(
+        **{**COMMON, "augment": augment, "seed": seed, "epochs": 1, "learning_rate": EFFORTS["standard"].learning_rate}
+    )
+    with sdpa_kernel(ATTENTION):
+        supernet, configs = find(task, data, seed, training, count)
+        rows, everyone = [], list[Trained]()
+        for rate in rates:
+            finals = replace(training, learning_rate=rate, epochs=task.epochs(epochs), seed=seed + 1000)
+            group = [train_on(supernet, config, data, finals) for config in configs]
+            everyone += group
+            rows.append(_row(f"{rate:g}", supernet, group, data))
+        if len(rates) > 1:
+            rows.append(_row("all", supernet, everyone, data))
+    return rows
+
+
+def _row(name: str, supernet: Supernet, group: Sequence[Trained], data: Data) -> dict[str, Any]:
+    alone = [member.test.accuracy for member in group]
+    return {"rate": name, "alone": alone, "alone_val": [member.val.accuracy for member in group]} | soups(supernet, group, data)
+
+
+def main() -> None:
+    """Run, and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, required=True, help="folder with data/ and backbones/")
+    parser.add_argument("--task", default="sign_digits/vit", help="as of benchmarks/quality.py")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rates", type=float, nargs="+", default=[3e-4, 1e-3, 3e-3])
+    parser.add_argument("--candidates", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=EFFORTS["standard"].finals[0], help="of each candidate alone")
+    parser.add_argument("--home", type=Path, default=Path(".glora/benchmarks"), help="cache folder")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    given = parser.parse_args()
+    if not (given.shared / "data").is_dir():
+        parser.error(f"--shared: {given.shared} has no folder data/")
+    torch.set_num_threads(1)
+    start = time.monotonic()
+    rows = run(known_tasks(given.shared, given.home)[given.task](), given.seed, given.rates, given.candidates, given.epochs)
+    table = Table("peak rate", "alone, on test", "their mean", "uniform soup", "greedy soup (members)")
+    for row in rows:
+        span = f"{100 * min(row['alone']):.1f}–{100 * max(row['alone']):.1f} %"
+        greedy = f"{100 * row['greedy']:.1f} % ({row['greedy_members']})"
+        table.add_row(row["rate"], span, f"{100 * statistics.mean(row['alone']):.1f} %", f"{100 * row['uniform']:.1f} %", greedy)
+    Console().print(table)
+    if given.json:
+        facts = {"task": given.task, "seed": given.seed, "epochs": given.epochs, "seconds": time.monotonic() - start}
+        given.json.write_text(json.dumps(facts | {"rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
