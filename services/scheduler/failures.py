@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Iterator
 
 import torch
+from botocore.exceptions import BotoCoreError
 from ray.exceptions import LocalRayletDiedError, NodeDiedError, ObjectLostError, RayActorError, RayError, WorkerCrashedError
 from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -37,7 +38,7 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ((ResourcesUnavailable,), "resources_unavailable"),
     ((ClusterUnavailable,), "cluster_unavailable"),
     ((ExportMismatch,), "export_mismatch"),
-    ((BlobMissing, StoreUnavailable), "artifact_unavailable"),
+    ((BlobMissing, StoreUnavailable, BotoCoreError), "artifact_unavailable"),
     ((torch.OutOfMemoryError, MemoryError, RayOutOfMemoryError), "out_of_memory"),
     ((NodeDiedError, LocalRayletDiedError, ObjectLostError), "node_lost"),
     ((WorkerLost, RayActorError, WorkerCrashedError), "worker_lost"),
@@ -47,6 +48,10 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
 
 _HICCUPS = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EBUSY, errno.ESTALE, errno.ETIMEDOUT})
 """Of a file system that is full or out of reach for a while; s3fs gives a store that is too busy EBUSY or EIO."""
+
+
+_UNWRITTEN = ("No space left on device", "PytorchStreamWriter failed writing", ". unexpected pos ")
+"""How safetensors and torch, which raise no OSError, say that a file could not be written."""
 
 
 def classify(error: BaseException) -> str:
@@ -71,6 +76,8 @@ def _reason(error: BaseException) -> str | None:
         return "artifact_unavailable"
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return "database_unavailable"
+    if any(words in str(error) for words in _UNWRITTEN):
+        return "artifact_unavailable"
     return next((reason for kinds, reason in _REASONS if isinstance(error, kinds)), None)
 
 

@@ -124,9 +124,10 @@ class BlobStore:
             self._fs.ls(container)
 
     def training_folder(self) -> tuple[AbstractFileSystem, str]:
-        """File system and folder for training checkpoints, beside the blobs; created if needed."""
+        """File system and folder for training checkpoints, beside the blobs; created if needed. Raises StoreUnavailable."""
         folder = f"{self._root}/training"
-        self._fs.makedirs(folder, exist_ok=True)
+        with _reachable():
+            self._fs.makedirs(folder, exist_ok=True)
         return self._fs, folder
 
     def remove_training(self, job_id: str) -> None:

@@ -18,13 +18,14 @@ from sqlalchemy import func, select
 
 from services.client.client import ServiceError
 from services.store import jobs
-from services.store.models import Candidate, Job
+from services.store.models import Candidate, Job, JobEvent
 from tests.chaos import census, record
 from tests.chaos.inputs import smallest_request
 from tests.chaos.outcome import done_twice
-from tests.chaos.plane import REPLICAS
+from tests.chaos.plane import REPLICAS, until
 from tests.chaos.remains import remains
 from tests.chaos.system import System, cluster, ground
+from tests.chaos.trial import STEPS
 
 _SEEDS = 8
 _AT_ONCE = 12
@@ -59,9 +60,25 @@ class Soak:
         while submitting.is_alive() or self._left():
             time.sleep(chance.uniform(self.pause / 4, self.pause))
             self._strike(chance)
+            self._move()
         left = remains(self.system)
         found = self._verdict()
         return asdict(found) | {"jobs": self.count, "kills": sum(self.kills.values()), "seconds": time.monotonic() - start, "left": left}
+
+    def _move(self) -> None:
+        """Let some work be done before the next kill, however slow the machine. Raises TimeoutError if nothing moves any more."""
+        before = self._done()
+        until(lambda: self._done() > before or not self._left(), "any job to get on")
+
+    def _done(self) -> int:
+        """How many pieces of work are finished in all."""
+
+        def ask() -> int:
+            with self.system.plane.database.read() as session:
+                return session.scalar(select(func.count()).select_from(JobEvent).where(JobEvent.kind.in_(STEPS))) or 0
+
+        found: int = self.system.plane.look(ask)
+        return found
 
     def _submit_all(self) -> None:
         """All jobs, spread over the time that the soak is to last, a bounded number at once."""
@@ -182,6 +199,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600, help="the least time that it lasts")
     parser.add_argument("--seed", type=int, default=0, help="of what is struck when")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ground() as base, cluster(base, {"GLORA_MAX_ATTEMPTS": str(_ATTEMPTS)}) as system:
         found = Soak(system, arguments.jobs, arguments.seconds, seed=arguments.seed).run()
     wrong = {name: found[name] for name in ("lost", "doubled", "differing", "left") if found[name]}

@@ -17,7 +17,7 @@ from tests.chaos.remains import remains
 from tests.chaos.system import System
 
 _ATTEMPTS = 4
-_STEPS = ("epoch", "generation", "finalist", "succeeded")
+STEPS = ("epoch", "generation", "finalist", "succeeded")
 """Finished pieces of work."""
 
 
@@ -106,7 +106,7 @@ def _ended(system: System, job_id: str, struck: Mapping[str, datetime]) -> Playe
     job = plane.job(job_id)
     assert job.finished_at is not None
     with plane.database.read() as session:
-        done = session.scalars(select(JobEvent.at).where(JobEvent.job_id == job_id, JobEvent.kind.in_(_STEPS))).all()
+        done = session.scalars(select(JobEvent.at).where(JobEvent.job_id == job_id, JobEvent.kind.in_(STEPS))).all()
     later = {name: [at for at in done if at > when] for name, when in struck.items()}
     return Played(
         outcome=outcome_of(plane, job_id),

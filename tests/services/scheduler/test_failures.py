@@ -6,7 +6,9 @@ from pathlib import Path
 import psycopg
 import pytest
 import torch
+from botocore.exceptions import EndpointConnectionError
 from ray.exceptions import ActorDiedError, NodeDiedError, ObjectLostError, RayTaskError
+from safetensors import SafetensorError
 from sqlalchemy.exc import OperationalError
 
 from glora_core.errors import BudgetInfeasible, DataInvalid, Diverged, NotLearning
@@ -47,6 +49,11 @@ CASES = [
     (StoreUnavailable("out of reach"), "artifact_unavailable", True),
     (OSError(errno.ENOSPC, "No space left on device"), "artifact_unavailable", True),
     (OSError(errno.EBUSY, "SlowDown"), "artifact_unavailable", True),
+    (EndpointConnectionError(endpoint_url="http://objects"), "artifact_unavailable", True),
+    (_caused(RuntimeError("upload failed"), by=EndpointConnectionError(endpoint_url="http://objects")), "artifact_unavailable", True),
+    (SafetensorError("I/O error: No space left on device (os error 28)"), "artifact_unavailable", True),
+    (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"), "artifact_unavailable", True),
+    (RuntimeError("PytorchStreamWriter failed writing file data/1: file write failed"), "artifact_unavailable", True),
     (OperationalError("SELECT 1", {}, psycopg.OperationalError("the connection is lost")), "database_unavailable", True),
     (_caused(RuntimeError("training failed"), by=MemoryError()), "out_of_memory", False),
     (_caused(DataInvalid("cannot be read"), by=OSError(errno.EIO, "I/O error")), "artifact_unavailable", True),
@@ -54,7 +61,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("error", "reason", "again"), CASES, ids=[f"{type(error).__name__}-{reason}" for error, reason, _ in CASES])
+@pytest.mark.parametrize(
+    ("error", "reason", "again"), CASES, ids=[f"{type(error).__name__}-{reason}-{place}" for place, (error, reason, _) in enumerate(CASES)]
+)
 def test_failure_has_a_typed_reason_that_is_tried_again_or_not(error: BaseException, reason: str, again: bool) -> None:
     assert classify(error) == reason
     assert (RetryRules().allowed(reason) > 1) == again

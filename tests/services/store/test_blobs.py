@@ -12,7 +12,8 @@ import fsspec
 import pytest
 from s3fs import S3FileSystem
 
-from services.store.blobs import BlobDamaged, BlobMissing, BlobStore
+from services.store.blobs import BlobDamaged, BlobMissing, BlobStore, StoreUnavailable
+from tests.servers.ports import free_port
 from tests.servers.s3 import s3_server
 
 MISSING = "ab" * 32
@@ -399,3 +400,9 @@ def test_damaged_blob_is_mended_when_it_is_stored_again_locally(tmp_path: Path, 
     place.open().put(source)
 
     assert place.files() == {digest: CONTENT}
+
+
+def test_training_folder_of_a_store_that_nobody_answers_for_says_so(s3_endpoint: str) -> None:
+    store = BlobStore("s3://bucket/artifacts", f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(StoreUnavailable):
+        store.training_folder()
