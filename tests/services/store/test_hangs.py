@@ -24,7 +24,7 @@ def url(postgres_server: PostgresServer) -> Iterator[str]:
 
 
 def test_a_job_held_by_a_transaction_that_hangs_is_claimed_by_another(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(databases, "_HANG_MS", 500)
+    monkeypatch.setattr(databases, "_IDLE_MS", 500)
     hanging, other = Database(url), Database(url)
     lease = add_running_job(other)
 

@@ -69,8 +69,9 @@ def _job(number: int, backbone: str) -> dict[str, Any]:
         {"parent_id": f"j{number - 1}", "parent_action": "fork"} if number % 10 == 3 else {"parent_id": None, "parent_action": None}
     )
     facts = {"id": f"j{number}", "name": f"job {number}", "state": state, "request": {"budget": 7}, "backbone_key": backbone, "data": {}}
+    owner = {"user_name": f"user{number % 5}", "priority": 0}
     moment = {"created_at": EPOCH + timedelta(minutes=number), "lease_expires_at": expires, "lease_epoch": 1}
-    return facts | lineage_of | moment | {"supernet_key": f"s{number % 20}", "inherited": 0, "pause_requested": False}
+    return facts | owner | lineage_of | moment | {"supernet_key": f"s{number % 20}", "inherited": 0, "pause_requested": False}
 
 
 def _event(number: int) -> dict[str, Any]:
