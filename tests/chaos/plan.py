@@ -1,9 +1,7 @@
-"""Which cells of the matrix a run has: all of them, or every cell of the schedulers and a third of the rest, in turn."""
+"""Which cells of the matrix a run has: all of them, every cell of the schedulers and a third of the rest, or those of the schedulers."""
 
 import os
-import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.moments import MOMENTS, Moment
@@ -38,11 +36,13 @@ def chosen_cells(choice: str) -> list[Cell]:
     """The cells of a run.
 
     Args:
-        choice: `all`; or `0`, `1` or `2`: every cell of the schedulers, and this third of the others: in each row two columns, other
-            ones from row to row.
+        choice: `all`; `schedulers`; or `0`, `1` or `2`: every cell of the schedulers, and this third of the others: in each row two
+            columns, other ones from row to row.
     """
     if choice == "all":
         return every_cell()
+    if choice == "schedulers":
+        return [cell for cell in every_cell() if cell.fault.name in _ALWAYS]
     rows, columns = [fault.name for fault in FAULTS], [moment.name for moment in MOMENTS]
 
     def taken(cell: Cell) -> bool:
@@ -77,12 +77,5 @@ def _goes_with(cell: Cell, tour: list[Cell]) -> bool:
 
 
 def choice_of_run() -> str:
-    """`GLORA_CHAOS` if it is set, else a third that changes from commit to commit."""
-    return os.environ.get("GLORA_CHAOS") or str(_committed_at() % THIRDS)
-
-
-def _committed_at() -> int:
-    """When the commit was made that is tested, in seconds; 0 outside of a repository."""
-    command = ["git", "-C", str(Path(__file__).parent), "log", "-1", "--format=%ct"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return int(found.stdout) if found.returncode == 0 else 0
+    """`GLORA_CHAOS` if it is set, else the cells of the schedulers."""
+    return os.environ.get("GLORA_CHAOS") or "schedulers"

@@ -21,7 +21,7 @@ def test_every_run_has_all_cells_of_the_schedulers_and_two_of_every_other_row(th
     assert set(by_row.values()) == {2}
 
 
-@pytest.mark.parametrize("choice", ["0", "1", "2", "all"])
+@pytest.mark.parametrize("choice", ["0", "1", "2", "schedulers", "all"])
 def test_tours_have_every_chosen_cell_once_and_strike_no_job_twice_at_a_moment(choice: str) -> None:
     found = tours(choice)
     assert sorted(cell.name for tour in found for cell in tour) == sorted(cell.name for cell in chosen_cells(choice))
