@@ -26,7 +26,7 @@ console = Console()
 SETTINGS: dict[str, Any] = {
     "training": {"epochs": 40, "learning_rate": 1e-2},
     "search": {"population": 50, "generations": 20},
-    "finals": {"epochs": [16], "scratch_epochs": 40},
+    "finals": {"epochs": [24], "scratch_epochs": 40},
 }
 
 
