@@ -48,7 +48,7 @@ def submit(
     if sent is not None:
         return sent, False
     _check_resources(settings, request)
-    _check_parts_agree(request)
+    check_parts_agree(request)
     request = request.model_copy(update={"data": _check_data_paths(settings, request.data)})
     data = _read(settings, "data.path", lambda: read_data(request))
     check_searched_metric(request, len(data.classes))
@@ -112,7 +112,8 @@ def _infeasible(count: int, name: str, kind: str, each: float, have: int) -> str
     )
 
 
-def _check_parts_agree(request: JobRequest) -> None:
+def check_parts_agree(request: JobRequest) -> None:
+    """Raise Problem if one part of a request asks for what another rules out."""
     if request.train_on_val and request.finals.mode == "off":
         message = "without finals nothing is trained alone that could be trained again; accepted with `finals.mode` winner or thorough"
         raise Problem(422, "request-invalid", message, field="train_on_val")

@@ -109,8 +109,11 @@ class Supervisor:
         """Let a job wait whose runner could not be started, because the disk is full for example."""
         log.error("job %s: runner not started: %s", lease.job_id, error)
         message = f"its runner could not be started: {error}"
-        with jobs.fenced(self.database, lease) as (session, job):
-            jobs.attempt_failed(session, job, RetryRules.of(self.settings), "artifact_unavailable", message)
+        try:
+            with jobs.fenced(self.database, lease) as (session, job):
+                jobs.attempt_failed(session, job, RetryRules.of(self.settings), "artifact_unavailable", message)
+        except LeaseLost:
+            log.debug("job %s moved on", lease.job_id)
 
     def _beat(self) -> None:
         """Tell users of the queue that this scheduler is at work."""

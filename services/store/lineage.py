@@ -14,8 +14,6 @@ from services.store import events, jobs, search_state
 from services.store.errors import WrongState
 from services.store.models import Base, Candidate, Generation, Job
 
-ACTIONS = ("extend", "fork", "clone")
-
 
 @dataclass(frozen=True, slots=True)
 class Origin:

@@ -2,10 +2,7 @@
 
 import json
 import os
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +20,7 @@ from benchmarks.quality_parts.tuning import RATES, Case, Effort, standing
 from glora_core import backbones, effort
 from glora_core.effort import EFFORTS
 from glora_core.errors import DataInvalid
+from tests.benchmarks.killing import records_of_killed_and_next_start
 
 TINY = Effort(lengths=(1, 2), seeds=2)
 
@@ -193,19 +191,9 @@ if __name__ == "__main__":
 def test_a_killed_run_leaves_whole_records_and_the_rest_is_done_at_the_next_start(task, tmp_path, workers):
     folder, script = tmp_path / "records", tmp_path / "script.py"
     script.write_text(SCRIPT)
-    command = [sys.executable, str(script), task.spec.name, str(folder), str(workers)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen(command, env=environment)
-    deadline = time.monotonic() + 120
-    while len(list(folder.glob("*.json"))) < 2 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    time.sleep(3 if workers > 1 else 0)  # its workers see that it is gone
-    before = {file.name: file.read_bytes() for file in folder.glob("*.json")}
-    assert len(before) >= 2 and all(json.loads(content)["record"] for content in before.values())
-    subprocess.run(command, env=environment, check=True, timeout=300)
-    after = {file.name: file.read_bytes() for file in folder.glob("*.json")}
+    before, after = records_of_killed_and_next_start(
+        [sys.executable, str(script), task.spec.name, str(folder), str(workers)], folder, workers
+    )
     assert len(after) > len(before) and before.items() <= after.items()
     cases = [make_case(task, method, Effort((20, 40), 2)) for method in ("lora", "bitfit", "ssf")]
     assert all(standing(case, Records(folder)).choice for case in cases)

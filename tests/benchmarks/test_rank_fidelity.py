@@ -1,13 +1,8 @@
 """Rank fidelity on a made-up task: resumed after any kill, never half a record, and figures that mean what they say."""
 
-import json
 import os
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +19,7 @@ from benchmarks.scale_effects import scale_of
 from glora_core.calibration import step_effects
 from glora_core.configs import decode
 from glora_core.layers.storage import NormalisedStorage
+from tests.benchmarks.killing import records_of_killed_and_next_start
 from tests.benchmarks.made_up import Shades
 
 
@@ -174,19 +170,9 @@ if __name__ == "__main__":
 def test_a_killed_run_leaves_whole_records_and_the_rest_is_done_at_the_next_start(task, tmp_path, workers):
     folder, script = tmp_path / "records", tmp_path / "script.py"
     script.write_text(SCRIPT)
-    command = [sys.executable, str(script), task.spec.name, str(folder), str(workers)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen(command, env=environment)
-    deadline = time.monotonic() + 120
-    while len(list(folder.glob("*.json"))) < 2 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    time.sleep(3 if workers > 1 else 0)  # its workers see that it is gone
-    before = {file.name: file.read_bytes() for file in folder.glob("*.json")}
-    assert len(before) >= 2 and all(json.loads(content)["record"] for content in before.values())
-    subprocess.run(command, env=environment, check=True, timeout=300)
-    after = {file.name: file.read_bytes() for file in folder.glob("*.json")}
+    before, after = records_of_killed_and_next_start(
+        [sys.executable, str(script), task.spec.name, str(folder), str(workers)], folder, workers
+    )
     assert len(before) < len(after) == 17 and before.items() <= after.items()
 
 
