@@ -49,6 +49,11 @@ class Settings(BaseSettings):
         15.0, gt=0, description="A runner that has not renewed its lease for so long has lost its job, in seconds."
     )
     user_running_jobs: int | None = Field(None, ge=1, description="Jobs that one user may have running at once; absent: any number.")
+    user_evaluators: int | None = Field(
+        None,
+        ge=1,
+        description="Evaluators that all searching jobs of one user may hold together; each may hold one in any case. Absent: any number.",
+    )
     user_queued_jobs: int | None = Field(None, ge=1, description="Jobs that one user may have in the queue; absent: any number.")
     user_stored_bytes: int | None = Field(
         None, ge=1, description="Bytes of artifacts above which a user may submit nothing more; absent: any number."
