@@ -1,7 +1,8 @@
 """One at a time over all jobs: what several of them need and nobody has stored yet is made by one, while the others wait.
 
 A job that waits holds nothing of the cluster but its driver, says in its row whom it waits for, and takes over when that one's
-runner dies, pauses or is cancelled. After a few seconds it gives its place at a scheduler to other jobs, and waits in the queue.
+runner dies, pauses or is cancelled. After a few seconds, which is what starting a runner again takes, it gives its place at a
+scheduler to other jobs and waits in the queue.
 """
 
 import time
@@ -14,8 +15,6 @@ from services.store import claims, events, jobs
 T = TypeVar("T")
 
 POLL_SECONDS = 0.5
-PATIENCE_SECONDS = 5.0
-"""About what it takes to start a runner again: whoever waits for no longer than that is spared it."""
 
 
 class GaveWay(Exception):
@@ -45,7 +44,7 @@ def made_once(context: RunContext, key: str, find: Callable[[], T | None], make:
             _wait_for(context, maker, key)
             told = maker
         context.pause_here()
-        if time.monotonic() - since > PATIENCE_SECONDS:
+        if time.monotonic() - since > context.settings.await_seconds:
             _give_way(context, key)
         time.sleep(POLL_SECONDS)
     if told:

@@ -66,21 +66,15 @@ class _Queue:
 
     def position(self, job: Job, older: _Part, held: bool) -> int:
         """A job's position; `older` is the part of the queue that is older than it."""
+        due, waits = self.whole.due, self.whole.held
         if held:
-            return 1 + self.whole.due.total() + _above(self.whole.held, job.priority).total() + _at(older.held, job.priority).total()
-        higher, equal, before = (
-            _above(self.whole.due, job.priority),
-            _at(self.whole.due, job.priority),
-            _at(older.due, job.priority),
-        )
-        mine, users = higher[job.user_name] + before[job.user_name], {user for user, _ in self.whole.due}
-        if mine >= self._room(job.user_name, mine):
-            lines = Counter[str]()
-            for (user, _), count in self.whole.due.items():
-                lines[user] += count
-            passed = (max(0, (ahead := higher[user] + before[user]) - self._room(user, ahead)) for user in users)
-            return 1 + sum(min(count, self._room(user, count)) for user, count in lines.items()) + sum(passed)
-        share = self.running.get(job.user_name, 0) + mine
+            return 1 + due.total() + _above(waits, job.priority).total() + _at(older.held, job.priority).total()
+        higher, before = _above(due, job.priority), _at(older.due, job.priority)
+        ahead = {user: higher[user] + before[user] for user, _ in due}
+        if ahead[job.user_name] >= self._room(job.user_name, ahead[job.user_name]):
+            passed_over = sum(max(0, count - self._room(user, count)) for user, count in ahead.items())
+            return 1 + sum(min(count, self._room(user, count)) for user, count in _by_user(due).items()) + passed_over
+        equal, share = _at(due, job.priority), self.running.get(job.user_name, 0) + ahead[job.user_name]
 
         def first(user: str) -> int:
             """How many of a user's jobs are taken before the job."""
@@ -88,7 +82,7 @@ class _Queue:
             taken = higher[user] + min(max(turn, 0), equal[user]) + (0 <= turn < before[user])
             return min(taken, self._room(user, taken))
 
-        return 1 + sum(map(first, users))
+        return 1 + sum(map(first, ahead))
 
     def full(self, user: str) -> int | None:
         """How many jobs a user runs, if no more may run."""
@@ -153,14 +147,18 @@ def _held_back(now: datetime, making: Mapping[str, str]) -> ColumnElement[bool]:
 
 
 def _above(lines: Lines, priority: int) -> Counter[str]:
+    return _by_user(Counter({(user, at): count for (user, at), count in lines.items() if at > priority}))
+
+
+def _by_user(lines: Lines) -> Counter[str]:
     found = Counter[str]()
-    for (user, at), count in lines.items():
-        found[user] += count if at > priority else 0
+    for (user, _), count in lines.items():
+        found[user] += count
     return found
 
 
 def _at(lines: Lines, priority: int) -> Counter[str]:
-    return Counter({user: count for (user, at), count in lines.items() if at == priority})
+    return _by_user(Counter({(user, at): count for (user, at), count in lines.items() if at == priority}))
 
 
 def _held(row: Job, now: datetime, maker: str | None) -> tuple[str, str] | None:

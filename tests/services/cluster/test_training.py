@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,15 @@ import timm
 import torch
 
 from glora_core.backbones import adapted_layers
+from glora_core.data.images import ImageSplit
 from glora_core.space import SearchSpace
 from glora_core.supernet import Supernet
-from glora_core.training import Progress, TrainingSettings
+from glora_core.training import Probe, Progress, Trainer, TrainingSettings
 from services.cluster.checkpoints import latest
 from services.cluster.pausing import Paused
 from services.cluster.resources import Share
 from services.cluster.training import train_supernet
-from services.cluster.workload import Workload
+from services.cluster.workload import Workload, settle
 from tests.glora_core.conftest import make_toy_split
 
 pytestmark = pytest.mark.slow
@@ -153,3 +154,41 @@ def test_epoch_that_cannot_be_reported_is_the_last(cluster: None, tmp_path: Path
     reached = latest(fsspec.filesystem("file"), str(tmp_path), "run-")
     assert reached is not None
     assert KILL_AT <= reached["epoch"] < SETTINGS.epochs
+
+
+def _misjudged() -> Workload:
+    """A tiny ViT; what it is judged by is the very opposite of what it is trained on, so that its loss soon rises."""
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=8, patch_size=4, embed_dim=16, depth=2, num_heads=2).eval()
+    train = make_toy_split(30)
+    val = ImageSplit(train.pixels, (train.labels + 1) % 3, train.mean, train.std)
+    return Workload(model, SearchSpace(adapted_layers(model)), train, val, "accuracy")
+
+
+def test_a_training_that_stops_early_ends_with_the_best_numbers_and_tells_its_epochs(cluster: None, tmp_path: Path) -> None:
+    workload = _misjudged()
+    settings = TrainingSettings(epochs=60, batch_size=10, learning_rate=0.01, warmup_epochs=0, drop_path=0.2, patience=3)
+    told: list[Progress] = []
+
+    state = train_supernet(
+        ray.put(workload),
+        settings,
+        workers=1,
+        share=Share(),
+        prefix="early-",
+        attempt="1",
+        patience_seconds=600,
+        filesystem=fsspec.filesystem("file"),
+        folder=str(tmp_path),
+        budget=workload.space.maximum,
+        on_epoch=told.append,
+    )
+
+    settle(Share())
+    supernet, expected = workload.supernet(settings), list[Progress]()
+    probe = Probe.of(supernet, workload.val, 60, budget=workload.space.maximum, patience=3)
+    Trainer(supernet, workload.train, settings, probe).fit(expected.append)
+    assert len(expected) < 60
+    assert [replace(row, seconds=0.0) for row in told] == [replace(row, seconds=0.0) for row in expected]
+    assert state["epoch"] == len(expected)
+    assert all(torch.equal(value, state["trainable"][name]) for name, value in supernet.trainable_state().items())

@@ -9,6 +9,7 @@ from services.cluster.pausing import Paused
 from services.scheduler import turns
 from services.scheduler.context import RunContext
 from services.scheduler.turns import GaveWay, made_once
+from services.settings import Settings
 from services.store import claims, jobs, lifecycle, search_state
 from services.store.database import Database
 from services.store.retries import RetryRules
@@ -116,9 +117,9 @@ def test_job_that_comes_back_waits_for_who_took_over(runner: Runner, database: D
     assert back.call.result() == ("somebody", True)
 
 
-def test_job_that_has_waited_for_long_goes_back_into_the_queue(runner: Runner, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.1)
+def test_job_that_has_waited_for_long_goes_back_into_the_queue(runner: Runner, database: Database) -> None:
     first, second = runner(), runner()
+    second.settings = Settings(await_seconds=0.1)
     maker = Trainer(first)
     maker.begun.wait(PATIENCE_SECONDS)
     waiter = Trainer(second)
@@ -140,9 +141,9 @@ def test_job_that_has_waited_for_long_goes_back_into_the_queue(runner: Runner, d
     assert Trainer(second).call.result() == ("somebody", True)
 
 
-def test_job_that_went_back_is_the_one_to_take_over(runner: Runner, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.1)
+def test_job_that_went_back_is_the_one_to_take_over(runner: Runner, database: Database) -> None:
     first, second, third = runner(), runner(), runner()
+    second.settings = third.settings = Settings(await_seconds=0.1)
     maker = Trainer(first)
     maker.begun.wait(PATIENCE_SECONDS)
     for waiter in (Trainer(second), Trainer(third)):
@@ -162,16 +163,14 @@ def test_job_that_went_back_is_the_one_to_take_over(runner: Runner, database: Da
     assert taker.call.result() == (lease.job_id, False)
 
 
-def test_job_that_is_asked_to_pause_pauses_and_does_not_go_back(
-    runner: Runner, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_job_that_is_asked_to_pause_pauses_and_does_not_go_back(runner: Runner, database: Database) -> None:
     first, second = runner(), runner()
     Trainer(first).begun.wait(PATIENCE_SECONDS)
     waiter = Trainer(second)
     until(lambda: job_of(database, second.lease.job_id).waiting_for)
     with database.write() as session:
         lifecycle.request_pause(session, second.lease.job_id)
-    monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.0)
+    second.settings = Settings(await_seconds=0)
     waiter.call.give_way()
     assert job_of(database, second.lease.job_id).state == "running"
 
