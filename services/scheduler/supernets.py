@@ -27,6 +27,10 @@ from services.store.blobs import training_name
 from services.store.models import Artifact, Supernet
 
 
+_PATIENCE_LEASES = 4
+"""Lease times that training workers go on without a word from their runner: one that is only slow shall not lose them."""
+
+
 class InputsChanged(RuntimeError):
     """A resumed job would go on with another supernet than it began with; submit it anew."""
 
@@ -123,7 +127,7 @@ def _train(
         share=context.worker_share,
         prefix=f"{training_name(key)}-",
         attempt=f"{context.lease.job_id}-{context.lease.epoch}",
-        patience_seconds=context.settings.lease_seconds,
+        patience_seconds=_PATIENCE_LEASES * context.settings.lease_seconds,
         filesystem=filesystem,
         folder=root,
         budget=context.request.budget,
