@@ -154,10 +154,9 @@ def finals(settings: FinalsSettings) -> str:
     if settings.mode == "off":
         return "off"
     who = "the search’s winner" if settings.mode == "winner" else f"best {settings.candidates}"
-    rates, epochs = (", ".join(f"{value:.3g}" for value in values) for values in (settings.learning_rates, settings.epochs))
-    scratch = (
-        f"; known methods from scratch for {settings.scratch_epochs}" if settings.mode == "thorough" and settings.scratch_epochs else ""
-    )
+    numbers = (settings.learning_rates, settings.epochs, settings.scratch_epochs)
+    rates, epochs, again = (", ".join(f"{value:.3g}" for value in values) for values in numbers)
+    scratch = f"; known methods from scratch in rungs of {again}" if settings.mode == "thorough" and again else ""
     return f"{who} trained alone at rates {rates}, in rungs of {epochs} epochs{scratch}"
 
 
