@@ -26,7 +26,6 @@ from services.store import artifacts, claims, jobs, search_state
 from services.store.blobs import training_name
 from services.store.models import Artifact, Supernet
 
-
 _PATIENCE_LEASES = 4
 """Lease times that training workers go on without a word from their runner: one that is only slow shall not lose them."""
 
