@@ -239,6 +239,8 @@ def event_text(kind: str, data: Mapping[str, Any]) -> str:
         case "retrained":
             return f"{finalist(data)}: {trained(data)}, on {data.get('split')}"
         case "requeued":
+            if "supernet" in data:
+                return f"until job {data.get('job')} has trained their supernet; its place is free for others"
             if "reason" in data:
                 return f"{reason(str(data['reason']))}: {data.get('message')}; tried again in {duration(data.get('wait_seconds'))}"
             return (
