@@ -32,14 +32,16 @@ def scan(root: str | os.PathLike[str]) -> ImageFolder:
     """
     folder = Path(root)
     if not folder.is_dir():
-        raise DataInvalid(f"data folder {str(root)!r} does not exist or is not a folder{hint(folder)}")
+        raise DataInvalid(f"data folder {str(root)!r} does not exist or is not a folder{_table_hint(folder) or hint(folder)}")
     union: tuple[Example, ...] = ()
     if (folder / LISTS["train"]).is_file():
         classes, splits, union = read_lists(folder)
     elif (folder / "train").is_dir():
         classes, splits = _read_class_folders(folder)
     else:
-        raise DataInvalid(f"data folder {str(root)!r} has neither train/ nor {LISTS['train']}; {ACCEPTED}{hint(folder)}")
+        raise DataInvalid(
+            f"data folder {str(root)!r} has neither train/ nor {LISTS['train']}{_table_hint(folder)}; {ACCEPTED}{hint(folder)}"
+        )
     _check_splits(folder, classes, splits)
     hashes = hash_images(folder, (e.path for examples in (*splits.values(), union) for e in examples))
     return ImageFolder(folder, classes, splits, hashes, union, _notes(splits, union, hashes))
@@ -98,6 +100,12 @@ def _notes(splits: Splits, union: tuple[Example, ...], hashes: Mapping[str, str]
     if not union or not differing:
         return ()
     return (f"{UNION} is not {LISTS['train']} and {LISTS['val']} together: they differ in {differing:,} images or labels",)
+
+
+def _table_hint(path: Path) -> str:
+    """That a path holds texts, which other backbones read; empty where it does not look so."""
+    tables = [file for file in ([path] if path.is_file() else path.glob("*.*")) if file.suffix in (".csv", ".jsonl")]
+    return f"; {sorted(tables)[0].name} is a table of texts, which a backbone named transformers:FOLDER reads" if tables else ""
 
 
 def _checked_hash(path: Path) -> str:

@@ -1,7 +1,7 @@
 """Further test sets over the classes of a data set, for domain shift: as ImageNet-V2, -Sketch, -A and -R are used.
 
 A folder with one folder of images per class; the classes may be fewer than the data set's, and scoring is then among
-those alone. Without torch.
+those alone. `tables.read_test_table` reads such a set of texts. Without torch.
 """
 
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from glora_core.data.folders import hash_images, images_below
-from glora_core.data.labelled import Example, ImageFolder, in_both, several
+from glora_core.data.labelled import AnyData, Example, ImageFolder, in_both, several
 from glora_core.errors import DataInvalid
 
 
@@ -38,23 +38,23 @@ def scan_test(root: str | os.PathLike[str], data: ImageFolder) -> ImageFolder:
     return ImageFolder(folder, data.classes, {"test": examples}, hash_images(folder, (e.path for e in examples)))
 
 
-def present(test: ImageFolder) -> tuple[int, ...]:
-    """Labels of the classes that a further test set has images of, ascending: those among which it is scored."""
+def present(test: AnyData) -> tuple[int, ...]:
+    """Labels of the classes that a further test set has examples of, ascending: those among which it is scored."""
     return tuple(sorted({example.label for example in test.splits["test"]}))
 
 
-def facts_of_test(name: str, test: ImageFolder, data: ImageFolder) -> dict[str, Any]:
-    """A further test set for a job or a manifest, as plain JSON values; warnings tell images that train or val has too."""
+def facts_of_test(name: str, test: AnyData, data: AnyData) -> dict[str, Any]:
+    """A further test set for a job or a manifest, as plain JSON values; warnings tell examples that train or val has too."""
     warnings = []
     for split in ("train", "val"):
-        known = {data.hashes[example.path] for example in data.splits[split]}
-        shared = [example.path for example in test.splits["test"] if test.hashes[example.path] in known]
+        known = {data.contents(example) for example in data.splits[split]}
+        shared = [test.place(example) for example in test.splits["test"] if test.contents(example) in known]
         if shared:
-            warnings.append(f"{in_both(len(shared), name, split)}, such as {shared[0]!r}")
+            warnings.append(f"{in_both(len(shared), name, split, data.kind)}, such as {shared[0]!r}")
     return {
         "path": str(test.root),
         "fingerprint": test.fingerprint,
-        "images": len(test.splits["test"]),
+        f"{data.kind}s": len(test.splits["test"]),
         "classes": len(present(test)),
         "warnings": warnings,
     }
