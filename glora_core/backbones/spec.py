@@ -73,6 +73,7 @@ class BackboneInfo:
         license: the licence recorded for the weights, or an empty string.
         branches: residual branches that training may leave out at random (`drop_path`).
         max_length: most tokens that a model reads; None for images, and where nothing bounds them.
+        added_tokens: how many of them its tokenizer adds to every text, where that was looked at.
     """
 
     architecture: str
@@ -84,6 +85,7 @@ class BackboneInfo:
     license: str
     branches: int = 0
     max_length: int | None = None
+    added_tokens: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; `from_dict` reads them back."""
@@ -96,7 +98,7 @@ class BackboneInfo:
         rest = {key: stored[key] for key in ("architecture", "arguments", "parameters", "source", "license")}
         transform = stored["transform"]
         transform = None if transform is None else Transform.of(transform)
-        later = {"branches": stored.get("branches", 0), "max_length": stored.get("max_length")}
+        later = {key: stored[key] for key in ("branches", "max_length", "added_tokens") if key in stored}
         return BackboneInfo(layers=layers, transform=transform, **later, **rest)
 
     @property

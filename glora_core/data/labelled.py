@@ -13,6 +13,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
+from glora_core.data.decoding import Encoded
+
 SHOWN = 5
 """How many classes or pairs of files a message names."""
 
@@ -185,6 +187,10 @@ class ImageFolder(LabelledSet[Example]):
     def files(self) -> tuple[Path, ...]:
         """Every image file."""
         return tuple(self.root / path for path in self.hashes)
+
+    def source(self, example: Example) -> Path | Encoded:
+        """Where an image's bytes are."""
+        return self.root / example.path
 
     def contents(self, example: Example) -> str:
         """The hash of the file's bytes."""

@@ -10,6 +10,8 @@ from typing import Any
 
 from glora_core.data.folders import hash_images, images_below
 from glora_core.data.labelled import AnyData, Example, ImageFolder, in_both, several
+from glora_core.data.saved import is_saved
+from glora_core.data.saved_images import read_saved_images
 from glora_core.errors import DataInvalid
 
 
@@ -19,10 +21,16 @@ def scan_test(root: str | os.PathLike[str], data: ImageFolder) -> ImageFolder:
     Raises:
         DataInvalid: no such folder, no class folders with images, one class only, a class that `data` lacks, or an image
             that cannot be decoded.
+        LibraryMissing: the folder was saved by `datasets`, which is not installed.
     """
     folder = Path(root)
     if not folder.is_dir():
         raise DataInvalid(f"test folder {str(root)!r} does not exist or is not a folder")
+    if is_saved(folder):
+        saved = read_saved_images(folder, data.classes)
+        if len(present(saved)) < 2:
+            raise DataInvalid(f"test folder {str(root)!r} has images of {len(present(saved))} classes; two at least are needed")
+        return saved
     found = {entry.name: images_below(entry) for entry in sorted(folder.iterdir()) if entry.is_dir()}
     found = {name: paths for name, paths in found.items() if paths}
     strange = [name for name in found if name not in data.classes]

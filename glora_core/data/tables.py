@@ -149,7 +149,8 @@ def read_test_table(path: str | os.PathLike[str], data: TextTable, columns: Colu
 def _files(root: Path, columns: Columns) -> list[tuple[Path, str | None]]:
     """A folder's tables and the split of each; one alone, of all splits, where that is what there is."""
     tables = [file for file in sorted(root.iterdir()) if file.suffix in READERS]
-    found: list[tuple[Path, str | None]] = [(file, SPLITS[file.stem]) for file in tables if file.stem in SPLITS]
+    named = sorted((file for file in tables if file.stem in SPLITS), key=lambda file: tuple(SPLITS).index(file.stem))
+    found: list[tuple[Path, str | None]] = [(file, SPLITS[file.stem]) for file in named]
     whole: list[tuple[Path, str | None]] = [(file, None) for file in tables if file.stem == _WHOLE]
     splits = [split for _, split in found]
     for file, split in found:

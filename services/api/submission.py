@@ -237,11 +237,13 @@ def check_space(request: JobRequest, backbone: Backbone) -> None:
 
 
 def _check_max_length(request: JobRequest, backbone: Backbone) -> None:
-    """Raise Problem if texts are to be cut to more tokens than the backbone reads."""
+    """Raise Problem if texts are to be cut to more tokens than the backbone reads, or to none but those that its tokenizer adds."""
     assert backbone.info is not None
-    asked, most = request.data.max_length, backbone.info.get("max_length")
-    if asked is not None and most is not None and asked > most:
-        problem = f"backbone {request.backbone.name!r} reads at most {most:,} tokens; accepted are up to so many"
+    asked, most, least = request.data.max_length, backbone.info.get("max_length"), backbone.info.get("added_tokens", 0) + 1
+    if asked is not None and not least <= asked <= (most or asked):
+        problem = (
+            f"backbone {request.backbone.name!r} reads {least:,} to {most or 'any number of'} tokens, {least - 1} of which it adds itself"
+        )
         raise Problem(422, "request-invalid", problem, field="data.max_length")
 
 

@@ -29,7 +29,9 @@ def main() -> None:
         asked = BackboneSpec.of(spec)
         found = describe(asked)
         if found.reads_texts:  # without a tokenizer it could not be used, and that may know better what it reads
-            found = replace(found, max_length=language.longest(asked, language.tokenizer(asked), found.max_length))
+            tokenizer = language.tokenizer(asked)
+            most = language.longest(asked, tokenizer, found.max_length)
+            found = replace(found, max_length=most, added_tokens=tokenizer.num_special_tokens_to_add())
         info, error = found.to_dict(), None
     except GloraError as refusal:
         info, error = None, str(refusal)

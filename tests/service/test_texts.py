@@ -150,8 +150,8 @@ def test_its_adapter_rebuilds_the_checkpoint_bit_for_bit(bert: Path, folder: Pat
     ("data", "told"),
     [
         ({"columns": {"text": "words", "label": "topic"}}, r"train\.csv' line 2: column 'words' is missing; it has body, topic"),
-        ({"max_length": 25}, "reads at most 24 tokens"),
-        ({"max_length": 2}, "reads at most"),
+        ({"max_length": 25}, "reads 3 to 24 tokens"),
+        ({"max_length": 2}, "reads 3 to 24 tokens, 2 of which it adds itself"),
     ],
 )
 def test_what_does_not_fit_a_job_over_texts_is_refused(

@@ -12,7 +12,13 @@ from services.store.database import Database
 from tests.services.api import stock
 
 BACKBONE = "transformers:owner/bert"
-INFO = stock.INFO | {"architecture": "BertForSequenceClassification", "transform": None, "max_length": 512, "branches": 0}
+INFO = stock.INFO | {
+    "architecture": "BertForSequenceClassification",
+    "transform": None,
+    "max_length": 512,
+    "added_tokens": 2,
+    "branches": 0,
+}
 
 
 @pytest.fixture
@@ -59,7 +65,8 @@ def test_accepted_job_is_stored_with_facts_of_its_texts_and_changes_none_in_trai
 @pytest.mark.parametrize(
     ("data", "changes", "field", "told"),
     [
-        ({"max_length": 513}, {}, "data.max_length", "reads at most 512 tokens"),
+        ({"max_length": 513}, {}, "data.max_length", "reads 3 to 512 tokens"),
+        ({"max_length": 2}, {}, "data.max_length", "2 of which it adds itself"),
         ({"columns": {"text": "body"}}, {}, "data.path", "reviews.csv' line 2: column 'body' is missing; it has split, text, label"),
         ({"columns": {"text": "label"}}, {}, "data.columns", "two columns have the same name"),
         ({"path": "/nowhere"}, {}, "data.path", "'/nowhere' does not exist; accepted are a .csv or .jsonl file"),
