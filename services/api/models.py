@@ -98,7 +98,7 @@ class JobView(BaseModel):
     phase: str | None = Field(description="prepare, train, search, finals or export, once it runs.")
     request: JobRequest
     data: dict[str, Any] = Field(
-        description="As found at submission: fingerprint, classes, sizes of the splits, images per class, duplicates, warnings."
+        description="As found at submission: kind, fingerprint, classes, sizes of the splits, examples per class, duplicates, warnings."
     )
     supernet: str | None = Field(description="Key of the trained supernet, once there is one.")
     generations_done: int = Field(description="Finished generations.")
@@ -205,7 +205,9 @@ class ArtifactView(_FromRow):
 
     id: str
     job_id: str | None
-    kind: str = Field(description="merged, timm-config, manifest, model-card, adapter, supernet or finalist.")
+    kind: str = Field(
+        description="merged, timm-config or transformers-config, tokenizer, manifest, model-card, adapter, supernet or finalist."
+    )
     name: str
     media_type: str
     size: int = Field(description="Bytes.")

@@ -19,7 +19,7 @@ import httpx
 
 from services.client.download import Cut, Damaged, download
 
-_CHECKPOINT = ("merged", "timm-config", "manifest", "model-card", "adapter")
+_CHECKPOINT = ("merged", "timm-config", "transformers-config", "tokenizer", "manifest", "model-card", "adapter")
 _FINAL = ("succeeded", "failed", "cancelled")
 _RECONNECT_SECONDS = 1.0
 _SUBMIT_ATTEMPTS = 4
@@ -153,7 +153,7 @@ class Client:
             time.sleep(_RECONNECT_SECONDS)
 
     def download(self, job_id: str, folder: Path, on_bytes: Callable[[int], None] = lambda count: None) -> Path:
-        """Download a finished job's checkpoint folder (weights, timm's config, manifest); returns the folder.
+        """Download a finished job's checkpoint folder (weights, config, manifest, of texts the tokenizer); returns the folder.
 
         A download that was cut goes on where it stopped, also when it is called again.
 

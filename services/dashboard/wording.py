@@ -38,6 +38,8 @@ _REASONS = {
 _KINDS = {
     "merged": "Merged checkpoint",
     "timm-config": "timm config",
+    "transformers-config": "transformers config",
+    "tokenizer": "Tokenizer",
     "manifest": "Manifest",
     "model-card": "Model card",
     "adapter": "Adapter only",
