@@ -5,7 +5,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from services.job_request import Line
 from services.job_settings import Strict
@@ -33,6 +33,14 @@ class Range(Strict):
         if self.log and self.low <= 0:
             raise ValueError(f"low is {self.low:g}; with `log` it must be above 0")
         return self
+
+
+def _kind(asked: Any) -> str:
+    """Which of the two is meant, so that a mistake is told of that one alone."""
+    return "values" if isinstance(asked, Values) or (isinstance(asked, dict) and "values" in asked) else "range"
+
+
+Swept = Annotated[Annotated[Values, Tag("values")] | Annotated[Range, Tag("range")], Discriminator(_kind)]
 
 
 class EarlyStop(Strict):
@@ -77,7 +85,7 @@ class StudyRequest(Strict):
 
     name: Line = Field("", max_length=120, description="Name for humans; the data folder's name if empty.")
     base: dict[str, Any] = Field(description="A job request, as `POST /v1/jobs` takes it; what is swept may be left out.")
-    sweep: dict[Path, Values | Range] = Field(
+    sweep: dict[Path, Swept] = Field(
         min_length=1,
         max_length=20,
         description="By dotted names of a request's fields, such as `search.population`, `training.learning_rate`, `budget` or `seed`: "

@@ -57,7 +57,8 @@ def drive(settings: Settings, database: Database, lease: StudyLease, workdir: Pa
             told=told,
             folder=workdir,
         )
-    insist(lambda: _conclude(database, lease))
+    while not insist(lambda: _concluded(database, lease)):
+        time.sleep(settings.poll_seconds)
 
 
 def attempt(settings: Settings, database: Database, lease: StudyLease, workdir: Path) -> int:
@@ -127,9 +128,9 @@ class Heartbeat(threading.Thread):
         os._exit(LOST)
 
 
-def _conclude(database: Database, lease: StudyLease) -> None:
+def _concluded(database: Database, lease: StudyLease) -> bool:
     with study_leases.fenced(database, lease) as (session, study):
-        study_progress.conclude(session, study)
+        return study_progress.conclude(session, study)
 
 
 def _lose_node(settings: Settings, database: Database, lease: StudyLease) -> None:

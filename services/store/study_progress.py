@@ -135,15 +135,20 @@ class TrialReader:
         return Report(self.number, kind, step, float(value))
 
 
-def conclude(session: Session, study: Study) -> None:
-    """End a study all of whose trials are over: succeeded if one of them has, else failed. The study is held under its lease."""
-    query = select(Job.state).where(Job.study_id == study.id)
-    states = list(session.scalars(query))
+def conclude(session: Session, study: Study) -> bool:
+    """End a study if all of its jobs are over: succeeded if one of them has, else failed; returns whether they are.
+
+    Those of trials that were stopped take a moment to end. The study is held under its lease.
+    """
+    states = list(session.scalars(select(Job.state).where(Job.study_id == study.id)))
+    if not jobs.FINAL.issuperset(states):
+        return False
     if "succeeded" in states:
         study_leases.finish(session, study, "succeeded")
-        return
+        return True
     counted = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
     study_leases.finish(session, study, "failed", "no_trial_succeeded", f"none of its trials has succeeded ({counted}); see their jobs")
+    return True
 
 
 def _probed(row: dict[str, Any]) -> bool:
