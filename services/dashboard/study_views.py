@@ -149,6 +149,7 @@ def _data(session: Session, study: Study, found: Sequence[Outcome], best: int | 
     names = ("number", "settings", "state", "best", "parameters", "stopped_at")
     return {
         "id": study.id,
+        "settled": study.state not in studies.ALIVE and not any(trial.state in OPEN for trial in found),
         "state": study.state,
         "metric": study.metric,
         "sign": sign,

@@ -3,7 +3,6 @@
 import { refresh } from "./page.js";
 import { StudyCharts } from "./study_plots.js";
 
-const OVER = ["succeeded", "failed", "cancelled"];
 const read = () => JSON.parse(document.querySelector("#study-data script").textContent);
 const study = read();
 const api = `/v1/studies/${encodeURIComponent(study.id)}`;
@@ -53,7 +52,7 @@ async function poll() {
     connection.className = "connection reconnecting";
     connection.textContent = "reconnecting";
   }
-  if (!OVER.includes(read().state)) timer = setTimeout(poll, delay);
+  if (!read().settled) timer = setTimeout(poll, delay);
 }
 
 async function update() {
@@ -88,6 +87,6 @@ document.addEventListener("click", (event) => {
 for (const dialog of document.querySelectorAll("dialog[id^=confirm-]")) {
   dialog.addEventListener("close", () => dialog.returnValue === "do" && act(dialog.id.replace("confirm-", "")));
 }
-document.addEventListener("visibilitychange", () => OVER.includes(read().state) || poll());
+document.addEventListener("visibilitychange", () => read().settled || poll());
 sort();
-if (!OVER.includes(study.state)) timer = setTimeout(poll, delay);
+if (!study.settled) timer = setTimeout(poll, delay);

@@ -104,7 +104,8 @@ function lines(study, kind, colour) {
   const sets = trials.map((trial, i) => {
     const tone = colour(TONES[i % TONES.length]);
     return {
-      label: named(trial),
+      label: `Trial ${trial.number}`,
+      trial,
       data: study[kind][trial.number].map(([x, y]) => ({ x, y })),
       borderColor: tone,
       backgroundColor: tone,
@@ -125,7 +126,7 @@ function lines(study, kind, colour) {
       colour,
       { name: epochs ? "Epoch" : "Generation", min: epochs ? undefined : 1, suggestedMax: 2, ticks: { precision: 0 } },
       epochs ? { name: "Mean loss (nats)" } : axis(study),
-      { legend: sets.length <= 8, tooltip: { label: (item) => `${item.dataset.label}: ${value(item.parsed.y)}` } },
+      { legend: sets.length <= 12, tooltip: { label: (item) => `${named(item.dataset.trial)}: ${value(item.parsed.y)}` } },
     ),
   };
 }
