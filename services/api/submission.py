@@ -6,6 +6,7 @@ All refusals that can be known without training happen here, each as a problem d
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,25 +47,11 @@ def submit(
     sent = _sent_before(database, user, key, fingerprint)
     if sent is not None:
         return sent, False
-    _check_resources(settings, request)
-    check_parts_agree(request)
-    request = request.model_copy(update={"data": _check_data_paths(settings, request.data)})
-    data = _read(settings, "data.path", lambda: read_data(request))
-    check_searched_metric(request, len(data.classes))
-    also = {
-        name: _read(settings, f"data.also_test.{name}", partial(read_test, request, path, data))
-        for name, path in request.data.also_test.items()
-    }
-    request = request.model_copy(update={"backbone": _check_backbone_files(settings, request)})
-    backbone = _describe(database, settings, request)
-    check_space(request, backbone)
-    _check_drop_path(request, backbone)
-    _check_max_length(request, backbone)
-    name, stored = (request.name or data.root.name)[:120], request.model_dump(mode="json")
+    checked = check(database, settings, request, Inputs())
     try:
         with database.write() as session:
             queue.check_quotas(session, user, Quotas.of(settings))
-            job = jobs.create(session, name=name, request=stored, backbone_key=backbone.key, data=facts_of(data, also), user=user)
+            job = jobs.create(session, name=checked.name, user=user, **checked.facts())
             if parent is not None:
                 lineage.tie(session, job, parent, "clone")
             if key is not None:
@@ -74,6 +61,60 @@ def submit(
         first = _sent_before(database, user, key, fingerprint)
         assert first is not None
         return first, False
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A request that can be run: its paths resolved, with what was found of backbone and data."""
+
+    request: JobRequest
+    name: str
+    backbone: Backbone
+    data: dict[str, Any]
+
+    def facts(self) -> dict[str, Any]:
+        """What is stored of it, as `jobs.create` takes it."""
+        return {"request": self.request.model_dump(mode="json"), "backbone_key": self.backbone.key, "data": self.data}
+
+
+@dataclass
+class Inputs:
+    """Data sets and backbones that were looked at already, by what asks for them; a sweep asks for the same ones many times."""
+
+    data: dict[str, tuple[DataRequest, AnyData, dict[str, AnyData]]] = field(default_factory=dict)
+    backbones: dict[str, tuple[BackboneRequest, Backbone]] = field(default_factory=dict)
+
+
+def check(database: Database, settings: Settings, request: JobRequest, inputs: Inputs) -> Checked:
+    """Check all of a request that can be checked without training. Raises Problem; stores nothing but a backbone's description."""
+    _check_resources(settings, request)
+    check_parts_agree(request)
+    asked = f"{request.data.model_dump_json()} {request.reads_texts} {None if request.data.shots is None else request.seed}"
+    if asked not in inputs.data:
+        inputs.data[asked] = _data_of(settings, request)
+    resolved, data, also = inputs.data[asked]
+    check_searched_metric(request, len(data.classes))
+    named = request.backbone.model_dump_json()
+    if named not in inputs.backbones:
+        files = _check_backbone_files(settings, request)
+        inputs.backbones[named] = files, _describe(database, settings, request.model_copy(update={"backbone": files}))
+    files, backbone = inputs.backbones[named]
+    request = request.model_copy(update={"data": resolved, "backbone": files})
+    check_space(request, backbone)
+    _check_drop_path(request, backbone)
+    _check_max_length(request, backbone)
+    return Checked(request, (request.name or data.root.name)[:120], backbone, facts_of(data, also))
+
+
+def _data_of(settings: Settings, request: JobRequest) -> tuple[DataRequest, AnyData, dict[str, AnyData]]:
+    """A request's data with its paths resolved, its images, and those of its further test sets."""
+    request = request.model_copy(update={"data": _check_data_paths(settings, request.data)})
+    data = _read(settings, "data.path", lambda: read_data(request))
+    also = {
+        name: _read(settings, f"data.also_test.{name}", partial(read_test, request, path, data))
+        for name, path in request.data.also_test.items()
+    }
+    return request.data, data, also
 
 
 def _sent_before(database: Database, user: str, key: str | None, fingerprint: str) -> Job | None:
@@ -129,10 +170,10 @@ def _check_kind(request: JobRequest) -> None:
         raise Problem(422, "request-invalid", message, field="training.augment")
     if request.reads_texts:
         return
-    for field in ("max_length", "columns"):
-        if getattr(request.data, field) != DataRequest.model_fields[field].default:
-            message = f"backbone {name!r} reads images, which have no {field}; a backbone named transformers:FOLDER reads texts"
-            raise Problem(422, "request-invalid", message, field=f"data.{field}")
+    for part in ("max_length", "columns"):
+        if getattr(request.data, part) != DataRequest.model_fields[part].default:
+            message = f"backbone {name!r} reads images, which have no {part}; a backbone named transformers:FOLDER reads texts"
+            raise Problem(422, "request-invalid", message, field=f"data.{part}")
 
 
 def _check_data_paths(settings: Settings, asked: DataRequest) -> DataRequest:

@@ -320,17 +320,31 @@ def _absolute_backbone(name: str) -> str:
     return f"{source}:{_absolute(folder)}" if separator and is_folder else name
 
 
-def read_settings(path: Path | None) -> dict[str, Any]:
-    """The fields of a settings file; none without a file."""
+def absolute_paths(request: dict[str, Any]) -> dict[str, Any]:
+    """A job request whose paths of data and backbone are as the service can read them; what is not of the right form stays as it is."""
+    data, backbone = (dict(part) if isinstance(part := request.get(name), dict) else {} for name in ("data", "backbone"))
+    if isinstance(data.get("path"), str):
+        data["path"] = _absolute(data["path"])
+    if isinstance(data.get("also_test"), dict):
+        data["also_test"] = {name: _absolute(str(folder)) for name, folder in data["also_test"].items()}
+    if isinstance(backbone.get("name"), str):
+        backbone["name"] = _absolute_backbone(backbone["name"])
+    if isinstance(backbone.get("weights"), str):
+        backbone["weights"] = _absolute(backbone["weights"])
+    return request | ({"data": data} if data else {}) | ({"backbone": backbone} if backbone else {})
+
+
+def read_settings(path: Path | None, option: str = "--settings") -> dict[str, Any]:
+    """The fields of a settings file, which an option has named; none without a file."""
     if path is None:
         return {}
     try:
         found: Any = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise typer.BadParameter(f"{path} cannot be read as JSON: {error}", param_hint="--settings") from error
+        raise typer.BadParameter(f"{path} cannot be read as JSON: {error}", param_hint=option) from error
     parts = [found, *(found.get(part, {}) for part in _PARTS)] if isinstance(found, dict) else [found]
     if not all(isinstance(part, dict) for part in parts):
-        raise typer.BadParameter(f"{path} must hold a JSON object of request fields", param_hint="--settings")
+        raise typer.BadParameter(f"{path} must hold a JSON object of request fields", param_hint=option)
     return dict(found)
 
 

@@ -19,6 +19,7 @@ from services.store.search_state import Fitness
 from tests.services.store.concurrency import at_once, in_processes
 from tests.services.store.processes import migrate
 from tests.services.store.rows import add_job, claim, contents, evaluation, job_of
+from tests.services.store.study_rows import driven, submit
 
 MIGRATIONS = Path(services.store.__file__).parent / "migrations"
 
@@ -103,6 +104,27 @@ def test_jobs_and_evaluations_of_before_lineage_stand_by_themselves(empty_databa
     assert (job.pause_requested, job.inherited, lineage.origin_of(job), job.waiting_for) == (False, 0, None, None)
     assert _first_evaluations(empty_database) == [row | {"job_id": None, "generation": None} for row in before]
     assert add_job(empty_database)
+
+
+def test_jobs_of_before_studies_stand_by_themselves_and_studies_may_begin(empty_database: Database) -> None:
+    empty_database.migrate("0001")
+    _fill_first_schema(empty_database)
+    empty_database.migrate("0004")
+
+    empty_database.migrate()
+
+    job = job_of(empty_database, "job")
+    assert (job.study_id, job.study_trial, job.cancel_reason) == (None, None, None)
+    assert submit(empty_database, driven(empty_database), 1)
+
+
+def test_job_of_a_study_stands_by_itself_after_a_downgrade(database: Database) -> None:
+    job_id = submit(database, driven(database), 1)
+
+    _downgrade(database, "0004")
+    database.migrate()
+
+    assert (job_of(database, job_id).state, job_of(database, job_id).study_id) == ("queued", None)
 
 
 def test_paused_job_is_queued_again_by_a_downgrade(database: Database) -> None:
