@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from services.admin import commands as admin
-from services.client import commands, job_commands
+from services.client import commands, job_commands, study_commands
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -48,6 +48,8 @@ for change in (
     app.command()(change)
 
 
+app.command()(study_commands.studies)
+app.add_typer(study_commands.app, name="study")
 app.add_typer(admin.app, name="admin")
 
 

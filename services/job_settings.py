@@ -25,7 +25,7 @@ class TrainingRequest(Strict):
     """How the supernet is trained."""
 
     epochs: int = Field(_EFFORT.epochs, ge=1, le=10_000, description="Passes over the training split; the effort's if absent.")
-    batch_size: int = Field(50, ge=1, le=4096, description="Images of a step, over all workers together.")
+    batch_size: int = Field(50, ge=1, le=4096, description="Examples of a step, over all workers together.")
     learning_rate: float = Field(
         _EFFORT.learning_rate, gt=0, le=10, description="Peak learning rate of AdamW; cosine schedule with linear warm-up."
     )
@@ -39,7 +39,7 @@ class TrainingRequest(Strict):
         0.0,
         ge=0,
         lt=1,
-        description="Stochastic depth in training: how often the residual branches of the last block are left out, for each image on its "
+        description="Stochastic depth in training: how often the residual branches of the last block are left out, for each example on its "
         "own; of the blocks before it less often, down to never for the first.",
     )
     patience: int | None = Field(
@@ -53,7 +53,7 @@ class TrainingRequest(Strict):
         ["crop"],
         max_length=3,
         description="Random changes of training images: `crop` (a random part, of half the area at least), `flip` (mirrored), `colour`. "
-        "Leave `crop` out where position or size is the answer.",
+        "Leave `crop` out where position or size is the answer. Texts are never changed: none, for a backbone that reads those.",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of every label spread over all classes.")
     ema: float = Field(0.0, ge=0, lt=1, description="Decay, by step, of the running average that is kept in the end; 0: none.")

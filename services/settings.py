@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(1.0, gt=0, description="Interval of lease renewals and of looking for a cancel request, in seconds.")
     poll_seconds: float = Field(0.5, gt=0, description="Interval at which a scheduler looks for work, in seconds.")
     max_running_jobs: int = Field(1, ge=1, description="Jobs that one scheduler runs at once.")
+    max_running_studies: int = Field(
+        4, ge=0, description="Studies that one scheduler drives at once, beside those jobs; a driver submits and follows jobs, no more."
+    )
     max_attempts: int = Field(
         3, ge=1, description="How often in a row, without progress in between, a job is started before a lost process or node fails it."
     )

@@ -74,6 +74,13 @@ class Lineage(BaseModel):
     action: Literal["extend", "fork", "clone"]
 
 
+class OfStudy(BaseModel):
+    """The study that has submitted a job, and as which of its trials."""
+
+    id: str = Field(examples=["s3f9a1c07b2d4"])
+    trial: int = Field(description="From 1.")
+
+
 class CacheView(_FromRow):
     """What the evaluation cache has saved a job's search so far."""
 
@@ -98,7 +105,7 @@ class JobView(BaseModel):
     phase: str | None = Field(description="prepare, train, search, finals or export, once it runs.")
     request: JobRequest
     data: dict[str, Any] = Field(
-        description="As found at submission: fingerprint, classes, sizes of the splits, images per class, duplicates, warnings."
+        description="As found at submission: kind, fingerprint, classes, sizes of the splits, examples per class, duplicates, warnings."
     )
     supernet: str | None = Field(description="Key of the trained supernet, once there is one.")
     generations_done: int = Field(description="Finished generations.")
@@ -108,6 +115,8 @@ class JobView(BaseModel):
     result: dict[str, Any] | None = Field(description="Winner, finalists, baselines and merge error, once it has succeeded.")
     failure: Failure | None
     cancel_requested: bool
+    cancel_reason: str | None = Field(description="Why it is cancelled, where a study has done that.")
+    study: OfStudy | None = Field(description="The study that has submitted it.")
     pause_requested: bool = Field(description="It pauses as soon as what it has in hand is stored.")
     waiting_for: str | None = Field(description="The job that is training the supernet that this one needs, while it waits for it.")
     lineage: Lineage | None = Field(description="The job that this one was made from; null if it was submitted by itself.")
@@ -134,6 +143,7 @@ class JobSummary(_FromRow):
     failure_reason: str | None
     parent_id: str | None = Field(description="The job that this one was made from.")
     parent_action: str | None = Field(description="How: extend, fork or clone.")
+    study_id: str | None = Field(description="The study that has submitted it.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -205,7 +215,9 @@ class ArtifactView(_FromRow):
 
     id: str
     job_id: str | None
-    kind: str = Field(description="merged, timm-config, manifest, model-card, adapter, supernet or finalist.")
+    kind: str = Field(
+        description="merged, timm-config or transformers-config, tokenizer, manifest, model-card, adapter, supernet or finalist."
+    )
     name: str
     media_type: str
     size: int = Field(description="Bytes.")

@@ -18,8 +18,9 @@ from urllib.parse import quote
 import httpx
 
 from services.client.download import Cut, Damaged, download
+from services.client.studies import StudyCalls
 
-_CHECKPOINT = ("merged", "timm-config", "manifest", "model-card", "adapter")
+_CHECKPOINT = ("merged", "timm-config", "transformers-config", "tokenizer", "manifest", "model-card", "adapter")
 _FINAL = ("succeeded", "failed", "cancelled")
 _RECONNECT_SECONDS = 1.0
 _SUBMIT_ATTEMPTS = 4
@@ -36,7 +37,7 @@ class ServiceError(RuntimeError):
         self.status, self.kind = status, kind
 
 
-class Client:
+class Client(StudyCalls):
     """Calls one service.
 
     Args:
@@ -64,15 +65,7 @@ class Client:
         Raises:
             ServiceError: a field is refused, or nothing answers.
         """
-        headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
-        for attempt in range(1, _SUBMIT_ATTEMPTS + 1):
-            try:
-                return self._json("POST", "/v1/jobs", json=request, headers=headers)
-            except ServiceError as error:
-                if attempt == _SUBMIT_ATTEMPTS or not _passing(error, attempt):
-                    raise
-            time.sleep(_RECONNECT_SECONDS * 2 ** (attempt - 1))
-        raise AssertionError("the last attempt returns or raises")
+        return self._submitted("/v1/jobs", request, idempotency_key)
 
     def job(self, job_id: str) -> dict[str, Any]:
         """A job with its state, progress, and result or failure."""
@@ -109,9 +102,7 @@ class Client:
 
     def delete(self, job_id: str) -> None:
         """Delete a job that is over, with its files; supernets and evaluations stay."""
-        with _explained(self.url):
-            response = self._http.request("DELETE", f"/v1/jobs/{quote(job_id, safe='')}")
-        _raise_for(response)
+        self._delete(f"/v1/jobs/{quote(job_id, safe='')}")
 
     def logs(self, job_id: str, tail: int = 1000) -> str:
         """The last lines that the job's processes have printed."""
@@ -153,7 +144,7 @@ class Client:
             time.sleep(_RECONNECT_SECONDS)
 
     def download(self, job_id: str, folder: Path, on_bytes: Callable[[int], None] = lambda count: None) -> Path:
-        """Download a finished job's checkpoint folder (weights, timm's config, manifest); returns the folder.
+        """Download a finished job's checkpoint folder (weights, config, manifest, of texts the tokenizer); returns the folder.
 
         A download that was cut goes on where it stopped, also when it is called again.
 
@@ -171,6 +162,23 @@ class Client:
             if artifact["kind"] in _CHECKPOINT:
                 self._fetch(artifact, folder / Path(artifact["name"]).name, on_bytes)
         return folder
+
+    def _submitted(self, path: str, request: dict[str, Any], idempotency_key: str | None) -> dict[str, Any]:
+        """What was created, sent again under one key where the connection broke."""
+        headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
+        for attempt in range(1, _SUBMIT_ATTEMPTS + 1):
+            try:
+                return self._json("POST", path, json=request, headers=headers)
+            except ServiceError as error:
+                if attempt == _SUBMIT_ATTEMPTS or not _passing(error, attempt):
+                    raise
+            time.sleep(_RECONNECT_SECONDS * 2 ** (attempt - 1))
+        raise AssertionError("the last attempt returns or raises")
+
+    def _delete(self, path: str) -> None:
+        with _explained(self.url):
+            response = self._http.request("DELETE", path)
+        _raise_for(response)
 
     def _act(self, job_id: str, action: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         return self._json("POST", f"/v1/jobs/{quote(job_id, safe='')}/{action}", **({} if body is None else {"json": body}))

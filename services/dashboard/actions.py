@@ -29,11 +29,16 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class Kin:
-    """Where a job comes from, what was made from it, and whom it waits for to train their supernet."""
+    """Where a job comes from, what was made from it, whom it waits for to train their supernet, and what a study did with it.
+
+    `study` is the study's id and the trial's number; `cancel_reason` why it was cancelled, where that was not a person's wish.
+    """
 
     origin: Origin | None
     children: tuple[Child, ...]
     waiting_for: str | None
+    study: tuple[str, int] | None
+    cancel_reason: str | None
 
 
 def actions(session: Session, job: Job) -> tuple[Action, ...]:
@@ -56,4 +61,5 @@ def actions(session: Session, job: Job) -> tuple[Action, ...]:
 def kin(session: Session, job: Job) -> Kin:
     """The jobs that a job is kin to."""
     children = tuple(Child(*pair) for pair in lineage.children(session, job.id))
-    return Kin(lineage.origin_of(job), children, job.waiting_for)
+    study = None if job.study_id is None else (job.study_id, job.study_trial or 0)
+    return Kin(lineage.origin_of(job), children, job.waiting_for, study, job.cancel_reason)

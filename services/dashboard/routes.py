@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.templating import Jinja2Templates
 
 from glora_core.metrics import OWN, SIGNS
-from services.dashboard import views, wording
+from services.dashboard import study_views, views, wording
 from services.store.database import Database
 from services.store.errors import NotFound
 from services.store.queue import Quotas
@@ -34,6 +34,7 @@ _FILTERS = (
     wording.duration,
     wording.iso,
     wording.utc,
+    wording.value,
 )
 
 
@@ -79,6 +80,28 @@ def job_live(request: Request, job_id: str) -> HTMLResponse:
         except NotFound:
             return message_page(request, 404, "No such job", f"There is no job {job_id}.")
     return _page(request, "job_live.html", {"status": status})
+
+
+@router.get("/studies")
+def study_list(request: Request, before: str | None = None) -> HTMLResponse:
+    """The list of studies, newest first."""
+    with _database(request).read() as session:
+        try:
+            page = study_views.study_list(session, before)
+        except NotFound:
+            return message_page(request, 404, "No such page", "The study that this page of the list starts after does not exist.")
+    return _page(request, "studies.html", {"page": page})
+
+
+@router.get("/studies/{study_id}")
+def study_page(request: Request, study_id: str) -> HTMLResponse:
+    """A study, with all of its trials side by side."""
+    with _database(request).read() as session:
+        try:
+            page = study_views.study_page(session, study_id)
+        except NotFound:
+            return message_page(request, 404, "No such study", f"There is no study {study_id}. It may have been mistyped.")
+    return _page(request, "study.html", {"page": page})
 
 
 def login_page(error: str | None = None) -> str:

@@ -115,7 +115,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class ClassRow:
-    """A class and its number of images in each split."""
+    """A class and its number of examples in each split."""
 
     name: str
     counts: tuple[int, ...]
@@ -123,8 +123,9 @@ class ClassRow:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """What the job's data set holds: names of its splits, their sizes in words, images per class, warnings."""
+    """What the job's data set holds: `images` or `texts`, names of its splits, their sizes in words, examples per class, warnings."""
 
+    kind: str
     splits: tuple[str, ...]
     sizes: str
     classes: tuple[ClassRow, ...]
@@ -294,7 +295,7 @@ def _data(data: dict[str, Any]) -> Data:
     counts = data.get("counts", {})
     rows = zip(data.get("classes", []), zip(*counts.values(), strict=True), strict=True) if counts else ()
     classes = tuple(ClassRow(name, per_split) for name, per_split in rows)
-    return Data(tuple(counts), _splits(data), classes, tuple(data.get("warnings", [])))
+    return Data(str(data.get("kind", "images")), tuple(counts), _splits(data), classes, tuple(data.get("warnings", [])))
 
 
 def _splits(data: dict[str, Any]) -> str:

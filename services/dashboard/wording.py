@@ -3,6 +3,7 @@
 Pure functions from stored values to text; templates use them as filters. Nothing here escapes anything: templates do.
 """
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -38,6 +39,8 @@ _REASONS = {
 _KINDS = {
     "merged": "Merged checkpoint",
     "timm-config": "timm config",
+    "transformers-config": "transformers config",
+    "tokenizer": "Tokenizer",
     "manifest": "Manifest",
     "model-card": "Model card",
     "adapter": "Adapter only",
@@ -52,6 +55,7 @@ _TITLES = {
     "estimate": "Expected",
     "epoch": "Epoch",
     "made_from": "Made from",
+    "study": "Trial of a study",
     "supernet_awaited": "Supernet awaited",
     "supernet_found": "Supernet found",
     "generation": "Generation",
@@ -136,6 +140,11 @@ def utc(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
+def value(setting: object) -> str:
+    """A setting's value: text as it is, anything else as JSON has it."""
+    return setting if isinstance(setting, str) else json.dumps(setting)
+
+
 def source(name: str) -> str:
     """A finalist's source: a place in the search, or a known method by its usual name."""
     return _SOURCES.get(name, name[:1].upper() + name[1:])
@@ -196,18 +205,12 @@ def event_title(kind: str) -> str:
 def event_text(kind: str, data: Mapping[str, Any]) -> str:
     """What an event says beyond its kind; empty if nothing. Unknown kinds show their data as it is."""
     match kind:
-        case (
-            "queued"
-            | "started"
-            | "resumed"
-            | "cancel_requested"
-            | "succeeded"
-            | "cancelled"
-            | "pause_requested"
-            | "paused"
-            | "resume_requested"
-        ):
+        case "queued" | "started" | "resumed" | "cancel_requested" | "succeeded" | "pause_requested" | "paused" | "resume_requested":
             return ""
+        case "cancelled":
+            return str(data.get("message", ""))
+        case "study":
+            return f"trial {data.get('trial')} of {data.get('study')}"
         case "phase":
             return str(data.get("phase", ""))
         case "estimate":

@@ -21,7 +21,7 @@ log = logging.getLogger("glora.evaluators")
 
 
 def open_pool(context: RunContext, prepared: Prepared, state: dict[str, Tensor]) -> EvaluatorPool:
-    """A pool over the job's supernet; training images are left out of what evaluators are sent."""
+    """A pool over the job's supernet; training examples are left out of what evaluators are sent."""
     share, asked = context.evaluator_share, context.request.search
     start = evaluators(ray.put(prepared.local.for_evaluation()), ray.put(state), supernet_settings(context), share, asked.precision)
     beside = evaluator_limit(asked.evaluators, share, JobsRunning(context.database))

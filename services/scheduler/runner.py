@@ -16,12 +16,11 @@ import time
 from pathlib import Path
 from types import FrameType
 
-import ray
-from ray.exceptions import RayError
 from sqlalchemy.exc import SQLAlchemyError
 
 from glora_core.backbones import BackboneInfo
 from services.cluster import presence, resources
+from services.cluster.joining import join_ray
 from services.cluster.pausing import Paused
 from services.cluster.resources import ClusterUnavailable, Share
 from services.cluster.workload import settle
@@ -99,15 +98,6 @@ def attempt(settings: Settings, database: Database, lease: Lease, workdir: Path,
     except Exception as error:
         log.exception("job %s failed", lease.job_id)
         return record_failure(settings, database, lease, error)
-
-
-def join_ray(address: str) -> None:
-    """Become a driver of the cluster at an address; a head on loopback wants its drivers there too. Raises ClusterUnavailable."""
-    local = {"_node_ip_address": "127.0.0.1"} if address.startswith("127.0.0.1:") else {}
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **local)
-    except (ConnectionError, TimeoutError, RayError) as error:
-        raise ClusterUnavailable(f"no Ray cluster answers at {address}: {error}") from error
 
 
 def record_pause(database: Database, lease: Lease) -> int:

@@ -15,7 +15,6 @@ import ray
 from sqlalchemy.orm import Session
 from torch import Tensor
 
-from glora_core.data.decoding import DECODING
 from glora_core.export import load_state, save_state, versions
 from glora_core.training import Progress, TrainingSettings
 from services.cluster.training import train_supernet
@@ -49,13 +48,12 @@ def recipe_of(context: RunContext, weights_hash: str, settings: TrainingSettings
         "architecture": context.info.architecture,
         "arguments": context.info.arguments,
         "data": context.data_facts["fingerprint"],
-        "decoding": DECODING,
         "space": context.space.to_dict(),
-        "transform": context.info.to_dict()["transform"],
+        **context.reader.recipe(),
         "training": settings.to_dict(),
         "workers": context.request.training.workers if settings.policy != "fixed" else 1,
         "device": "cuda" if context.request.training.use_gpu else "cpu",
-        "versions": versions(),
+        "versions": versions(*context.reader.libraries),
     }
 
 

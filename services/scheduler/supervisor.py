@@ -22,6 +22,7 @@ from services import processes
 from services.scheduler import leftovers
 from services.scheduler.exits import STOPPED
 from services.scheduler.runner_log import RunnerLog
+from services.scheduler.studies import StudyDrivers
 from services.settings import Settings
 from services.store import backbones, job_logs, jobs, schedulers
 from services.store.blobs import BlobStore
@@ -54,7 +55,12 @@ class Supervisor:
     logs_kept: float = 0.0
     beaten: float = 0.0
     swept: float = 0.0
+    studies: StudyDrivers = field(init=False)
     describers: dict[tuple[str, datetime], tuple["subprocess.Popen[bytes]", float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Studies are driven in the scheduler's name."""
+        self.studies = StudyDrivers(self.settings, self.database, self.home, self.owner)
 
     def step(self) -> None:
         """One look at everything: ended runners, ended describers, new work."""
@@ -65,6 +71,7 @@ class Supervisor:
         self._reap_runners()
         self._reap_describers()
         self._start_describer()
+        self.studies.step()
         while len(self.runners) < self.settings.max_running_jobs and self._start_runner():
             pass
 
@@ -78,7 +85,8 @@ class Supervisor:
             time.sleep(self.settings.poll_seconds)
 
     def shut_down(self) -> None:
-        """Stop all runners and give their jobs back to the queue, for whoever comes next."""
+        """Stop all runners and drivers of studies, and give jobs and studies back, for whoever comes next."""
+        self.studies.shut_down()
         for lease, process in list(self.runners.items()):
             processes.stop(process)
             self._settle(lease, process.returncode)

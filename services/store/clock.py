@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from services.store.models import ClockAnchor, Job
+from services.store.models import ClockAnchor, Job, Study
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -34,8 +34,8 @@ def calendar(session: Session) -> datetime:
 
 def _anchored(session: Session, elapsed: timedelta) -> ClockAnchor:
     """The anchor of this boot, made at its first use; past every lease of the boots before, since nothing of those still runs."""
-    last = session.scalar(select(func.max(Job.lease_expires_at)))
-    started = max(datetime.now(UTC), last) if last else datetime.now(UTC)
+    leased = (session.scalar(select(func.max(column))) for column in (Job.lease_expires_at, Study.lease_expires_at))
+    started = max([datetime.now(UTC), *(last for last in leased if last)])
     anchor = ClockAnchor(boot=_boot(), zero=started - elapsed)
     if session.get_bind().get_execution_options().get("glora_write"):
         session.add(anchor)

@@ -16,9 +16,11 @@ from sqlalchemy.orm import Session
 from services.store.blobs import BlobStore, StoredFile, training_name
 from services.store.database import Database
 from services.store.jobs import ALIVE
-from services.store.models import Artifact, Claim, Job, Supernet
+from services.store.models import Artifact, Claim, Job, Study, Supernet
 
 GRACE = timedelta(hours=1)
+_LOGS = ("j*.log", f"s{'?' * 12}.log")
+"""Of jobs and of studies' drivers; others, such as the scheduler's own, are nobody's to remove."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,9 @@ def _in_use(session: Session, names: Iterable[str]) -> set[str]:
 
 def _left_on_disk(session: Session, home: Path, before: datetime) -> Iterable[Path]:
     running = {f"{job}-{epoch}" for job, epoch in session.execute(select(Job.id, Job.lease_epoch).where(Job.state == "running"))}
-    known = set(session.scalars(select(Job.id)))
+    running |= {f"{study}-{epoch}" for study, epoch in session.execute(select(Study.id, Study.lease_epoch).where(Study.state == "running"))}
+    known = set(session.scalars(select(Job.id))) | set(session.scalars(select(Study.id)))
     gone = [path for path in (home / "work").glob("*") if path.name not in running]
-    gone += [path for path in (home / "logs").glob("j*.log") if path.stem not in known]
+    logs = [path for pattern in _LOGS for path in (home / "logs").glob(pattern)]
+    gone += [path for path in logs if path.stem not in known]
     return [path for path in gone if datetime.fromtimestamp(path.stat().st_mtime, UTC) < before]

@@ -90,13 +90,18 @@ def count_running(session: Session) -> int:
     return session.scalar(select(func.count()).select_from(Job).where(Job.state == "running")) or 0
 
 
-def request_cancel(session: Session, job_id: str) -> Job:
-    """Cancel a queued or paused job at once; ask the runner of a running one to end. Raises NotFound, or WrongState if it is over."""
+def request_cancel(session: Session, job_id: str, reason: str | None = None) -> Job:
+    """Cancel a queued or paused job at once; ask the runner of a running one to end. Raises NotFound, or WrongState if it is over.
+
+    Args:
+        reason: why, for people, where that is not their own wish.
+    """
     job = locked(session, job_id)
     if job.state in FINAL:
         raise WrongState(f"job {job_id} has {job.state} already; only a queued, running or paused job can be cancelled", job.state, ALIVE)
+    job.cancel_reason = job.cancel_reason or reason
     if job.state != "running":
-        _finish(session, job, "cancelled", {})
+        cancelled(session, job)
     elif not job.cancel_requested:
         job.cancel_requested = True
         events.append(session, job_id, "cancel_requested", {})
@@ -269,7 +274,7 @@ def fail(session: Session, job: Job, reason: str, message: str, detail: str = ""
 
 def cancelled(session: Session, job: Job) -> None:
     """End a job whose cancellation was requested."""
-    _finish(session, job, "cancelled", {})
+    _finish(session, job, "cancelled", {"message": job.cancel_reason} if job.cancel_reason else {})
 
 
 def enter_phase(session: Session, job: Job, phase: str) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from services.store import events, jobs
+from services.store import events, jobs, studies
 from services.store.database import Database
 from services.store.errors import WrongState
 from services.store.models import Artifact, Candidate, Generation, Job, JobEvent, Supernet
@@ -52,6 +52,7 @@ def delete(session: Session, job_id: str) -> None:
     job = jobs.locked(session, job_id)
     if job.state not in jobs.FINAL:
         raise WrongState(f"job {job_id} is {job.state}; only a job that is over can be deleted", job.state, tuple(sorted(jobs.FINAL)))
+    studies.refuse_if_needed(session, job)
     shared = select(Supernet.artifact_id)
     session.execute(update(Artifact).where(Artifact.job_id == job_id, Artifact.id.in_(shared)).values(job_id=None))
     for model in (Artifact, Candidate, Generation, JobEvent):  # in this order: candidates refer to generations

@@ -106,7 +106,8 @@ class Job(Base):
 
     `parent_id` and `parent_action` are its lineage and outlive the parent; `inherited` generations were taken over from it.
     `waiting_for` is the job that trains the supernet that this one waits for; `awaited_key` is that supernet's key while the job waits
-    in the queue, and not in a runner.
+    in the queue, and not in a runner. `study_id` and `study_trial` say which study has submitted it, as which of its trials;
+    `cancel_reason` is why it is cancelled, where that was not a person's wish.
     """
 
     __tablename__ = "jobs"
@@ -114,6 +115,7 @@ class Job(Base):
         # the whole queue with all that a job's place in it depends on, without the rows themselves
         Index("ix_jobs_queue", "state", "created_at", "id", "user_name", "priority", "next_try_at", "awaited_key"),
         Index("ix_jobs_created_at_id", "created_at", "id"),
+        Index("uq_jobs_study_id_study_trial", "study_id", "study_trial", unique=True),
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -137,6 +139,9 @@ class Job(Base):
     inherited: Mapped[int] = mapped_column(default=0)
     waiting_for: Mapped[str | None] = mapped_column(String(32))
     awaited_key: Mapped[str | None] = mapped_column(String(64), index=True)
+    study_id: Mapped[str | None] = mapped_column(String(32))
+    study_trial: Mapped[int | None]
+    cancel_reason: Mapped[str | None] = mapped_column(Text)
     attempts: Mapped[int] = mapped_column(default=0)
     retry: Mapped[dict[str, Any] | None]
     next_try_at: Mapped[datetime | None]
@@ -268,3 +273,77 @@ class Evaluation(Base):
     job_id: Mapped[str | None] = mapped_column(String(32))
     generation: Mapped[int | None]
     created_at: Mapped[datetime]
+
+
+class Study(Base):
+    """A sweep of a job's settings, and the lease under which a driver owns it.
+
+    `idempotency_key` is unique among its user's, until it is forgotten; `fingerprint` is of the request that it was sent with.
+    """
+
+    __tablename__ = "studies"
+    __table_args__ = (
+        Index("ix_studies_created_at_id", "created_at", "id"),
+        UniqueConstraint("user_name", "idempotency_key"),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(120))
+    user_name: Mapped[str] = mapped_column(String(40))
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    request: Mapped[dict[str, Any]]
+    metric: Mapped[str] = mapped_column(String(64))
+    failure_reason: Mapped[str | None] = mapped_column(String(32))
+    failure_message: Mapped[str | None] = mapped_column(Text)
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_try_at: Mapped[datetime | None]
+    lease_owner: Mapped[str | None] = mapped_column(String(120))
+    lease_epoch: Mapped[int] = mapped_column(default=0)
+    lease_expires_at: Mapped[datetime | None]
+    idempotency_key: Mapped[str | None] = mapped_column(String(255))
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    key_expires_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class StudyTrial(Base):
+    """One point of a study: its settings, and the whole job request that they give, checked when the study was created.
+
+    `job_id` is set with the job that it creates, and refers to no table row, since that job may be deleted. `stopped_at` is the
+    epoch after which the study has stopped it.
+    """
+
+    __tablename__ = "study_trials"
+
+    study_id: Mapped[str] = mapped_column(ForeignKey("studies.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    settings: Mapped[dict[str, Any]]
+    request: Mapped[dict[str, Any]]
+    backbone_key: Mapped[str] = mapped_column(ForeignKey("backbones.key"))
+    data: Mapped[dict[str, Any]]
+    job_id: Mapped[str | None] = mapped_column(String(32))
+    stopped_at: Mapped[int | None]
+    stopped_why: Mapped[str | None] = mapped_column(Text)
+
+
+class StudyReport(Base):
+    """What a trial has reached at one step, in the order in which the study's scheduler was told; numbered from 1 within the study.
+
+    `kind` is `probe` (mean loss on val of the supernet's probed subnets after an epoch, in nats) or `fitness` (best so far after a
+    generation).
+    """
+
+    __tablename__ = "study_reports"
+    __table_args__ = (
+        UniqueConstraint("study_id", "trial", "kind", "step"),
+        ForeignKeyConstraint(["study_id", "trial"], ["study_trials.study_id", "study_trials.number"]),
+    )
+
+    study_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True)
+    trial: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(16))
+    step: Mapped[int]
+    value: Mapped[float]

@@ -181,6 +181,7 @@ def _module(pid: int) -> str:
         b"services.api": "api",
         b"services.scheduler": "scheduler",
         b"services.scheduler.runner": "runner",
+        b"services.scheduler.study_runner": "study",
         b"ray.scripts.scripts": "ray",
     }
     actors = {b"ray::Evaluator": "ray-evaluator", b"ray::RayTrainWorker": "training-worker"}

@@ -7,14 +7,14 @@ const digits = new Intl.NumberFormat("en", { minimumSignificantDigits: 3, maximu
 const percent = (value) => `${(value * 100).toFixed(1)}%`;
 const tick = (value) => `${+(value * 100).toFixed(1)}%`;
 // The metric that a job searches for: shares in percent, others as they are, and what is not measured as a dash.
-const inWords = (job, value) => (value === null ? "–" : job.share ? percent(value) : digits.format(value));
-const axis = (job) => ({
+export const inWords = (job, value) => (value === null ? "–" : job.share ? percent(value) : digits.format(value));
+export const axis = (job) => ({
   name: job.metric === "accuracy" ? "Val accuracy" : `Val ${job.metric}${job.sign < 0 ? " (less is better)" : ""}`,
   ticks: job.share ? { callback: tick } : {},
 });
 const loss = (value) => (value === null ? "not finite" : digits.format(value));
 
-function options(colour, x, y, extra = {}) {
+export function options(colour, x, y, extra = {}) {
   const scale = (settings) => ({
     ...settings,
     title: { display: true, text: settings.name, color: colour("muted") },

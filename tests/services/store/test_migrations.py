@@ -19,6 +19,7 @@ from services.store.search_state import Fitness
 from tests.services.store.concurrency import at_once, in_processes
 from tests.services.store.processes import migrate
 from tests.services.store.rows import add_job, change_job, claim, contents, evaluation, job_of
+from tests.services.store.study_rows import driven, submit
 
 MIGRATIONS = Path(services.store.__file__).parent / "migrations"
 
@@ -121,6 +122,27 @@ def test_job_that_waited_in_its_runner_goes_on_and_may_wait_in_the_queue(empty_d
     assert (job.waiting_for, job.awaited_key) == ("maker", None)
     change_job(empty_database, "job", state="queued", lease_owner=None, lease_expires_at=None, awaited_key="k" * 64)
     assert claim(empty_database) == Lease("job", "runner", 4)
+
+
+def test_jobs_of_before_studies_stand_by_themselves_and_studies_may_begin(empty_database: Database) -> None:
+    empty_database.migrate("0001")
+    _fill_first_schema(empty_database)
+    empty_database.migrate("0004")
+
+    empty_database.migrate()
+
+    job = job_of(empty_database, "job")
+    assert (job.study_id, job.study_trial, job.cancel_reason) == (None, None, None)
+    assert submit(empty_database, driven(empty_database), 1)
+
+
+def test_job_of_a_study_stands_by_itself_after_a_downgrade(database: Database) -> None:
+    job_id = submit(database, driven(database), 1)
+
+    _downgrade(database, "0004")
+    database.migrate()
+
+    assert (job_of(database, job_id).state, job_of(database, job_id).study_id) == ("queued", None)
 
 
 def test_paused_job_is_queued_again_by_a_downgrade(database: Database) -> None:

@@ -1,0 +1,166 @@
+"""The driver of one study: its only Ray driver, in a process of its own, which submits the trials' jobs and follows them.
+
+Started by a scheduler as `python -m services.scheduler.study_runner STUDY OWNER EPOCH WORKDIR`. It counts against no bound on running
+jobs, since it would hold the place that its own jobs wait for. It ends when the study is over, or its lease is lost, by a
+cancellation for example. Ray is loaded once the lease is being renewed.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from services.job_request import JobRequest
+from services.scheduler.exits import LOST, OVER, RETRY, STOPPED
+from services.settings import Settings, get_settings
+from services.store import studies, study_leases, study_progress
+from services.store.database import Database
+from services.store.errors import LeaseLost
+from services.store.queue import Quotas
+from services.store.retries import RetryRules
+from services.store.study_leases import StudyLease
+from services.study_request import StudyRequest
+
+log = logging.getLogger("glora.study")
+
+
+def drive(settings: Settings, database: Database, lease: StudyLease, workdir: Path) -> None:
+    """Run all trials of a study that are not over, and conclude it. Raises LeaseLost, or what Ray raises."""
+    from services.cluster import presence
+    from services.cluster.early_stopping import Halving
+    from services.cluster.joining import join_ray
+    from services.cluster.sweeping import Sweep, insist, run_trials
+
+    with database.read() as session:
+        request = StudyRequest.model_validate(studies.get(session, lease.study_id).request)
+        numbers = study_progress.unfinished(session, lease.study_id)
+        told = study_progress.reports(session, lease.study_id)
+        first = studies.trials(session, lease.study_id)[0]
+    if numbers:
+        join_ray(settings.ray_address)
+        signal.signal(signal.SIGTERM, _stop)  # joining Ray has put a handler of its own there
+        presence.watch(presence.local_socket(), lambda: _lose_node(settings, database, lease))
+        stop, epochs = request.early_stop, JobRequest.model_validate(first.request).training.epochs
+        run_trials(
+            Sweep(database.url, lease, Quotas.of(settings), settings.poll_seconds),
+            numbers,
+            concurrency=request.concurrency,
+            halving=Halving(stop.grace_epochs, stop.reduction_factor, epochs) if stop.rule == "asha" else None,
+            told=told,
+            folder=workdir,
+        )
+    while not insist(lambda: _concluded(database, lease)):
+        time.sleep(settings.poll_seconds)
+
+
+def attempt(settings: Settings, database: Database, lease: StudyLease, workdir: Path) -> int:
+    """Drive a study under a lease until it is over; returns the exit status."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = str(workdir)  # what Ray unpacks here goes with the folder, however this process ends
+    try:
+        drive(settings, database, lease, workdir)
+        return OVER
+    except LeaseLost as error:
+        log.warning("%s", error)
+        return LOST
+    except Exception as error:
+        log.exception("study %s failed", lease.study_id)
+        return record_failure(settings, database, lease, error)
+
+
+def record_failure(settings: Settings, database: Database, lease: StudyLease, error: BaseException) -> int:
+    """Let the study wait for another attempt, or fail it if none is left; returns the exit status."""
+    while True:
+        try:
+            with study_leases.fenced(database, lease) as (session, study):
+                study_leases.attempt_failed(session, study, RetryRules.of(settings), reason_of(error), str(error)[-2000:])
+            return RETRY
+        except LeaseLost:
+            return LOST
+        except SQLAlchemyError:
+            log.warning("failure of %s not stored", lease.study_id, exc_info=True)
+            time.sleep(settings.heartbeat_seconds)
+
+
+def reason_of(error: BaseException) -> str:
+    """The typed reason of a driver's failure: whatever Ray raises may pass, and so may a database that is out of reach."""
+    if isinstance(error, ConnectionError):  # ClusterUnavailable is one
+        return "cluster_unavailable"
+    if isinstance(error, SQLAlchemyError):
+        return "database_unavailable"
+    return "worker_lost" if type(error).__module__.startswith("ray.") else "internal_error"
+
+
+class Heartbeat(threading.Thread):
+    """Renews the study's lease, and ends the process when it is lost or has run out."""
+
+    def __init__(self, settings: Settings, database: Database, lease: StudyLease) -> None:
+        super().__init__(daemon=True, name="heartbeat")
+        self._settings, self._database, self._lease = settings, database, lease
+        self._renewed = time.monotonic()
+
+    def run(self) -> None:
+        """Beat until the process ends."""
+        threading.Thread(target=self._watch, daemon=True, name="lease-watch").start()
+        while True:
+            asked = time.monotonic()
+            try:
+                study_leases.renew(self._database, self._lease, self._settings.lease_seconds)
+                self._renewed = asked
+            except LeaseLost:
+                os._exit(LOST)
+            except SQLAlchemyError:
+                log.warning("lease of %s not renewed", self._lease.study_id, exc_info=True)
+            time.sleep(self._settings.heartbeat_seconds)
+
+    def _watch(self) -> None:
+        while time.monotonic() - self._renewed < self._settings.lease_seconds:
+            time.sleep(self._settings.heartbeat_seconds)
+        log.error("lease of %s ran out", self._lease.study_id)
+        os._exit(LOST)
+
+
+def _concluded(database: Database, lease: StudyLease) -> bool:
+    with study_leases.fenced(database, lease) as (session, study):
+        return study_progress.conclude(session, study)
+
+
+def _lose_node(settings: Settings, database: Database, lease: StudyLease) -> None:
+    """End the process with the Ray node that it had joined, from any thread."""
+    log.error("study %s: the Ray node of its driver is gone", lease.study_id)
+    os._exit(record_failure(settings, database, lease, ConnectionError("the Ray node that the driver had joined is gone")))
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    os._exit(STOPPED)
+
+
+def main() -> int:
+    """Entry point of the process."""
+    parser = argparse.ArgumentParser(description="Drives one claimed study; started by a scheduler.")
+    parser.add_argument("study")
+    parser.add_argument("owner")
+    parser.add_argument("epoch", type=int)
+    parser.add_argument("workdir", type=Path)
+    arguments = parser.parse_args()
+    settings = get_settings()
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    signal.signal(signal.SIGTERM, _stop)
+    database = Database(settings.resolved_database_url)
+    lease = StudyLease(arguments.study, arguments.owner, arguments.epoch)
+    Heartbeat(settings, database, lease).start()
+    return attempt(settings, database, lease, arguments.workdir)
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    os._exit(status)
