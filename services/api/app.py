@@ -7,7 +7,7 @@ from sqlalchemy import text
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import glora_core
-from services.api import artifacts, auth, events, jobs, lifecycle, logs, problems
+from services.api import artifacts, auth, events, jobs, lifecycle, logs, pareto, problems
 from services.api.contract import document_problems
 from services.api.deps import BlobsDep, DatabaseDep
 from services.api.limits import RequestLimits
@@ -40,8 +40,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.blobs = BlobStore(settings.resolved_artifacts_url, settings.artifacts_endpoint)
     problems.install(app)
     document_problems(app)
-    for router in (jobs.router, lifecycle.router, events.router, logs.router, artifacts.router, auth.router, dashboard.router):
-        app.include_router(router)
+    for routes in (jobs, lifecycle, events, logs, pareto, artifacts, auth, dashboard):
+        app.include_router(routes.router)
     app.mount("/static", StaticFiles(directory=dashboard.static_folder), name="static")
     _add_health(app)
     if app.state.tokens:
