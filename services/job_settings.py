@@ -3,9 +3,9 @@
 Imports neither torch nor ray.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from glora_core.effort import DEFAULT, EFFORTS
 from glora_core.finals import FinalsSettings
@@ -139,6 +139,19 @@ class SearchRequest(Strict):
 
 
 Epochs = Annotated[int, Field(ge=1, le=10_000)]
+
+
+def _as_rungs(value: Any) -> Any:
+    """One number is one rung, and 0 none at all."""
+    return ([value] if value else []) if type(value) is int else value
+
+
+ScratchEpochs = Annotated[
+    list[Epochs],
+    Field(max_length=8),
+    BeforeValidator(_as_rungs),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "array", "items": {"type": "integer", "minimum": 1}}]}),
+]
 Rate = Annotated[float, Field(gt=0, le=10)]
 
 
@@ -165,14 +178,12 @@ class FinalsRequest(Strict):
         "the supernet.",
         examples=[[15, 30]],
     )
-    scratch_epochs: int | None = Field(
+    scratch_epochs: ScratchEpochs | None = Field(
         None,
-        ge=0,
-        le=10_000,
-        description="Epochs of known methods trained from scratch, in one go; 0: none are. If absent the effort's, in proportion to those "
-        "of the supernet.",
+        description="The same of known methods trained from scratch, which are halved among themselves; one number is one rung, 0 or an "
+        "empty list: none are. If absent the effort's, in proportion to those of the supernet.",
+        examples=[[5, 15, 30]],
     )
-
     soup: bool = Field(
         True,
         description="Export the average of several finalists' weights where it is better on val than the best of them. Each of them keeps "
@@ -192,5 +203,5 @@ class FinalsRequest(Strict):
             self.candidates,
             tuple(self.learning_rates or usual.learning_rates),
             tuple(self.epochs or usual.finals),
-            usual.scratch_epochs if self.scratch_epochs is None else self.scratch_epochs,
+            usual.scratch_epochs if self.scratch_epochs is None else tuple(self.scratch_epochs),
         )

@@ -56,4 +56,4 @@ def actions(session: Session, job: Job) -> tuple[Action, ...]:
 def kin(session: Session, job: Job) -> Kin:
     """The jobs that a job is kin to."""
     children = tuple(Child(*pair) for pair in lineage.children(session, job.id))
-    return Kin(lineage.origin_of(job), children, job.waiting_for if job.state == "running" else None)
+    return Kin(lineage.origin_of(job), children, job.waiting_for)

@@ -25,6 +25,9 @@ from services.store import artifacts, claims, jobs, search_state
 from services.store.blobs import training_name
 from services.store.models import Artifact, Supernet
 
+_PATIENCE_LEASES = 4
+"""Lease times that training workers go on without a word from their runner: one that is only slow shall not lose them."""
+
 
 class InputsChanged(RuntimeError):
     """A resumed job would go on with another supernet than it began with; submit it anew."""
@@ -119,7 +122,9 @@ def _train(
         settings,
         workers=training.workers,
         share=context.worker_share,
-        run_name=f"{training_name(key)}-supernet",
+        prefix=f"{training_name(key)}-",
+        attempt=f"{context.lease.job_id}-{context.lease.epoch}",
+        patience_seconds=_PATIENCE_LEASES * context.settings.lease_seconds,
         filesystem=filesystem,
         folder=root,
         budget=context.request.budget,

@@ -105,12 +105,14 @@ class Job(Base):
     """One request, its state, and the lease under which a runner owns it.
 
     `parent_id` and `parent_action` are its lineage and outlive the parent; `inherited` generations were taken over from it.
-    `waiting_for` is the job that trains the supernet that this one waits for.
+    `waiting_for` is the job that trains the supernet that this one waits for; `awaited_key` is that supernet's key while the job waits
+    in the queue, and not in a runner.
     """
 
     __tablename__ = "jobs"
     __table_args__ = (
-        Index("ix_jobs_state_created_at_id", "state", "created_at", "id"),
+        # the whole queue with all that a job's place in it depends on, without the rows themselves
+        Index("ix_jobs_queue", "state", "created_at", "id", "user_name", "priority", "next_try_at", "awaited_key"),
         Index("ix_jobs_created_at_id", "created_at", "id"),
     )
 
@@ -134,6 +136,7 @@ class Job(Base):
     parent_action: Mapped[str | None] = mapped_column(String(16))
     inherited: Mapped[int] = mapped_column(default=0)
     waiting_for: Mapped[str | None] = mapped_column(String(32))
+    awaited_key: Mapped[str | None] = mapped_column(String(64), index=True)
     attempts: Mapped[int] = mapped_column(default=0)
     retry: Mapped[dict[str, Any] | None]
     next_try_at: Mapped[datetime | None]
