@@ -11,86 +11,29 @@ import json
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 from torch.nn.attention import sdpa_kernel
 
-from benchmarks.quality_parts.methods import budgets
-from benchmarks.quality_parts.runs import COMMON
+from benchmarks.quality_parts.candidates import Trained, find, soups, train_on, training_settings
 from benchmarks.quality_parts.sources import Data
-from benchmarks.quality_parts.tasks import Task, fresh_model, known_tasks
+from benchmarks.quality_parts.tasks import Task, known_tasks
 from benchmarks.quality_parts.training import ATTENTION
-from glora_core.api import Supernet, search
-from glora_core.configs import SubnetConfig, encode
+from glora_core.api import Supernet
 from glora_core.effort import EFFORTS
-from glora_core.evaluation import Score, SubnetScorer, score
-from glora_core.finals.soup import greedy_soup, uniform_soup
-from glora_core.presets import preset
-from glora_core.search.noise import rank_within_noise
-from glora_core.training import Trainer, TrainingSettings
-
-BATCH = 50
-
-
-@dataclass(frozen=True)
-class Trained:
-    """One candidate trained on alone at a rate: its scores, and its merged weights in float64."""
-
-    rate: float
-    val: Score
-    test: Score
-    state: dict[str, Tensor]
-
-
-def find(task: Task, data: Data, seed: int, training: TrainingSettings, count: int) -> tuple[Supernet, list[SubnetConfig]]:
-    """A trained supernet and the best candidates of a search in it, at the budget of LoRA of rank 4."""
-    effort = EFFORTS["standard"]
-    supernet = Supernet(fresh_model(task, data.classes), preset("paper", task.layers, (1, 2, 4)), seed=seed)
-    Trainer(supernet, data.train, replace(training, epochs=task.epochs(effort.epochs), policy="sandwich")).fit()
-    settings = replace(effort.search_settings, precision="bfloat16")
-    found = search(supernet, data.val, budgets(task.layers)["full"], settings, seed=seed, batch_size=BATCH)
-    return supernet, [candidate.config for candidate in rank_within_noise(found.ranked, len(data.val))[:count]]
-
-
-def train_on(supernet: Supernet, config: SubnetConfig, data: Data, training: TrainingSettings) -> Trained:
-    """A candidate trained on from its slice."""
-    alone = supernet.cut(config)
-    Trainer(alone, data.train, replace(training, policy="fixed", fixed=encode(config))).fit()
-    network = SubnetScorer(alone).load(config)
-    val, test = (score(network, split, BATCH) for split in (data.val, data.test))
-    return Trained(training.learning_rate, val, test, alone.merged_state(config, torch.float64))
-
-
-def soups(supernet: Supernet, members: Sequence[Trained], data: Data) -> dict[str, float]:
-    """Test accuracy of the uniform and of the greedy soup, the latter by loss on val, and how many it has."""
-    states = [partial(_state, member) for member in sorted(members, key=lambda member: member.val.loss)]
-    plain, measure = supernet.bare(), partial(score, split=data.val, batch_size=BATCH)
-    uniform_soup(states, plain, measure)
-    uniform = score(plain, data.test, BATCH).accuracy
-    greedy = greedy_soup(states, plain, measure)
-    return {"uniform": uniform, "greedy": score(plain, data.test, BATCH).accuracy, "greedy_members": len(greedy.members)}
-
-
-def _state(member: Trained) -> dict[str, Tensor]:
-    return member.state
 
 
 def run(task: Task, seed: int, rates: Sequence[float], count: int, epochs: int) -> list[dict[str, Any]]:
     """A row for each rate, and one for all of them together where there are several."""
-    data = task.source.load(task.spec, seed)
-    augment = ("crop",) if task.source.images else ()
-    training = TrainingSettings(
-        **{**COMMON, "augment": augment, "seed": seed, "epochs": 1, "learning_rate": EFFORTS["standard"].learning_rate}
-    )
+    data, effort = task.source.load(task.spec, seed), EFFORTS["standard"]
+    training = training_settings(task, seed, effort)
     with sdpa_kernel(ATTENTION):
-        supernet, configs = find(task, data, seed, training, count)
+        supernet, configs = find(task, data, seed, training, count, effort)
         rows, everyone = [], list[Trained]()
         for rate in rates:
             finals = replace(training, learning_rate=rate, epochs=task.epochs(epochs), seed=seed + 1000)

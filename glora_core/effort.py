@@ -27,7 +27,7 @@ class Effort:
         learning_rate: peak, of the supernet.
         candidates: distinct candidates of the search that start in the finals.
         learning_rates: peak rates that each of them starts at.
-        scratch_epochs: of the known methods trained from scratch in the finals; 0: none are.
+        scratch_epochs: epochs of each rung of the known methods trained from scratch in the finals; empty: none are.
     """
 
     epochs: int
@@ -37,7 +37,7 @@ class Effort:
     learning_rate: float = 3e-3
     candidates: int = 3
     learning_rates: tuple[float, ...] = (1e-3, 3e-3)
-    scratch_epochs: int = 0
+    scratch_epochs: tuple[int, ...] = ()
 
     def of(self, epochs: int | None = None, learning_rate: float | None = None) -> "Effort":
         """The same with a supernet's epochs and rate set by hand, and the finals' in the proportions that they have to the effort's own."""
@@ -49,7 +49,7 @@ class Effort:
             learning_rate=rate,
             finals=tuple(max(1, round(rung * longer)) for rung in self.finals),
             learning_rates=tuple(float(f"{other * rate / self.learning_rate:.2g}") for other in self.learning_rates),
-            scratch_epochs=self.scratch_epochs and max(1, round(self.scratch_epochs * longer)),
+            scratch_epochs=tuple(max(1, round(rung * longer)) for rung in self.scratch_epochs),
         )
 
     @property
@@ -65,8 +65,8 @@ class Effort:
 
 EFFORTS: Mapping[str, Effort] = {
     "quick": Effort(epochs=25, population=25, generations=4, finals=(10,)),
-    "standard": Effort(epochs=50, population=25, generations=6, finals=(20,), scratch_epochs=50),
-    "thorough": Effort(epochs=100, population=50, generations=10, finals=(40,), scratch_epochs=100),
+    "standard": Effort(epochs=50, population=25, generations=6, finals=(20,), scratch_epochs=(5, 15, 30)),
+    "thorough": Effort(epochs=100, population=50, generations=10, finals=(40,), scratch_epochs=(10, 30, 60)),
 }
 """`quick` trains no known method from scratch, so its result alone may be worse on val than one of these trained for long."""
 

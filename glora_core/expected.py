@@ -3,10 +3,12 @@
 An estimate for people, told before anything starts; nothing that is decided depends on it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from glora_core.finals.plan import FinalsSettings
+from glora_core.finals.rungs import halved
 from glora_core.search.settings import SearchSettings
 from glora_core.training.settings import TrainingSettings
 
@@ -124,16 +126,17 @@ def _search(work: Work, speed: Speed) -> float:
 def _finals(work: Work, speed: Speed) -> float:
     """Rung after rung, each as long as its trials take on the processes there are."""
     settings, rates = work.finals, len(work.finals.learning_rates)
-    if settings.mode == "off" and not work.known:
-        return 0.0
     sliced = {"off": 0, "winner": 1, "thorough": settings.candidates}[settings.mode] * rates
-    scratch = [_alone(work, speed, settings.scratch_epochs)] * (work.known * rates)
     total = 0.0
-    for epochs in settings.epochs:
-        trials = [_alone(work, speed, epochs)] * sliced + scratch
+    for own, scratch in zip_longest(_rungs(settings.epochs, sliced), _rungs(settings.scratch_epochs, work.known * rates), fillvalue=(0, 0)):
+        trials = [_alone(work, speed, epochs) for epochs, count in (own, scratch) for _ in range(count)]
         total += START + _parallel(trials, work.slots) if trials else 0.0
-        sliced, scratch = (sliced + 1) // 2, []
     return total + (START + _alone(work, speed, sum(settings.epochs)) if work.retrained else 0.0)
+
+
+def _rungs(epochs: Sequence[int], trials: int) -> list[tuple[int, int]]:
+    """Epochs and trials of each rung."""
+    return list(zip(epochs, halved(trials, len(epochs)), strict=True))
 
 
 def _alone(work: Work, speed: Speed, epochs: int) -> float:

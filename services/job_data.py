@@ -5,18 +5,32 @@ from typing import Any
 
 from glora_core.data.few_shot import few_shot
 from glora_core.data.folders import scan
-from glora_core.data.labelled import ImageFolder
-from glora_core.data.shifted import facts_of_test
+from glora_core.data.labelled import AnyData, ImageFolder
+from glora_core.data.shifted import facts_of_test, scan_test
+from glora_core.data.tables import TextTable, read_table, read_test_table
 from services.job_request import JobRequest
 
 
-def read_data(request: JobRequest) -> ImageFolder:
-    """The job's folder, cut to so many shots per class where the job asks for that. Raises DataInvalid."""
-    data, shots = scan(request.data.path), request.data.shots
-    return data if shots is None else few_shot(data, shots, request.seed)
+def read_data(request: JobRequest) -> AnyData:
+    """The job's images or texts, whichever its backbone reads, cut to so many shots per class where it asks for that.
+
+    Raises:
+        DataInvalid, LibraryMissing: see `scan` and `read_table`.
+    """
+    asked = request.data
+    data: AnyData = read_table(asked.path, asked.columns.columns()) if request.reads_texts else scan(asked.path)
+    return data if asked.shots is None else few_shot(data, asked.shots, request.seed)
 
 
-def facts_of(data: ImageFolder, also_tests: Mapping[str, ImageFolder]) -> dict[str, Any]:
+def read_test(request: JobRequest, path: str, data: AnyData) -> AnyData:
+    """A further test set over the classes of the job's data. Raises as `read_data`."""
+    if isinstance(data, TextTable):
+        return read_test_table(path, data, request.data.columns.columns())
+    assert isinstance(data, ImageFolder)
+    return scan_test(path, data)
+
+
+def facts_of(data: AnyData, also_tests: Mapping[str, AnyData]) -> dict[str, Any]:
     """What is stored with a job of its data: the data set's facts, and those of its further test sets under `also_test`."""
     facts, also = data.facts(), {name: facts_of_test(name, test, data) for name, test in also_tests.items()}
     told = [warning for known in also.values() for warning in known.pop("warnings")]

@@ -34,7 +34,7 @@ def with_effort(given: Mapping[str, Any]) -> dict[str, Any]:
             "candidates": scaled.candidates,
             "learning_rates": list(scaled.learning_rates),
             "epochs": list(scaled.finals),
-            "scratch_epochs": scaled.scratch_epochs,
+            "scratch_epochs": list(scaled.scratch_epochs),
         },
         nullable=("learning_rates", "epochs", "scratch_epochs"),
     )

@@ -11,8 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from glora_core.data.rows import Columns
 from glora_core.effort import DEFAULT, EffortName
 from glora_core.errors import ConfigInvalid
+from glora_core.names import transformers_name
 from glora_core.presets import preset
 from glora_core.space import LayerShape, Override, SearchSpace
 from services.job_effort import with_effort
@@ -70,7 +72,8 @@ class BackboneRequest(Strict):
     name: Line = Field(
         min_length=1,
         max_length=300,
-        description="Any name that `timm.create_model` takes: a timm model, `hf-hub:owner/name`, or `local-dir:/folder`.",
+        description="Any name that `timm.create_model` takes: a timm model, `hf-hub:owner/name`, or `local-dir:/folder`; or, for texts, "
+        "`transformers:` and a folder or a name on the model hub.",
         examples=["vit_tiny_patch16_224.augreg_in21k"],
     )
     weights: Line | None = Field(
@@ -87,27 +90,61 @@ class BackboneRequest(Strict):
     )
 
 
+ColumnName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+
+
+class ColumnsRequest(Strict):
+    """What the columns of a table of texts are called."""
+
+    text: ColumnName = Field(Columns().text, description="The text.")
+    label: ColumnName = Field(Columns().label, description="Its class, by name or by number.")
+    split: ColumnName = Field(
+        Columns().split, description="`train`, `val` (or `validation`) or `test`; not needed where each split has a file of its own."
+    )
+
+    @model_validator(mode="after")
+    def _differ(self) -> "ColumnsRequest":
+        if len({self.text, self.label, self.split}) < 3:
+            raise ValueError("two columns have the same name; accepted are three that differ")
+        return self
+
+    def columns(self) -> Columns:
+        """The columns for glora_core."""
+        return Columns(self.text, self.label, self.split)
+
+
 class DataRequest(Strict):
-    """Which labelled images."""
+    """Which labelled images or texts."""
 
     path: Line = Field(
         min_length=1,
-        description="Folder that the service can read: `train/`, `val/` and optionally `test/` with class folders, or VTAB-1K list files.",
+        description="What the service can read. Images: a folder of `train/`, `val/` and optionally `test/` with class folders, or VTAB-1K "
+        "list files. Texts, for a `transformers:` backbone: a `.csv` or `.jsonl` file with a column for the split, or a folder with such a "
+        "file named `data`, or one for each split. Either: a folder that Hugging Face `datasets` saved.",
         examples=["/data/flowers"],
     )
     shots: int | None = Field(
         None,
         ge=1,
         le=100_000,
-        description="Few-shot: so many training images of each class, drawn by the job's seed; a class that has fewer keeps them all. "
-        "All images if absent.",
+        description="Few-shot: so many training examples of each class, drawn by the job's seed; a class that has fewer keeps them all. "
+        "All examples if absent.",
         examples=[16],
+    )
+    columns: ColumnsRequest = Field(ColumnsRequest(), description="Texts: what the columns of the table are called.")
+    max_length: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="Texts: tokens that longer ones are cut to; as many as the backbone reads if absent.",
+        examples=[None],
     )
     also_test: dict[TestName, Line] = Field(
         {},
         max_length=20,
-        description="Further test sets, for domain shift: a folder with one folder of images per class by name. Classes are the data's or "
-        "some of them, among which it is then scored. Scored once, for the exported model and baselines.",
+        description="Further test sets, for domain shift: a folder with one folder of images per class by name; of texts, a table, or a "
+        "folder with one named `test`. Classes are the data's or some of them, among which it is then scored. Scored once, for the "
+        "exported model and baselines.",
         examples=[{"sketch": "/data/flowers-sketch"}],
     )
 
@@ -206,12 +243,26 @@ class JobRequest(Strict):
     @model_validator(mode="before")
     @classmethod
     def _spending(cls, given: Any) -> Any:
-        return with_effort(given) if isinstance(given, dict) else given
+        return with_effort(_unchanged_texts(given)) if isinstance(given, dict) else given
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether its backbone reads texts; else it reads images."""
+        return transformers_name(self.backbone.name) is not None
 
     @model_validator(mode="after")
     def _resources_fit(self) -> "JobRequest":
         self.resources.check(self.training.use_gpu, self.training.workers)
         return self
+
+
+def _unchanged_texts(given: dict[str, Any]) -> dict[str, Any]:
+    """A request as it is sent, where it says nothing of `training.augment` and its backbone reads texts with none."""
+    backbone, training = given.get("backbone"), given.get("training", {})
+    name = backbone.get("name") if isinstance(backbone, dict) else getattr(backbone, "name", None)
+    if not isinstance(name, str) or transformers_name(name) is None or not isinstance(training, dict) or "augment" in training:
+        return given
+    return {**given, "training": {**training, "augment": []}}
 
 
 def space_of(request: JobRequest, layers: tuple[LayerShape, ...]) -> SearchSpace:

@@ -3,9 +3,9 @@
 Imports neither torch nor ray.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from glora_core.effort import DEFAULT, EFFORTS
 from glora_core.finals import FinalsSettings
@@ -25,7 +25,7 @@ class TrainingRequest(Strict):
     """How the supernet is trained."""
 
     epochs: int = Field(_EFFORT.epochs, ge=1, le=10_000, description="Passes over the training split; the effort's if absent.")
-    batch_size: int = Field(50, ge=1, le=4096, description="Images of a step, over all workers together.")
+    batch_size: int = Field(50, ge=1, le=4096, description="Examples of a step, over all workers together.")
     learning_rate: float = Field(
         _EFFORT.learning_rate, gt=0, le=10, description="Peak learning rate of AdamW; cosine schedule with linear warm-up."
     )
@@ -39,7 +39,7 @@ class TrainingRequest(Strict):
         0.0,
         ge=0,
         lt=1,
-        description="Stochastic depth in training: how often the residual branches of the last block are left out, for each image on its "
+        description="Stochastic depth in training: how often the residual branches of the last block are left out, for each example on its "
         "own; of the blocks before it less often, down to never for the first.",
     )
     patience: int | None = Field(
@@ -53,7 +53,7 @@ class TrainingRequest(Strict):
         ["crop"],
         max_length=3,
         description="Random changes of training images: `crop` (a random part, of half the area at least), `flip` (mirrored), `colour`. "
-        "Leave `crop` out where position or size is the answer.",
+        "Leave `crop` out where position or size is the answer. Texts are never changed: none, for a backbone that reads those.",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of every label spread over all classes.")
     ema: float = Field(0.0, ge=0, lt=1, description="Decay, by step, of the running average that is kept in the end; 0: none.")
@@ -133,6 +133,19 @@ class SearchRequest(Strict):
 
 
 Epochs = Annotated[int, Field(ge=1, le=10_000)]
+
+
+def _as_rungs(value: Any) -> Any:
+    """One number is one rung, and 0 none at all."""
+    return ([value] if value else []) if type(value) is int else value
+
+
+ScratchEpochs = Annotated[
+    list[Epochs],
+    Field(max_length=8),
+    BeforeValidator(_as_rungs),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "array", "items": {"type": "integer", "minimum": 1}}]}),
+]
 Rate = Annotated[float, Field(gt=0, le=10)]
 
 
@@ -159,14 +172,12 @@ class FinalsRequest(Strict):
         "the supernet.",
         examples=[[15, 30]],
     )
-    scratch_epochs: int | None = Field(
+    scratch_epochs: ScratchEpochs | None = Field(
         None,
-        ge=0,
-        le=10_000,
-        description="Epochs of known methods trained from scratch, in one go; 0: none are. If absent the effort's, in proportion to those "
-        "of the supernet.",
+        description="The same of known methods trained from scratch, which are halved among themselves; one number is one rung, 0 or an "
+        "empty list: none are. If absent the effort's, in proportion to those of the supernet.",
+        examples=[[5, 15, 30]],
     )
-
     soup: bool = Field(
         True,
         description="Export the average of several finalists' weights where it is better on val than the best of them. Each of them keeps "
@@ -186,5 +197,5 @@ class FinalsRequest(Strict):
             self.candidates,
             tuple(self.learning_rates or usual.learning_rates),
             tuple(self.epochs or usual.finals),
-            usual.scratch_epochs if self.scratch_epochs is None else self.scratch_epochs,
+            usual.scratch_epochs if self.scratch_epochs is None else tuple(self.scratch_epochs),
         )

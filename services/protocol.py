@@ -3,7 +3,7 @@
 from glora_core.precision import Precision
 
 BATCH_SIZE = 50
-"""Images of one forward pass."""
+"""Examples of one forward pass."""
 
 THREADS = 1
 """Threads of every process that trains or evaluates, so that results do not depend on the machine."""

@@ -49,6 +49,11 @@ class Settings(BaseSettings):
         15.0, gt=0, description="A runner that has not renewed its lease for so long has lost its job, in seconds."
     )
     user_running_jobs: int | None = Field(None, ge=1, description="Jobs that one user may have running at once; absent: any number.")
+    user_evaluators: int | None = Field(
+        None,
+        ge=1,
+        description="Evaluators that all searching jobs of one user may hold together; each may hold one in any case. Absent: any number.",
+    )
     user_queued_jobs: int | None = Field(None, ge=1, description="Jobs that one user may have in the queue; absent: any number.")
     user_stored_bytes: int | None = Field(
         None, ge=1, description="Bytes of artifacts above which a user may submit nothing more; absent: any number."
@@ -70,6 +75,11 @@ class Settings(BaseSettings):
         1.0, ge=0, description="Longest wait before a job's second attempt, in seconds; it doubles with each further one."
     )
     retry_longest_seconds: float = Field(60.0, ge=0, description="Longest wait before any attempt, in seconds.")
+    await_seconds: float = Field(
+        5.0,
+        ge=0,
+        description="How long a runner waits for a supernet that another job trains before its job goes back into the queue, in seconds.",
+    )
     log_seconds: float = Field(3.0, gt=0, description="How often the log of a running job is stored, if it has grown, in seconds.")
     describe_seconds: float = Field(
         60.0, gt=0, description="How long a submission waits for a first-seen backbone to be described, in seconds."

@@ -41,7 +41,7 @@ def forwards(effort: Effort, examples: int) -> int:
 def recorded(effort: Effort) -> dict[str, Any]:
     """An effort as plain JSON types, part of a run's identity; what is as usual is left out. Known methods have rows of their own."""
     usual = {field.name: field.default for field in fields(Effort)}
-    return {name: value for name, value in asdict(replace(effort, scratch_epochs=0)).items() if value != usual[name]}
+    return {name: value for name, value in asdict(replace(effort, scratch_epochs=())).items() if value != usual[name]}
 
 
 def effort_of(record: Mapping[str, Any]) -> Effort:
@@ -74,13 +74,13 @@ def search_and_finish(task: Task, data: Data, seed: int, budget: int, effort: Ef
         settings: what all methods of the table share: batch size, precision, augmentation, …
     """
     supernet = Supernet(fresh_model(task, data.classes), preset("paper", task.layers, RANKS), seed=seed)
-    common = {**settings, "seed": seed}
-    training = TrainingSettings(**{**common, "epochs": effort.epochs, "learning_rate": effort.learning_rate, "policy": "sandwich"})
+    chosen = {"seed": seed, "epochs": effort.epochs, "learning_rate": effort.learning_rate, "policy": "sandwich"}
+    training = TrainingSettings(**{**settings, **chosen})
     Trainer(supernet, data.train, training).fit()
     found = search(supernet, data.val, budget, effort.search_settings, seed=seed, batch_size=VAL_BATCH)
     ranked = rank_within_noise(found.ranked, len(data.val))
-    plan = replace(effort, scratch_epochs=0).finals_settings
-    finalists = run_finals(supernet, data.train, data.val, ranked, budget, plan, TrainingSettings(**common), VAL_BATCH)
+    plan = replace(effort, scratch_epochs=()).finals_settings
+    finalists = run_finals(supernet, data.train, data.val, ranked, budget, plan, training, VAL_BATCH)
     scored = len(found.ranked) + 2 * len(finalists)
     return _finish(supernet, data, finalists, passes(effort, len(data.train)), scored * len(data.val))
 

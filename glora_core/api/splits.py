@@ -5,12 +5,14 @@ from pathlib import Path
 
 from glora_core import backbones
 from glora_core.api.backbone import Backbone, as_tuple
-from glora_core.checks import check_whole
 from glora_core.data.few_shot import few_shot
 from glora_core.data.folders import scan
 from glora_core.data.images import ImageSplit, load_split
+from glora_core.data.labelled import AnyData
+from glora_core.data.readers import TextReader, reader_of
+from glora_core.data.rows import Columns
 from glora_core.data.tables import read_table
-from glora_core.data.text import TextSplit, classify
+from glora_core.data.text import TextSplit
 from glora_core.errors import BackboneUnsupported, DataInvalid
 
 
@@ -31,41 +33,53 @@ def images(
     _check_classes(folder, len(data.classes), backbone)
     if shots is not None:
         data = few_shot(data, shots, seed)
-    wanted = as_tuple(splits)
-    missing = [name for name in wanted if name not in data.names]
-    if missing:
-        raise DataInvalid(f"{folder} has no split {missing[0]!r}; it has {', '.join(data.names)}")
-    return tuple(load_split(data, name, backbone.info.images) for name in wanted)
+    return tuple(load_split(data, name, backbone.info.images) for name in _wanted(folder, data, splits))
 
 
 def texts(
-    path: str | Path, backbone: Backbone, splits: str | Sequence[str] = ("train", "val"), *, max_length: int = 128
+    path: str | Path,
+    backbone: Backbone,
+    splits: str | Sequence[str] = ("train", "val"),
+    *,
+    max_length: int | None = None,
+    shots: int | None = None,
+    seed: int = 0,
+    columns: Columns | None = None,
 ) -> tuple[TextSplit, ...]:
     """Splits of a table of labelled texts, by the backbone's own tokenizer.
 
     Args:
-        path: a `.csv` or `.jsonl` file with columns `text`, `label` and `split`, a folder with such a file for each split,
-            or a folder that `datasets` saved.
-        max_length: longer texts are cut to so many tokens, at least 1.
+        path: a `.csv` or `.jsonl` file with columns `text`, `label` and `split`, a folder with such a file for each split or with one
+            named `data`, or a folder that `datasets` saved.
+        splits: of `train`, `val`, `test`, and `train+val` for both together; one, or several.
+        max_length: longer texts are cut to so many tokens, at least 1; as many as the backbone reads if absent.
+        shots: so many training texts per class, drawn by `seed`; all if absent.
+        columns: what the columns are called, where not by these names.
 
     Raises:
-        ConfigInvalid: no such length.
+        ConfigInvalid: no such length, or more than the backbone reads.
         DataInvalid: a split is missing or cannot be read, or the table has other classes than the backbone's head.
         BackboneUnsupported: the backbone is no text classifier.
         LibraryMissing: see `read_table`.
     """
-    if backbone.info.transform is not None or backbone.spec.task != "classification":
+    if not backbone.info.reads_texts:
         raise BackboneUnsupported(f"backbone {backbone.spec.name!r} does not classify texts; accepted is transformers:FOLDER")
-    check_whole("max_length", max_length, 1)
-    table = read_table(path)
+    reader = reader_of(backbone.spec, backbone.info, max_length)
+    assert isinstance(reader, TextReader)
+    table = read_table(path, columns)
     _check_classes(path, len(table.classes), backbone)
+    if shots is not None:
+        table = few_shot(table, shots, seed)
+    return tuple(reader.load(table, name) for name in _wanted(path, table, splits))
+
+
+def _wanted(path: str | Path, data: AnyData, splits: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of splits, all of which are there."""
     wanted = as_tuple(splits)
-    missing = [name for name in wanted if name not in table.splits]
+    missing = [name for name in wanted if name not in data.names]
     if missing:
-        raise DataInvalid(f"{path} has no split {missing[0]!r}; it has {', '.join(table.splits)}")
-    reader = backbones.language.tokenizer(backbone.spec)
-    chosen = [table.splits[name] for name in wanted]
-    return tuple(classify([e.text for e in rows], [e.label for e in rows], reader, max_length) for rows in chosen)
+        raise DataInvalid(f"{path} has no split {missing[0]!r}; it has {', '.join(data.names)}")
+    return wanted
 
 
 def _check_classes(path: str | Path, classes: int, backbone: Backbone) -> None:

@@ -4,6 +4,8 @@ A name is `transformers:` and what `from_pretrained` takes: a folder, or a name 
 dependency (the extra `text`).
 """
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from glora_core.backbones.spec import BackboneInfo, BackboneSpec
 from glora_core.errors import BackboneUnknown
 from glora_core.names import transformers_name
 
+_UNBOUNDED = 10**9
+"""Of a tokenizer that says no bound, transformers tells one beyond this."""
 _CLASSES = {"classification": "AutoModelForSequenceClassification", "causal-lm": "AutoModelForCausalLM"}
 
 
@@ -59,6 +63,7 @@ def info(spec: BackboneSpec, model: Any) -> BackboneInfo:
         transform=None,
         source=transformers_name(spec.name) or "",
         license="",
+        max_length=_positions(model),
     )
 
 
@@ -72,6 +77,39 @@ def tokenizer(spec: BackboneSpec) -> Any:
     if found.pad_token is None:
         found.pad_token = found.eos_token
     return found
+
+
+def longest(spec: BackboneSpec, reader: Any, positions: int | None) -> int:
+    """How many tokens a backbone reads at most: by its tokenizer's own word, and by the positions that it has.
+
+    Args:
+        reader: its tokenizer.
+        positions: `BackboneInfo.max_length`.
+
+    Raises:
+        BackboneUnknown: neither says.
+    """
+    told = getattr(reader, "model_max_length", None)
+    known = [int(bound) for bound in (told, positions) if bound is not None and 0 < bound < _UNBOUNDED]
+    if not known:
+        raise BackboneUnknown(f"backbone {spec.name!r} does not say how many tokens it reads; give a max_length")
+    return min(known)
+
+
+def tokenizer_hash(reader: Any) -> str:
+    """sha256 (hex) over all that decides which tokens a text becomes, but for the length it is cut to."""
+    fast = getattr(reader, "backend_tokenizer", None)
+    rules = json.loads(fast.to_str()) | {"truncation": None, "padding": None} if fast is not None else reader.get_vocab()
+    told = [type(reader).__name__, rules, reader.pad_token_id, reader.padding_side, reader.truncation_side]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _positions(model: Any) -> int | None:
+    """The positions that a model has numbers for; RoBERTa and its kin keep those up to their padding's for no token."""
+    found: int | None = getattr(model.config, "max_position_embeddings", None)
+    tables = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))
+    padding = next((table.padding_idx for table in tables if getattr(table, "padding_idx", None) is not None), None)
+    return found if found is None or padding is None else found - padding - 1
 
 
 def _library() -> Any:

@@ -72,6 +72,8 @@ class BackboneInfo:
         source: where the weights come from, in words, or an empty string if there are none.
         license: the licence recorded for the weights, or an empty string.
         branches: residual branches that training may leave out at random (`drop_path`).
+        max_length: most tokens that a model reads; None for images, and where nothing bounds them.
+        added_tokens: how many of them its tokenizer adds to every text, where that was looked at.
     """
 
     architecture: str
@@ -82,6 +84,8 @@ class BackboneInfo:
     source: str
     license: str
     branches: int = 0
+    max_length: int | None = None
+    added_tokens: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; `from_dict` reads them back."""
@@ -94,7 +98,13 @@ class BackboneInfo:
         rest = {key: stored[key] for key in ("architecture", "arguments", "parameters", "source", "license")}
         transform = stored["transform"]
         transform = None if transform is None else Transform.of(transform)
-        return BackboneInfo(layers=layers, transform=transform, branches=stored.get("branches", 0), **rest)
+        later = {key: stored[key] for key in ("branches", "max_length", "added_tokens") if key in stored}
+        return BackboneInfo(layers=layers, transform=transform, **later, **rest)
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether the model reads texts; else it reads images."""
+        return self.transform is None
 
     @property
     def images(self) -> Transform:

@@ -5,6 +5,7 @@ and not clipped. Whatever cannot be decoded is refused by the file's name.
 """
 
 import struct
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,18 @@ _UNREADABLE = (OSError, EOFError, ValueError, SyntaxError, TypeError, KeyError, 
 """What Pillow's readers raise for damaged files."""
 
 
-def decode(path: Path) -> Image.Image:
+class Encoded(BytesIO):
+    """An image file's bytes, under a name for whoever has to find it."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        super().__init__(content)
+        self._name = name
+
+    def __str__(self) -> str:
+        return self._name
+
+
+def decode(path: Path | Encoded) -> Image.Image:
     """A fully decoded, upright RGB image; of an animation, its first frame.
 
     Raises:
@@ -45,7 +57,7 @@ def decode(path: Path) -> Image.Image:
         raise DataInvalid(f"image {str(path)!r} cannot be decoded: {_reason(error)}") from error
 
 
-def check(path: Path) -> None:
+def check(path: Path | Encoded) -> None:
     """Read an image to its end, as `decode` would; JPEGs at an eighth of their size, so in a 64th of the memory.
 
     Raises:
@@ -60,7 +72,7 @@ def check(path: Path) -> None:
         raise DataInvalid(f"image {str(path)!r} cannot be decoded: {_reason(error)}") from error
 
 
-def _check(path: Path, image: Image.Image) -> None:
+def _check(path: Path | Encoded, image: Image.Image) -> None:
     if image.width * image.height > MAX_PIXELS:
         size = f"{image.width:,} × {image.height:,}"
         raise DataInvalid(f"image {str(path)!r} has {size} pixels; accepted are images of up to {MAX_PIXELS:,} pixels in all")

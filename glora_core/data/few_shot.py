@@ -1,19 +1,21 @@
-"""Few-shot subsets: so many training images per class, drawn by a seed. Without torch."""
+"""Few-shot subsets: so many training examples per class, drawn by a seed. Without torch."""
 
 from collections import defaultdict
-from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
-from glora_core.data.labelled import ImageFolder, several
+from glora_core.data.labelled import AnyData, several
 from glora_core.errors import DataInvalid
 
+DataT = TypeVar("DataT", bound=AnyData)
 
-def few_shot(data: ImageFolder, shots: int, seed: int) -> ImageFolder:
-    """The data set with `shots` images of each class left in `train`; val and test stay as they are.
 
-    A class draws by itself, from a generator keyed by seed and class, so that with one seed the images of fewer shots are
-    among those of more. A class that has fewer images keeps them all, and a note says so. Order is kept.
+def few_shot(data: DataT, shots: int, seed: int) -> DataT:
+    """The data set with `shots` examples of each class left in `train`; val and test stay as they are.
+
+    A class draws by itself, from a generator keyed by seed and class, so that with one seed the examples of fewer shots are
+    among those of more. A class that has fewer examples keeps them all, and a note says so. Order is kept.
 
     Raises:
         DataInvalid: `shots` is not positive.
@@ -25,9 +27,9 @@ def few_shot(data: ImageFolder, shots: int, seed: int) -> ImageFolder:
         rows[example.label].append(row)
     kept = sorted(row for label, own in rows.items() for row in _drawn(own, shots, seed, label))
     short = [data.classes[label] for label in sorted(rows) if len(rows[label]) < shots]
-    told = f"{len(short):,} of {len(data.classes):,} classes have fewer than {shots} images in train and keep them all: {several(short)}"
-    notes = (*data.notes, told) if short else data.notes
-    return replace(data, splits=data.splits | {"train": tuple(train[row] for row in kept)}, union=(), notes=notes)
+    named = f"{len(short):,} of {len(data.classes):,} classes"
+    told = f"{named} have fewer than {shots} {data.kind}s in train and keep them all: {several(short)}"
+    return data.with_train(tuple(train[row] for row in kept), (told,) if short else ())
 
 
 def _drawn(rows: list[int], shots: int, seed: int, label: int) -> list[int]:

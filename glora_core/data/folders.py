@@ -1,7 +1,7 @@
 """A folder of images as a labelled data set with fixed splits: found, checked and hashed, without torch.
 
 Two layouts are read: `train/ val/ [test/]` with one folder per class, and the lists of VTAB-1K (`train800.txt`,
-`val200.txt`, `test.txt`; see `lists`). Every refusal names the file or folder.
+`val200.txt`, `test.txt`; see `lists`); also what `datasets` saved (`saved_images`). Every refusal names the file or folder.
 """
 
 import hashlib
@@ -14,6 +14,8 @@ from pathlib import Path
 from glora_core.data.decoding import check
 from glora_core.data.labelled import Example, ImageFolder, Splits
 from glora_core.data.lists import LISTS, UNION, read_lists
+from glora_core.data.saved import is_saved
+from glora_core.data.saved_images import read_saved_images
 from glora_core.data.vtab import hint
 from glora_core.errors import DataInvalid
 
@@ -29,17 +31,24 @@ def scan(root: str | os.PathLike[str]) -> ImageFolder:
     Raises:
         DataInvalid: no such folder, an unknown layout, an empty split, fewer than two classes, a class of `val` or
             `test` that `train` lacks, or an image that cannot be decoded.
+        LibraryMissing: the folder was saved by `datasets`, which is not installed.
     """
     folder = Path(root)
     if not folder.is_dir():
-        raise DataInvalid(f"data folder {str(root)!r} does not exist or is not a folder{hint(folder)}")
+        raise DataInvalid(f"data folder {str(root)!r} does not exist or is not a folder{_table_hint(folder) or hint(folder)}")
+    if is_saved(folder):
+        saved = read_saved_images(folder)
+        _check_splits(folder, saved.classes, saved.splits)
+        return saved
     union: tuple[Example, ...] = ()
     if (folder / LISTS["train"]).is_file():
         classes, splits, union = read_lists(folder)
     elif (folder / "train").is_dir():
         classes, splits = _read_class_folders(folder)
     else:
-        raise DataInvalid(f"data folder {str(root)!r} has neither train/ nor {LISTS['train']}; {ACCEPTED}{hint(folder)}")
+        raise DataInvalid(
+            f"data folder {str(root)!r} has neither train/ nor {LISTS['train']}{_table_hint(folder)}; {ACCEPTED}{hint(folder)}"
+        )
     _check_splits(folder, classes, splits)
     hashes = hash_images(folder, (e.path for examples in (*splits.values(), union) for e in examples))
     return ImageFolder(folder, classes, splits, hashes, union, _notes(splits, union, hashes))
@@ -98,6 +107,12 @@ def _notes(splits: Splits, union: tuple[Example, ...], hashes: Mapping[str, str]
     if not union or not differing:
         return ()
     return (f"{UNION} is not {LISTS['train']} and {LISTS['val']} together: they differ in {differing:,} images or labels",)
+
+
+def _table_hint(path: Path) -> str:
+    """That a path holds texts, which other backbones read; empty where it does not look so."""
+    tables = [file for file in ([path] if path.is_file() else path.glob("*.*")) if file.suffix in (".csv", ".jsonl")]
+    return f"; {sorted(tables)[0].name} is a table of texts, which a backbone named transformers:FOLDER reads" if tables else ""
 
 
 def _checked_hash(path: Path) -> str:

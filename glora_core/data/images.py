@@ -76,6 +76,6 @@ def load_split(data: ImageFolder, split: str, transform: Transform) -> ImageSpli
     channels, height, width = transform.input_size
     pixels = torch.empty(len(examples), channels, height, width, dtype=torch.uint8)
     for row, example in enumerate(examples):
-        pixels[row] = resize(decode(data.root / example.path))
+        pixels[row] = resize(decode(data.source(example)))
     labels = torch.tensor([example.label for example in examples], dtype=torch.int64)
     return ImageSplit(pixels, labels, transform.mean, transform.std)

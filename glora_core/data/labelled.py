@@ -1,19 +1,33 @@
-"""A labelled data set of image files, and what can be said of it: fingerprint, class balance, duplicates, warnings.
+"""A labelled data set of images or texts, and what can be said of it: fingerprint, class balance, duplicates, warnings.
 
 Pure functions of what a scan found; nothing here reads a file. Without torch, since the API tells its users these facts.
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+
+from glora_core.data.decoding import Encoded
 
 SHOWN = 5
 """How many classes or pairs of files a message names."""
+
+
+class Labelled(Protocol):
+    """An example of any kind: its class index."""
+
+    @property
+    def label(self) -> int:
+        """Indexes the data set's classes."""
+
+
+ExampleT = TypeVar("ExampleT", bound=Labelled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +43,121 @@ Splits = dict[str, tuple[Example, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """Files of two splits that are the same, byte for byte.
+    """Examples of two splits that are the same, byte for byte.
 
     Attributes:
         splits: their names.
-        images: how many images of the second split are in the first one too.
-        examples: a few pairs of paths, the first split's first.
+        count: how many examples of the second split are in the first one too.
+        examples: a few pairs of places (an image's path, a text's file and line), the first split's first.
     """
 
     splits: tuple[str, str]
-    images: int
+    count: int
     examples: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class ImageFolder:
-    """A checked data set.
+class LabelledSet(ABC, Generic[ExampleT]):
+    """A checked data set, whatever its examples are; `kind` is what one of them is called.
+
+    Attributes:
+        root: the folder or file that holds it.
+        classes: class names; an example's label indexes them.
+        splits: examples of `train`, `val` and, if there is one, `test`; of a further test set `test` alone.
+    """
+
+    kind: ClassVar[str]
+
+    root: Path
+    classes: tuple[str, ...]
+    splits: dict[str, tuple[ExampleT, ...]]
+
+    @property
+    @abstractmethod
+    def files(self) -> tuple[Path, ...]:
+        """Every file that was read."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """sha256 (hex) over class names and every split, example and label."""
+
+    @abstractmethod
+    def contents(self, example: ExampleT) -> str:
+        """What two examples have in common if and only if they are the same, byte for byte."""
+
+    @abstractmethod
+    def place(self, example: ExampleT) -> str:
+        """Where an example comes from, for people."""
+
+    @abstractmethod
+    def with_train(self, train: tuple[ExampleT, ...], notes: tuple[str, ...] = ()) -> Self:
+        """The same with other examples of `train`, and more notes."""
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """What else is worth telling, a sentence each."""
+        return ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What `examples` takes."""
+        return (*self.splits, "train+val")
+
+    def examples(self, split: str) -> tuple[ExampleT, ...]:
+        """The examples of a split, or of `train+val`. Raises KeyError for any other name."""
+        if split == "train+val":
+            return self.splits["train"] + self.splits["val"]
+        return self.splits[split]
+
+    @cached_property
+    def counts(self) -> dict[str, tuple[int, ...]]:
+        """Examples per class, in the order of `classes`, by split."""
+        found = {split: Counter(example.label for example in examples) for split, examples in self.splits.items()}
+        return {split: tuple(counter[label] for label in range(len(self.classes))) for split, counter in found.items()}
+
+    @cached_property
+    def duplicates(self) -> tuple[Duplicates, ...]:
+        """Equal examples of different splits, by pair of splits; none where there are none."""
+        places = {split: {self.contents(e): self.place(e) for e in reversed(examples)} for split, examples in self.splits.items()}
+        found = []
+        for first, second in combinations(self.splits, 2):
+            shared = [e for e in self.splits[second] if self.contents(e) in places[first]]
+            if shared:
+                pairs = tuple((places[first][self.contents(e)], self.place(e)) for e in shared[:SHOWN])
+                found.append(Duplicates((first, second), len(shared), pairs))
+        return tuple(found)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a careful person would ask about before training, a sentence each: duplicates, classes without examples, notes."""
+        lacks = {split: lacking(self.classes, counts) for split, counts in self.counts.items() if 0 in counts}
+        missing = (f"{split} has no {self.kind}s of {absent}" for split, absent in lacks.items())
+        return (*(_told(found, self.kind) for found in self.duplicates), *missing, *self.told)
+
+    def facts(self) -> dict[str, Any]:
+        """All of this for a job, a manifest or a model card, as plain JSON values."""
+        return {
+            "kind": f"{self.kind}s",
+            "fingerprint": self.fingerprint,
+            "classes": list(self.classes),
+            "splits": {split: len(examples) for split, examples in self.splits.items()},
+            "counts": {split: list(counts) for split, counts in self.counts.items()},
+            "duplicates": [
+                {"splits": list(found.splits), f"{self.kind}s": found.count, "examples": [list(pair) for pair in found.examples]}
+                for found in self.duplicates
+            ],
+            "warnings": list(self.warnings),
+        }
+
+
+AnyData = LabelledSet[Any]
+"""A data set of images or of texts."""
+
+
+@dataclass(frozen=True)
+class ImageFolder(LabelledSet[Example]):
+    """A checked data set of image files.
 
     Attributes:
         root: the folder.
@@ -55,9 +168,8 @@ class ImageFolder:
         notes: what else is worth telling, a sentence each.
     """
 
-    root: Path
-    classes: tuple[str, ...]
-    splits: Splits
+    kind: ClassVar[str] = "image"
+
     hashes: Mapping[str, str]
     union: tuple[Example, ...] = ()
     notes: tuple[str, ...] = ()
@@ -72,53 +184,34 @@ class ImageFolder:
         return total.hexdigest()
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """What `examples` takes."""
-        return (*self.splits, "train+val")
+    def files(self) -> tuple[Path, ...]:
+        """Every image file."""
+        return tuple(self.root / path for path in self.hashes)
 
-    def examples(self, split: str) -> tuple[Example, ...]:
-        """The examples of a split, or of `train+val`. Raises KeyError for any other name."""
-        if split == "train+val":
-            return self.union or self.splits["train"] + self.splits["val"]
-        return self.splits[split]
+    def source(self, example: Example) -> Path | Encoded:
+        """Where an image's bytes are."""
+        return self.root / example.path
 
-    @cached_property
-    def counts(self) -> dict[str, tuple[int, ...]]:
-        """Images per class, in the order of `classes`, by split."""
-        found = {split: Counter(example.label for example in examples) for split, examples in self.splits.items()}
-        return {split: tuple(counter[label] for label in range(len(self.classes))) for split, counter in found.items()}
+    def contents(self, example: Example) -> str:
+        """The hash of the file's bytes."""
+        return self.hashes[example.path]
 
-    @cached_property
-    def duplicates(self) -> tuple[Duplicates, ...]:
-        """Equal files of different splits, by pair of splits; none where there are none."""
-        paths = {split: {self.hashes[e.path]: e.path for e in reversed(examples)} for split, examples in self.splits.items()}
-        found = []
-        for first, second in combinations(self.splits, 2):
-            shared = [e.path for e in self.splits[second] if self.hashes[e.path] in paths[first]]
-            if shared:
-                pairs = tuple((paths[first][self.hashes[path]], path) for path in shared[:SHOWN])
-                found.append(Duplicates((first, second), len(shared), pairs))
-        return tuple(found)
+    def place(self, example: Example) -> str:
+        """The path relative to the folder."""
+        return example.path
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """What a careful person would ask about before training, a sentence each: duplicates, classes without images, notes."""
-        missing = (f"{split} has no images of {lacking(self.classes, counts)}" for split, counts in self.counts.items() if 0 in counts)
-        return (*(_told(found) for found in self.duplicates), *missing, *self.notes)
+    def told(self) -> tuple[str, ...]:
+        """The notes."""
+        return self.notes
 
-    def facts(self) -> dict[str, Any]:
-        """All of this for a job, a manifest or a model card, as plain JSON values."""
-        return {
-            "fingerprint": self.fingerprint,
-            "classes": list(self.classes),
-            "splits": {split: len(examples) for split, examples in self.splits.items()},
-            "counts": {split: list(counts) for split, counts in self.counts.items()},
-            "duplicates": [
-                {"splits": list(found.splits), "images": found.images, "examples": [list(pair) for pair in found.examples]}
-                for found in self.duplicates
-            ],
-            "warnings": list(self.warnings),
-        }
+    def examples(self, split: str) -> tuple[Example, ...]:
+        """The examples of a split, or of `train+val`, which the folder may list itself. Raises KeyError for any other name."""
+        return self.union if split == "train+val" and self.union else super().examples(split)
+
+    def with_train(self, train: tuple[Example, ...], notes: tuple[str, ...] = ()) -> Self:
+        """The same with other images of `train`, and more notes; a listed `train+val` no longer holds."""
+        return replace(self, splits=self.splits | {"train": train}, union=(), notes=(*self.notes, *notes))
 
 
 def several(names: Sequence[str]) -> str:
@@ -137,6 +230,6 @@ def lacking(classes: Sequence[str], counts: Sequence[int]) -> str:
     return f"{len(absent):,} of {len(classes):,} classes: {several(absent)}"
 
 
-def _told(found: Duplicates) -> str:
+def _told(found: Duplicates, kind: str) -> str:
     (first, second), (one, other) = found.splits, found.examples[0]
-    return f"{in_both(found.images, second, first)}, such as {other!r} ({one!r} in {first})"
+    return f"{in_both(found.count, second, first, kind)}, such as {other!r} ({one!r} in {first})"

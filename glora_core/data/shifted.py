@@ -1,7 +1,7 @@
 """Further test sets over the classes of a data set, for domain shift: as ImageNet-V2, -Sketch, -A and -R are used.
 
 A folder with one folder of images per class; the classes may be fewer than the data set's, and scoring is then among
-those alone. Without torch.
+those alone. `tables.read_test_table` reads such a set of texts. Without torch.
 """
 
 import os
@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from glora_core.data.folders import hash_images, images_below
-from glora_core.data.labelled import Example, ImageFolder, in_both, several
+from glora_core.data.labelled import AnyData, Example, ImageFolder, in_both, several
+from glora_core.data.saved import is_saved
+from glora_core.data.saved_images import read_saved_images
 from glora_core.errors import DataInvalid
 
 
@@ -19,10 +21,16 @@ def scan_test(root: str | os.PathLike[str], data: ImageFolder) -> ImageFolder:
     Raises:
         DataInvalid: no such folder, no class folders with images, one class only, a class that `data` lacks, or an image
             that cannot be decoded.
+        LibraryMissing: the folder was saved by `datasets`, which is not installed.
     """
     folder = Path(root)
     if not folder.is_dir():
         raise DataInvalid(f"test folder {str(root)!r} does not exist or is not a folder")
+    if is_saved(folder):
+        saved = read_saved_images(folder, data.classes)
+        if len(present(saved)) < 2:
+            raise DataInvalid(f"test folder {str(root)!r} has images of {len(present(saved))} classes; two at least are needed")
+        return saved
     found = {entry.name: images_below(entry) for entry in sorted(folder.iterdir()) if entry.is_dir()}
     found = {name: paths for name, paths in found.items() if paths}
     strange = [name for name in found if name not in data.classes]
@@ -38,23 +46,23 @@ def scan_test(root: str | os.PathLike[str], data: ImageFolder) -> ImageFolder:
     return ImageFolder(folder, data.classes, {"test": examples}, hash_images(folder, (e.path for e in examples)))
 
 
-def present(test: ImageFolder) -> tuple[int, ...]:
-    """Labels of the classes that a further test set has images of, ascending: those among which it is scored."""
+def present(test: AnyData) -> tuple[int, ...]:
+    """Labels of the classes that a further test set has examples of, ascending: those among which it is scored."""
     return tuple(sorted({example.label for example in test.splits["test"]}))
 
 
-def facts_of_test(name: str, test: ImageFolder, data: ImageFolder) -> dict[str, Any]:
-    """A further test set for a job or a manifest, as plain JSON values; warnings tell images that train or val has too."""
+def facts_of_test(name: str, test: AnyData, data: AnyData) -> dict[str, Any]:
+    """A further test set for a job or a manifest, as plain JSON values; warnings tell examples that train or val has too."""
     warnings = []
     for split in ("train", "val"):
-        known = {data.hashes[example.path] for example in data.splits[split]}
-        shared = [example.path for example in test.splits["test"] if test.hashes[example.path] in known]
+        known = {data.contents(example) for example in data.splits[split]}
+        shared = [test.place(example) for example in test.splits["test"] if test.contents(example) in known]
         if shared:
-            warnings.append(f"{in_both(len(shared), name, split)}, such as {shared[0]!r}")
+            warnings.append(f"{in_both(len(shared), name, split, data.kind)}, such as {shared[0]!r}")
     return {
         "path": str(test.root),
         "fingerprint": test.fingerprint,
-        "images": len(test.splits["test"]),
+        f"{data.kind}s": len(test.splits["test"]),
         "classes": len(present(test)),
         "warnings": warnings,
     }

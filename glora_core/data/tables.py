@@ -1,49 +1,53 @@
 """Labelled texts from tables: CSV with a header, JSON lines, or a folder that Hugging Face `datasets` saved; without torch.
 
-A table has columns `text` and `label`, and either a column `split` (`train`, `val` or `validation`, `test`) or a file for
-each split in one folder. Every refusal names the file and the line.
+A table has columns of texts and labels, and either a column that tells the split (`train`, `val` or `validation`, `test`) or a file
+for each split in one folder. Every refusal names the file and the line.
 """
 
-import csv
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, ClassVar, Self
 
-from glora_core.data.labelled import in_both, lacking
-from glora_core.errors import DataInvalid, LibraryMissing
+from glora_core.data.labelled import LabelledSet, several
+from glora_core.data.rows import READERS, SPLITS, Columns, Row, file_rows
+from glora_core.data.saved import is_saved, saved_files, saved_rows
+from glora_core.errors import DataInvalid
 
-SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
-ACCEPTED = (
-    "accepted are a .csv or .jsonl file with columns text, label and split, or a folder of train, val and optionally test as such files"
-)
+_WHOLE = "data"
+"""Name, without its end, of a folder's one file that has all splits."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextExample:
-    """One labelled text; the label indexes the classes."""
+    """One labelled text; the label indexes the classes. `place` is the file and line it comes from."""
 
     text: str
     label: int
+    place: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
-class TextTable:
+class TextTable(LabelledSet[TextExample]):
     """A checked data set of texts.
 
     Attributes:
         root: the file or folder.
         classes: class names, sorted, as numbers where all are; in their own order where `datasets` has stored one.
         splits: examples of `train`, `val` and, if there is one, `test`.
+        read: every file that was read.
+        notes: what else is worth telling, a sentence each.
     """
 
-    root: Path
-    classes: tuple[str, ...]
-    splits: dict[str, tuple[TextExample, ...]]
+    kind: ClassVar[str] = "text"
+
+    read: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -55,151 +59,136 @@ class TextTable:
         return total.hexdigest()
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """Texts of val or test that train has too, and classes that a split has no texts of, a sentence each."""
-        known = {example.text for example in self.splits["train"]}
-        told = []
-        for split, examples in self.splits.items():
-            seen = {example.label for example in examples}
-            counts = [int(label in seen) for label in range(len(self.classes))]
-            shared = sum(example.text in known for example in examples) if split != "train" else 0
-            told += [in_both(shared, split, "train", "text")] if shared else []
-            told += [f"{split} has no texts of {lacking(self.classes, counts)}"] if 0 in counts else []
-        return tuple(told)
+    def files(self) -> tuple[Path, ...]:
+        """Every file that was read."""
+        return self.read
+
+    def contents(self, example: TextExample) -> str:
+        """The text itself."""
+        return example.text
+
+    def place(self, example: TextExample) -> str:
+        """The file and the line."""
+        return example.place
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The notes, and texts of train that have several labels."""
+        labels = defaultdict[str, dict[int, str]](dict)
+        for example in self.splits.get("train", ()):
+            labels[example.text].setdefault(example.label, example.place)
+        torn = [list(found.values()) for found in labels.values() if len(found) > 1]
+        if not torn:
+            return self.notes
+        return (*self.notes, f"{len(torn):,} texts of train have more than one label, such as that of {torn[0][0]} and {torn[0][1]}")
+
+    def with_train(self, train: tuple[TextExample, ...], notes: tuple[str, ...] = ()) -> Self:
+        """The same with other texts of `train`, and more notes."""
+        return replace(self, splits=self.splits | {"train": train}, notes=(*self.notes, *notes))
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    where: str
-    split: str
-    text: str
-    label: str
-
-
-def read_table(path: str | os.PathLike[str]) -> TextTable:
+def read_table(path: str | os.PathLike[str], columns: Columns | None = None) -> TextTable:
     """Read and check labelled texts.
+
+    Args:
+        columns: what the columns are called, where not `text`, `label` and `split`.
 
     Raises:
         DataInvalid: no such file or folder, an unknown layout, a column that is missing, a row without text or label, a
             missing split, fewer than two classes, or a class that `train` lacks.
         LibraryMissing: the folder is one of `datasets`, which is not installed.
     """
-    root = Path(path)
+    root, columns = Path(path), columns or Columns()
     if root.is_file():
-        return _table(root, list(_file_rows(root, None)))
+        return _table(root, list(file_rows(root, None, columns)), columns, [root])
     if not root.is_dir():
-        raise DataInvalid(f"data {str(path)!r} does not exist; {ACCEPTED}")
-    if (root / "dataset_dict.json").is_file() or (root / "state.json").is_file():
-        rows, names = _saved_rows(root)
-        return _table(root, rows, names)
-    found = [file for file in sorted(root.iterdir()) if file.suffix in _READERS and file.stem in SPLITS]
-    splits = [SPLITS[file.stem] for file in found]
-    for file, split in zip(found, splits, strict=True):
+        raise DataInvalid(f"data {str(path)!r} does not exist; {columns.accepted()}")
+    if is_saved(root):
+        rows, names = saved_rows(root, columns)
+        return _table(root, rows, columns, saved_files(root), names)
+    files = _files(root, columns)
+    rows = [row for file, split in files for row in file_rows(file, split, columns)]
+    return _table(root, rows, columns, [file for file, _ in files])
+
+
+def read_test_table(path: str | os.PathLike[str], data: TextTable, columns: Columns | None = None) -> TextTable:
+    """Read and check a further test set over the classes of a data set, or some of them; its only split is `test`.
+
+    Args:
+        path: a file of which every row counts, whatever split it names; a folder with such a file named `test`; or a folder that
+            `datasets` saved, of one table or with a split `test`.
+
+    Raises:
+        DataInvalid, LibraryMissing: as `read_table`; or a class that `data` lacks.
+    """
+    root, columns = Path(path), columns or Columns()
+    accepted = (
+        f"accepted are a .csv or .jsonl file with columns {columns.text} and {columns.label}, or a folder with such a file named test"
+    )
+    if not root.exists():
+        raise DataInvalid(f"test set {str(path)!r} does not exist; {accepted}")
+    bare = replace(columns, split="")
+    if root.is_file():
+        rows, files = list(file_rows(root, "test", bare)), [root]
+    elif is_saved(root):
+        rows, files = saved_rows(root, bare, only="test")[0], saved_files(root)
+    else:
+        files = sorted(file for file in root.iterdir() if file.suffix in READERS and file.stem == "test")
+        if len(files) != 1:
+            raise DataInvalid(f"test folder {str(path)!r} has {len(files)} tables named test; {accepted}")
+        rows = list(file_rows(files[0], "test", bare))
+    known = set(data.classes)
+    strange = next((row for row in rows if row.label not in known), None)
+    if strange is not None:
+        raise DataInvalid(f"{strange.where}: label {strange.label!r} is none of the data set's classes: {several(data.classes)}")
+    if len({row.label for row in rows}) < 2:
+        raise DataInvalid(f"test set {str(path)!r} has texts of {'1 class' if rows else 'no class'}; two at least are needed")
+    return TextTable(root, data.classes, _splits(rows, data.classes), tuple(files))
+
+
+def _files(root: Path, columns: Columns) -> list[tuple[Path, str | None]]:
+    """A folder's tables and the split of each; one alone, of all splits, where that is what there is."""
+    tables = [file for file in sorted(root.iterdir()) if file.suffix in READERS]
+    named = sorted((file for file in tables if file.stem in SPLITS), key=lambda file: tuple(SPLITS).index(file.stem))
+    found: list[tuple[Path, str | None]] = [(file, SPLITS[file.stem]) for file in named]
+    whole: list[tuple[Path, str | None]] = [(file, None) for file in tables if file.stem == _WHOLE]
+    splits = [split for _, split in found]
+    for file, split in found:
         if splits.count(split) > 1:
             raise DataInvalid(f"data folder {str(root)!r} has {file.name} and another file for {split}; leave one of them")
-    if not found:
-        raise DataInvalid(f"data folder {str(root)!r} has no train.csv or train.jsonl; {ACCEPTED}")
-    return _table(root, [row for file, split in zip(found, splits, strict=True) for row in _file_rows(file, split)])
+    if len(whole) + bool(found) > 1:
+        others = ", ".join(file.name for file, _ in (*whole, *found))
+        raise DataInvalid(f"data folder {str(root)!r} has several data sets of texts: {others}; leave one of them")
+    if not found and not whole:
+        images = "; it has folders of images, which a transformers: backbone does not read" if (root / "train").is_dir() else ""
+        raise DataInvalid(f"data folder {str(root)!r} has no train.csv or train.jsonl{images}; {columns.accepted()}")
+    return found or whole
 
 
-def _table(root: Path, rows: list[_Row], names: list[str] | None = None) -> TextTable:
+def _table(root: Path, rows: list[Row], columns: Columns, files: Sequence[Path], names: list[str] | None = None) -> TextTable:
     present = {row.split for row in rows}
     for split in ("train", "val"):
         if split not in present:
-            raise DataInvalid(f"data {str(root)!r} has no texts of split {split!r}; {ACCEPTED}")
+            raise DataInvalid(f"data {str(root)!r} has no texts of split {split!r}; {columns.accepted()}")
     known = {row.label for row in rows if row.split == "train"}
     if len(known) < 2:
         raise DataInvalid(f"data {str(root)!r} has one class only ({min(known)}) in train; at least two are needed")
-    classes = names or sorted(known, key=(lambda name: int(name)) if all(name.isdecimal() for name in known) else None)
-    for row in rows:
-        if row.label not in (names or known):
-            raise DataInvalid(f"{row.where}: label {row.label!r} is none of the classes of train: {', '.join(classes)}")
-    numbers = {name: number for number, name in enumerate(classes)}
-    splits: dict[str, tuple[TextExample, ...]] = {
-        split: tuple(TextExample(row.text, numbers[row.label]) for row in rows if row.split == split)
+    classes = tuple(names or sorted(known, key=_by_number if all(name.isdecimal() for name in known) else None))
+    allowed = set(classes)
+    strange = next((row for row in rows if row.label not in allowed), None)
+    if strange is not None:
+        raise DataInvalid(f"{strange.where}: label {strange.label!r} is none of the classes of train: {several(classes)}")
+    return TextTable(root, classes, _splits(rows, classes), tuple(files))
+
+
+def _by_number(name: str) -> Any:
+    return int(name), name
+
+
+def _splits(rows: Sequence[Row], classes: Sequence[str]) -> dict[str, tuple[TextExample, ...]]:
+    numbers, present = {name: number for number, name in enumerate(classes)}, {row.split for row in rows}
+    return {
+        split: tuple(TextExample(row.text, numbers[row.label], row.place) for row in rows if row.split == split)
         for split in ("train", "val", "test")
         if split in present
     }
-    return TextTable(root, tuple(classes), splits)
-
-
-def _file_rows(file: Path, split: str | None) -> Iterator[_Row]:
-    """The rows of one file; `split` is the file's own, None where a column tells it."""
-    if file.suffix not in _READERS:
-        raise DataInvalid(f"data file {str(file)!r} ends in {file.suffix!r}; {ACCEPTED}")
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            for number, record in _READERS[file.suffix](file, stream):
-                yield _row(f"{str(file)!r} line {number}", record, split)
-    except UnicodeDecodeError as error:
-        raise DataInvalid(f"{str(file)!r} is not UTF-8 text: {error}") from error
-
-
-def _row(where: str, record: dict[str, Any], split: str | None) -> _Row:
-    for column in ("text", "label") if split else ("text", "label", "split"):
-        if column not in record:
-            raise DataInvalid(f"{where}: column {column!r} is missing; it has {', '.join(map(str, record))}; {ACCEPTED}")
-    text, label, written = record["text"], record["label"], record.get("split", split)
-    if not isinstance(text, str) or not text.strip():
-        raise DataInvalid(f"{where}: text is {text!r}; accepted is any text that is not blank")
-    if isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip():
-        raise DataInvalid(f"{where}: label is {label!r}; accepted is a name or a whole number")
-    if not isinstance(written, str) or written not in SPLITS:
-        raise DataInvalid(f"{where}: split is {written!r}; accepted are {', '.join(SPLITS)}")
-    if split not in (None, SPLITS[written]):
-        raise DataInvalid(f"{where}: split is {written!r} in what is {split} by its name; leave the column out")
-    return _Row(where, SPLITS[written], text, str(label).strip())
-
-
-def _csv_records(file: Path, stream: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.reader(stream, strict=True)
-    try:
-        header = next(reader, [])
-        for values in reader:
-            if values and len(values) != len(header):
-                raise DataInvalid(f"{str(file)!r} line {reader.line_num}: {len(values)} values; the header has {len(header)} columns")
-            if values:
-                yield reader.line_num, dict(zip(header, values, strict=True))
-    except csv.Error as error:
-        raise DataInvalid(f"{str(file)!r} line {reader.line_num}: {error}") from error
-
-
-def _json_records(file: Path, stream: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(stream, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise DataInvalid(f"{str(file)!r} line {number} is not JSON: {error}") from error
-        if not isinstance(record, dict):
-            raise DataInvalid(f"{str(file)!r} line {number}: accepted is a JSON object with text and label")
-        yield number, record
-
-
-_READERS: dict[str, Callable[[Path, TextIO], Iterator[tuple[int, dict[str, Any]]]]] = {".csv": _csv_records, ".jsonl": _json_records}
-
-
-def _saved_rows(root: Path) -> tuple[list[_Row], list[str] | None]:
-    """Rows of what `datasets` saved, and the class names where its labels are numbers of named classes."""
-    try:
-        import datasets
-    except ImportError as error:
-        raise LibraryMissing(f"{str(root)!r} was saved by the library datasets, which is not installed; pip install datasets") from error
-    try:
-        saved = datasets.load_from_disk(str(root))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataInvalid(f"data folder {str(root)!r} cannot be read by datasets: {error}") from error
-    parts = {None: saved} if isinstance(saved, datasets.Dataset) else dict(saved)
-    rows, names = [], None
-    for part, table in parts.items():
-        if part is not None and part not in SPLITS:
-            raise DataInvalid(f"data folder {str(root)!r} has a split {part!r}; accepted are {', '.join(SPLITS)}")
-        names = getattr(table.features.get("label"), "names", None)
-        for number, record in enumerate(table):
-            where = f"{str(root)!r} {part or ''} row {number}"
-            label = record.get("label")
-            if names and (label is None or not 0 <= label < len(names)):
-                raise DataInvalid(f"{where}: label is {label}; accepted is 0 to {len(names) - 1}")
-            rows.append(_row(where, record | ({"label": names[label]} if names else {}), part and SPLITS[part]))
-    return rows, names

@@ -10,6 +10,7 @@ from typing import Any
 
 from glora_core.configs import SubnetConfig
 from glora_core.metrics import ACCURACY, OWN
+from glora_core.names import transformers_name
 from glora_core.reading import summary, table
 from glora_core.space import SearchSpace
 
@@ -50,6 +51,8 @@ def model_card(manifest: Mapping[str, Any], space: SearchSpace, config: SubnetCo
 def _front_matter(manifest: Mapping[str, Any]) -> str:
     backbone = manifest.get("backbone", {})
     name = str(backbone.get("name", ""))
+    hub = transformers_name(name)
+    name = name if hub is None else "" if hub.startswith(("/", ".", "~")) else hub
     fields = {
         "license": backbone.get("license"),
         "base_model": name if name and ":" not in name else None,
@@ -73,7 +76,7 @@ def _metrics(manifest: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     sets = manifest.get("data", {}).get("also_test", {})
     for name, found in metrics.get("also_test", {}).items():
         classes = f", among {sets[name]['classes']:,} classes" if name in sets else ""
-        yield f"accuracy on {name}", f"{found['accuracy']:.2%} ({found['examples']:,} images{classes})"
+        yield f"accuracy on {name}", f"{found['accuracy']:.2%} ({found['examples']:,} {_kind(manifest)}{classes})"
         if found.get("macro_accuracy") is not None:
             yield f"macro accuracy on {name}", f"{found['macro_accuracy']:.2%}"
         if found.get("metric") is not None and metric not in OWN:
@@ -107,8 +110,9 @@ def _origin(manifest: Mapping[str, Any], space: SearchSpace, config: SubnetConfi
     yield "backbone licence", str(backbone.get("license") or "not recorded: ask whoever published the weights")
     yield "data fingerprint", f"`{data['fingerprint']}`" if data.get("fingerprint") else ""
     yield "examples", ", ".join(f"{split} {count:,}" for split, count in data.get("splits", {}).items() if isinstance(count, int))
-    yield "images per class", ", ".join(f"{split} {_range(counts)}" for split, counts in data.get("counts", {}).items())
+    yield f"{_kind(manifest)} per class", ", ".join(f"{split} {_range(counts)}" for split, counts in data.get("counts", {}).items())
     yield "classes", f"{len(manifest['classes']):,}"
+    yield "longest text, in tokens", f"{manifest['text']['max_length']:,}; longer ones are cut" if manifest.get("text") else ""
     yield "method", "per-layer GLoRA configuration ([arXiv 2306.07967](https://arxiv.org/abs/2306.07967)), found by search in a supernet"
     budget = f" of a budget of {manifest['budget']:,}" if manifest.get("budget") is not None else ""
     soup = manifest.get("soup")
@@ -118,6 +122,11 @@ def _origin(manifest: Mapping[str, Any], space: SearchSpace, config: SubnetConfi
     yield "seed", str(manifest.get("seed", ""))
     yield "difference of merged and unmerged logits", f"{manifest['merge_error']:.1e} of the largest" if "merge_error" in manifest else ""
     yield "weights, sha256", f"`{manifest['weights']['sha256']}`"
+
+
+def _kind(manifest: Mapping[str, Any]) -> str:
+    """What the examples are: `images` or `texts`."""
+    return str(manifest.get("data", {}).get("kind", "images"))
 
 
 def _range(counts: Sequence[int]) -> str:
@@ -135,10 +144,23 @@ def _soup(manifest: Mapping[str, Any]) -> str:
 
 def _loading(manifest: Mapping[str, Any]) -> str:
     if manifest["library"] == "transformers":
-        code = f"from transformers import {manifest['architecture']}\n\nmodel = {manifest['architecture']}.from_pretrained(FOLDER)"
+        code = _transformers_code(str(manifest["architecture"]))
     else:
         code = 'import timm\n\nmodel = timm.create_model("local-dir:FOLDER", pretrained=True).eval()'
     return f"```python\n{code}\n```\n\n`FOLDER` is the folder of this file."
+
+
+def _transformers_code(architecture: str) -> str:
+    """A classifier with its tokenizer, which cuts texts as in training; of any other model the model alone."""
+    if not architecture.endswith("ForSequenceClassification"):
+        return f"from transformers import {architecture}\n\nmodel = {architecture}.from_pretrained(FOLDER)"
+    return (
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
+        "model = AutoModelForSequenceClassification.from_pretrained(FOLDER).eval()\n"
+        "tokenizer = AutoTokenizer.from_pretrained(FOLDER)\n"
+        'logits = model(**tokenizer(["a text"], truncation=True, return_tensors="pt")).logits\n'
+        "label = model.config.id2label[int(logits.argmax())]"
+    )
 
 
 def _section(title: str, body: str) -> str:

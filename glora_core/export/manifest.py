@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +54,16 @@ def _subnet(space: SearchSpace, config: SubnetConfig) -> dict[str, Any]:
 def _write(folder: Path, adapted: Mapping[str, Any], facts: Mapping[str, Any]) -> Path:
     written = json.loads((folder / CONFIG).read_text())
     labels = {int(number): name for number, name in written.get("id2label", {}).items()}
+    library = "timm" if "architecture" in written else "transformers"
     manifest = {
         "format": "glora-manifest/1",
-        "library": "timm" if "architecture" in written else "transformers",
+        "library": library,
         "architecture": written.get("architecture") or written["architectures"][0],
         "model_args": written.get("model_args", {}),
         "classes": written.get("label_names") or [labels[number] for number in sorted(labels)],
         **adapted,
         "weights": {"file": WEIGHTS, "sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(), "dtype": "float32"},
-        "versions": versions(),
+        "versions": versions() if library == "timm" else versions("transformers", "tokenizers"),
         **facts,
     }
     path = folder / MANIFEST
@@ -69,8 +71,8 @@ def _write(folder: Path, adapted: Mapping[str, Any], facts: Mapping[str, Any]) -
     return path
 
 
-def versions() -> dict[str, str]:
-    """Versions of everything that takes part in the numbers."""
+def versions(*others: str) -> dict[str, str]:
+    """Versions of everything that takes part in the numbers; of other packages too where those do."""
     return {
         "glora": glora_core.__version__,
         "python": platform.python_version(),
@@ -78,4 +80,5 @@ def versions() -> dict[str, str]:
         "timm": timm.__version__,
         "numpy": np.__version__,
         "safetensors": safetensors.__version__,
+        **{name: version(name) for name in others},
     }

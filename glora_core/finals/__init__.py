@@ -6,7 +6,7 @@
 
 from glora_core.finals.plan import FinalsSettings, Trial, distinct, first_rung, from_scratch, survivors
 from glora_core.finals.ranking import asked_for_soup, one_basin, rank_finalists
-from glora_core.finals.rungs import Leg, planned, play, way
+from glora_core.finals.rungs import Leg, halved, play, way
 
 __all__ = [
     "FinalsSettings",
@@ -16,8 +16,8 @@ __all__ = [
     "distinct",
     "first_rung",
     "from_scratch",
+    "halved",
     "one_basin",
-    "planned",
     "play",
     "rank_finalists",
     "survivors",

@@ -30,7 +30,7 @@ class FinalsSettings:
         candidates: best distinct candidates of `thorough`.
         learning_rates: peak rates that each of them is tried at.
         epochs: of each rung in turn; after each but the last, the better half of the trials goes on from where it is.
-        scratch_epochs: of known methods trained from scratch, in one go; 0: none are.
+        scratch_epochs: the same of known methods trained from scratch, which are halved among themselves; empty: none are.
 
     Raises:
         ConfigInvalid: a value is not accepted.
@@ -40,13 +40,12 @@ class FinalsSettings:
     candidates: int = 3
     learning_rates: tuple[float, ...] = (1e-3, 3e-3)
     epochs: tuple[int, ...] = (20,)
-    scratch_epochs: int = 60
+    scratch_epochs: tuple[int, ...] = (5, 15, 30)
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ConfigInvalid(f"finals mode {self.mode!r} is unknown; accepted: {', '.join(MODES)}")
         check_whole("candidates", self.candidates, 0)
-        check_whole("scratch_epochs", self.scratch_epochs, 0)
         for name in ("learning_rates", "epochs"):
             if not getattr(self, name):
                 raise ConfigInvalid(f"{name} are {getattr(self, name)}; accepted are one or more")
@@ -54,8 +53,13 @@ class FinalsSettings:
             check_positive("a rate of learning_rates", rate)
         if len({f"{rate:g}" for rate in self.learning_rates}) < len(self.learning_rates):
             raise ConfigInvalid(f"learning_rates are {self.learning_rates}; accepted are numbers that differ in their first six digits")
-        for count in self.epochs:
-            check_whole("a rung of epochs", count, 1)
+        for name in ("epochs", "scratch_epochs"):
+            for count in getattr(self, name):
+                check_whole(f"a rung of {name}", count, 1)
+
+    def rungs(self, sliced: bool) -> tuple[int, ...]:
+        """Epochs of each rung, of trials from slices of the supernet or of those from scratch."""
+        return self.epochs if sliced else self.scratch_epochs
 
 
 @dataclass(frozen=True, slots=True)

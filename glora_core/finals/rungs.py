@@ -1,5 +1,7 @@
 """The order of the finals: rung after rung, in each of which every trial is trained before the better half goes on. No torch.
 
+Trials from slices of the supernet and trials from scratch are halved apart, each by rungs of their own, but trained together.
+
 `play` decides who trains when; how, and on how many machines, is its caller's. What it decides depends on what trials
 reached, and never on which came in first.
 """
@@ -18,7 +20,7 @@ class Leg:
 
     Attributes:
         trial: who is trained.
-        rung: which, from 1; 0 for a trial from scratch, which is trained in one go.
+        rung: which, from 1.
         epochs: of this stretch.
         trained: epochs that it has been trained alone once this stretch is done.
     """
@@ -46,33 +48,37 @@ def play(sliced: Sequence[Trial], scratch: Sequence[Trial], settings: FinalsSett
 
     Args:
         sliced: trials of the first rung.
-        scratch: trials from scratch, trained along with the first rung.
+        scratch: trials from scratch.
         train: called once for each rung.
     """
-    legs = [Leg(trial, 0, settings.scratch_epochs, settings.scratch_epochs) for trial in scratch]
     found: list[tuple[str, R]] = []
-    alive, trained = list(sliced), 0
-    reached: Mapping[str, R] = {}
-    for rung, epochs in enumerate(settings.epochs, 1):
-        trained += epochs
-        legs += [Leg(trial, rung, epochs, trained) for trial in alive]
-        reached = train(legs, reached) if legs else {}
+    groups, reached = (list(scratch), list(sliced)), dict[str, R]()
+    for rung in range(1, max(len(settings.epochs), len(settings.scratch_epochs)) + 1):
+        legs = [leg for group in groups for trial in group for leg in _way(trial, settings)[rung - 1 : rung]]
+        if not legs:
+            continue
+        reached = {**train(legs, reached)}
         found += [(leg.trial.name, reached[leg.trial.name]) for leg in legs if leg.trial.name in reached]
-        alive, legs = survivors(alive, {name: result.fitness for name, result in reached.items()}), []
+        fitness = {name: result.fitness for name, result in reached.items()}
+        groups = (survivors(groups[0], fitness), survivors(groups[1], fitness))
     return [result for _, result in sorted(found, key=lambda pair: (pair[1].fitness.order, pair[0]))]
 
 
 def way(leg: Leg, settings: FinalsSettings) -> list[Leg]:
     """All stretches of a trial's training up to and with a leg, in order."""
-    if leg.rung == 0:
-        return [leg]
-    epochs = settings.epochs[: leg.rung]
-    return [Leg(leg.trial, rung, count, sum(epochs[:rung])) for rung, count in enumerate(epochs, 1)]
+    return _way(leg.trial, settings)[: leg.rung]
 
 
-def planned(sliced: int, scratch: int, rungs: int) -> int:
-    """How many legs finals have if no trial diverges: the first of `rungs` has `sliced` trials, each further one half of the last."""
-    total = scratch
+def _way(trial: Trial, settings: FinalsSettings) -> list[Leg]:
+    """All stretches of a trial's training, if it goes on to the end."""
+    epochs = settings.rungs(trial.sliced)
+    return [Leg(trial, rung, count, sum(epochs[:rung])) for rung, count in enumerate(epochs, 1)]
+
+
+def halved(trials: int, rungs: int) -> list[int]:
+    """How many trials each rung has if none diverges: the first has all, each further one the better half of the last, rounded up."""
+    counts = []
     for _ in range(rungs):
-        total, sliced = total + sliced, (sliced + 1) // 2
-    return total
+        counts.append(trials)
+        trials = (trials + 1) // 2
+    return counts

@@ -32,7 +32,7 @@ from services.api.problems import Problem, ProblemDocument
 from services.api.submission import submit
 from services.job_request import JobRequest
 from services.settings import Settings
-from services.store import artifacts, estimates, jobs, lineage, queue, search_state
+from services.store import artifacts, estimates, evaluator_quota, jobs, lineage, places, search_state
 from services.store.cache_report import cache_report
 from services.store.errors import NotFound
 from services.store.models import Generation, Job
@@ -99,8 +99,8 @@ def list_jobs(
             rows = jobs.page(session, state=state, before=cursor, limit=limit)
         except NotFound as error:
             raise Problem(422, "request-invalid", f"{cursor!r} is not a cursor that this list has given out", field="cursor") from error
-        places = _places(session, settings, rows)
-    items = [JobSummary.model_validate(row).model_copy(update={"waiting": places.get(row.id)}) for row in rows]
+        waiting = _places(session, settings, rows)
+    items = [JobSummary.model_validate(row).model_copy(update={"waiting": waiting.get(row.id)}) for row in rows]
     return JobPage(items=items, next=rows[-1].id if len(rows) == limit else None)
 
 
@@ -109,7 +109,8 @@ def get_job(job_id: str, database: DatabaseDep, settings: SettingsDep) -> JobVie
     """State, progress and, once it is over, result or failure of a job."""
     with database.read() as session:
         job = jobs.get(session, job_id)
-        return view(session, job, _places(session, settings, [job]).get(job_id))
+        share = evaluator_quota.allowed(session, job_id, settings.user_evaluators)
+        return view(session, job, _places(session, settings, [job]).get(job_id), share)
 
 
 @router.post(
@@ -176,14 +177,12 @@ def list_artifacts(job_id: str, database: DatabaseDep) -> ArtifactList:
 
 
 def _places(session: Session, settings: Settings, rows: Sequence[Job]) -> dict[str, WaitingView]:
-    """The places in the queue, by id; none is looked for where no row is queued."""
-    if not any(row.state == "queued" for row in rows):
-        return {}
-    return {job_id: WaitingView.model_validate(place) for job_id, place in queue.waiting(session, Quotas.of(settings)).items()}
+    """The places in the queue of those that are queued, by id."""
+    return {job_id: WaitingView.model_validate(place) for job_id, place in places.waiting(session, Quotas.of(settings), rows).items()}
 
 
-def view(session: Session, job: Job, waiting: WaitingView | None = None) -> JobView:
-    """A job as the API shows it."""
+def view(session: Session, job: Job, waiting: WaitingView | None = None, evaluators: int | None = None) -> JobView:
+    """A job as the API shows it; `evaluators` is what it may hold by its user's quota."""
     last = search_state.last_generation(session, job.id)
     failed, told = job.failure_reason is not None, estimates.last(session, job.id)
     origin = lineage.origin_of(job)
@@ -193,6 +192,7 @@ def view(session: Session, job: Job, waiting: WaitingView | None = None) -> JobV
         user=job.user_name,
         priority=job.priority,
         waiting=waiting,
+        evaluators=evaluators,
         state=job.state,
         phase=job.phase,
         request=JobRequest.model_validate(job.request),

@@ -39,7 +39,9 @@ class WaitingView(_FromRow):
 
     position: int = Field(description="1 for the job that is started next, if nothing changes; those that are held back come last.")
     of: int = Field(description="Jobs in the queue.")
-    reason: Literal["retry", "quota", "no_scheduler", "jobs_ahead", "schedulers_busy", "next"] = Field(description="Stable, for programs.")
+    reason: Literal["retry", "supernet", "quota", "no_scheduler", "jobs_ahead", "schedulers_busy", "next"] = Field(
+        description="Stable, for programs."
+    )
     message: str = Field(description="The same for people.", examples=["2 jobs ahead of it"])
 
 
@@ -96,11 +98,14 @@ class JobView(BaseModel):
     user: str = Field(description="Who submitted it, by the token.", examples=["default"])
     priority: int
     waiting: WaitingView | None = Field(description="Its place in the queue, while it is queued.")
+    evaluators: int | None = Field(
+        description="Evaluators that it may hold now, by its user's quota; null where there is none, or while it does not search."
+    )
     state: State
     phase: str | None = Field(description="prepare, train, search, finals or export, once it runs.")
     request: JobRequest
     data: dict[str, Any] = Field(
-        description="As found at submission: fingerprint, classes, sizes of the splits, images per class, duplicates, warnings."
+        description="As found at submission: kind, fingerprint, classes, sizes of the splits, examples per class, duplicates, warnings."
     )
     supernet: str | None = Field(description="Key of the trained supernet, once there is one.")
     generations_done: int = Field(description="Finished generations.")
@@ -210,7 +215,9 @@ class ArtifactView(_FromRow):
 
     id: str
     job_id: str | None
-    kind: str = Field(description="merged, timm-config, manifest, model-card, adapter, supernet or finalist.")
+    kind: str = Field(
+        description="merged, timm-config or transformers-config, tokenizer, manifest, model-card, adapter, supernet or finalist."
+    )
     name: str
     media_type: str
     size: int = Field(description="Bytes.")

@@ -3,22 +3,21 @@
 All refusals that can be known without training happen here, each as a problem document that names the field.
 """
 
+import dataclasses
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from glora_core.data.labelled import ImageFolder
-from glora_core.data.shifted import scan_test
-from glora_core.errors import BudgetInfeasible, ConfigInvalid, DataInvalid
+from glora_core.data.labelled import AnyData
+from glora_core.errors import BudgetInfeasible, ConfigInvalid, DataInvalid, LibraryMissing
 from glora_core.metrics import check_metric
-from glora_core.names import LOCAL, local_folder
 from glora_core.space import LayerShape
+from services.api.backbone_paths import STAMPED, folder_of, with_folder
 from services.api.problems import Problem
-from services.job_data import facts_of, read_data
+from services.job_data import facts_of, read_data, read_test
 from services.job_request import BackboneRequest, DataRequest, JobRequest, space_of
 from services.settings import Settings
 from services.store import backbones, idempotency, jobs, lineage, queue
@@ -64,7 +63,7 @@ def submit(
         return first, False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Checked:
     """A request that can be run: its paths resolved, with what was found of backbone and data."""
 
@@ -78,19 +77,20 @@ class Checked:
         return {"request": self.request.model_dump(mode="json"), "backbone_key": self.backbone.key, "data": self.data}
 
 
-@dataclass
+@dataclasses.dataclass
 class Inputs:
     """Data sets and backbones that were looked at already, by what asks for them; a sweep asks for the same ones many times."""
 
-    data: dict[str, tuple[DataRequest, ImageFolder, dict[str, ImageFolder]]] = field(default_factory=dict)
-    backbones: dict[str, tuple[BackboneRequest, Backbone]] = field(default_factory=dict)
+    data: dict[str, tuple[DataRequest, AnyData, dict[str, AnyData]]] = dataclasses.field(default_factory=dict)
+    backbones: dict[str, tuple[BackboneRequest, Backbone]] = dataclasses.field(default_factory=dict)
 
 
 def check(database: Database, settings: Settings, request: JobRequest, inputs: Inputs) -> Checked:
     """Check all of a request that can be checked without training. Raises Problem; stores nothing but a backbone's description."""
     _check_resources(settings, request)
     check_parts_agree(request)
-    asked = request.data.model_dump_json() + (f" {request.seed}" if request.data.shots is not None else "")
+    drawn_by = None if request.data.shots is None else request.seed
+    asked = f"{request.data.model_dump_json()} {request.reads_texts} {drawn_by}"
     if asked not in inputs.data:
         inputs.data[asked] = _data_of(settings, request)
     resolved, data, also = inputs.data[asked]
@@ -103,15 +103,17 @@ def check(database: Database, settings: Settings, request: JobRequest, inputs: I
     request = request.model_copy(update={"data": resolved, "backbone": files})
     check_space(request, backbone)
     _check_drop_path(request, backbone)
+    _check_max_length(request, backbone)
     return Checked(request, (request.name or data.root.name)[:120], backbone, facts_of(data, also))
 
 
-def _data_of(settings: Settings, request: JobRequest) -> tuple[DataRequest, ImageFolder, dict[str, ImageFolder]]:
+def _data_of(settings: Settings, request: JobRequest) -> tuple[DataRequest, AnyData, dict[str, AnyData]]:
     """A request's data with its paths resolved, its images, and those of its further test sets."""
     request = request.model_copy(update={"data": _check_data_paths(settings, request.data)})
     data = _read(settings, "data.path", lambda: read_data(request))
     also = {
-        name: _read(settings, f"data.also_test.{name}", partial(scan_test, path, data)) for name, path in request.data.also_test.items()
+        name: _read(settings, f"data.also_test.{name}", partial(read_test, request, path, data))
+        for name, path in request.data.also_test.items()
     }
     return request.data, data, also
 
@@ -158,6 +160,21 @@ def check_parts_agree(request: JobRequest) -> None:
     if request.train_on_val and request.finals.mode == "off":
         message = "without finals nothing is trained alone that could be trained again; accepted with `finals.mode` winner or thorough"
         raise Problem(422, "request-invalid", message, field="train_on_val")
+    _check_kind(request)
+
+
+def _check_kind(request: JobRequest) -> None:
+    """Raise Problem for settings of images in a job of texts, and of texts in one of images."""
+    name = request.backbone.name
+    if request.reads_texts and request.training.augment:
+        message = f"backbone {name!r} reads texts, which are not changed in training; accepted is an empty list"
+        raise Problem(422, "request-invalid", message, field="training.augment")
+    if request.reads_texts:
+        return
+    for field in ("max_length", "columns"):
+        if getattr(request.data, field) != DataRequest.model_fields[field].default:
+            message = f"backbone {name!r} reads images, which have no {field}; a backbone named transformers:FOLDER reads texts"
+            raise Problem(422, "request-invalid", message, field=f"data.{field}")
 
 
 def _check_data_paths(settings: Settings, asked: DataRequest) -> DataRequest:
@@ -166,15 +183,15 @@ def _check_data_paths(settings: Settings, asked: DataRequest) -> DataRequest:
     return asked.model_copy(update={"path": str(_inside_roots(settings, asked.path, "data.path")), "also_test": also})
 
 
-def _read(settings: Settings, field: str, read: Callable[[], ImageFolder]) -> ImageFolder:
-    """A folder as read, whose files lie in the data roots wherever links lead."""
+def _read(settings: Settings, field: str, read: Callable[[], AnyData]) -> AnyData:
+    """A data set as read, whose files lie in the data roots wherever links lead."""
     try:
         data = read()
-    except DataInvalid as error:
+    except (DataInvalid, LibraryMissing) as error:
         raise Problem(422, "data-invalid", str(error), field=field) from error
     if settings.data_roots:
-        for path in data.hashes:
-            _inside_roots(settings, str(data.root / path), field)
+        for path in data.files:
+            _inside_roots(settings, str(path), field)
     return data
 
 
@@ -187,12 +204,12 @@ def check_searched_metric(request: JobRequest, classes: int) -> None:
 
 
 def _check_backbone_files(settings: Settings, request: JobRequest) -> BackboneRequest:
-    """The backbone with its paths resolved: weights and `local-dir:` folders are files, bound to the data roots like data."""
+    """The backbone with its paths resolved: weights and local folders are files, bound to the data roots like data."""
     backbone = request.backbone
-    folder = local_folder(backbone.name)
+    folder = folder_of(backbone.name)
     if folder is not None:
         path = _inside_roots(settings, folder, "backbone.name")
-        backbone = backbone.model_copy(update={"name": f"{LOCAL}:{path}"})
+        backbone = backbone.model_copy(update={"name": with_folder(backbone.name, path)})
     if backbone.weights is not None:
         path = _inside_roots(settings, backbone.weights, "backbone.weights")
         backbone = backbone.model_copy(update={"weights": str(path)})
@@ -200,10 +217,13 @@ def _check_backbone_files(settings: Settings, request: JobRequest) -> BackboneRe
 
 
 def _stamp(backbone: BackboneRequest) -> str:
-    """What tells that a local backbone is not the one described before: the hash of its config file."""
-    folder = local_folder(backbone.name)
+    """What tells that a local backbone is not the one described before: the hash of its config files."""
+    folder = folder_of(backbone.name)
+    if folder is None:
+        return ""
     try:
-        return "" if folder is None else hashlib.sha256((Path(folder) / "config.json").read_bytes()).hexdigest()
+        files = (Path(folder) / name for name in STAMPED)
+        return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()
     except OSError:
         return ""
 
@@ -256,6 +276,17 @@ def check_space(request: JobRequest, backbone: Backbone) -> None:
     except BudgetInfeasible as error:
         achievable = {"minimum": error.minimum, "maximum": error.maximum}
         raise Problem(422, "budget-infeasible", str(error), field="budget", achievable=achievable) from error
+
+
+def _check_max_length(request: JobRequest, backbone: Backbone) -> None:
+    """Raise Problem if texts are to be cut to more tokens than the backbone reads, or to none but those that its tokenizer adds."""
+    assert backbone.info is not None
+    asked, most, least = request.data.max_length, backbone.info.get("max_length"), backbone.info.get("added_tokens", 0) + 1
+    if asked is not None and not least <= asked <= (most or asked):
+        problem = (
+            f"backbone {request.backbone.name!r} reads {least:,} to {most or 'any number of'} tokens, {least - 1} of which it adds itself"
+        )
+        raise Problem(422, "request-invalid", problem, field="data.max_length")
 
 
 def _check_drop_path(request: JobRequest, backbone: Backbone) -> None:

@@ -20,7 +20,7 @@ import httpx
 from services.client.download import Cut, Damaged, download
 from services.client.studies import StudyCalls
 
-_CHECKPOINT = ("merged", "timm-config", "manifest", "model-card", "adapter")
+_CHECKPOINT = ("merged", "timm-config", "transformers-config", "tokenizer", "manifest", "model-card", "adapter")
 _FINAL = ("succeeded", "failed", "cancelled")
 _RECONNECT_SECONDS = 1.0
 _SUBMIT_ATTEMPTS = 4
@@ -144,7 +144,7 @@ class Client(StudyCalls):
             time.sleep(_RECONNECT_SECONDS)
 
     def download(self, job_id: str, folder: Path, on_bytes: Callable[[int], None] = lambda count: None) -> Path:
-        """Download a finished job's checkpoint folder (weights, timm's config, manifest); returns the folder.
+        """Download a finished job's checkpoint folder (weights, config, manifest, of texts the tokenizer); returns the folder.
 
         A download that was cut goes on where it stopped, also when it is called again.
 

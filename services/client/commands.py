@@ -39,8 +39,15 @@ def connect(url: str | None, token: str | None) -> Client:
 
 
 def submit(
-    data: Annotated[str, typer.Option(help="Folder with train/, val/ and perhaps test/ class folders, or VTAB-1K lists.")],
-    backbone: Annotated[str, typer.Option(help="A name that timm.create_model takes: a timm model, hf-hub:… or local-dir:….")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Folder with train/, val/ and perhaps test/ class folders, or VTAB-1K lists; of texts, a table or a folder of tables."
+        ),
+    ],
+    backbone: Annotated[
+        str, typer.Option(help="A name that timm.create_model takes: a timm model, hf-hub:… or local-dir:…; for texts, transformers:….")
+    ],
     budget: Annotated[str, typer.Option(help="Upper bound on trainable parameters: 100000, 100k, 1.5M.")],
     name: Annotated[str, typer.Option(help="Name for humans.")] = "",
     weights: Annotated[str | None, typer.Option(help="Weights file to use instead of the name's own.")] = None,
@@ -70,9 +77,15 @@ def submit(
     train_on_val: Annotated[
         bool, typer.Option("--train-on-val", help="Train what has won once more, on train and val together, and export that.")
     ] = False,
-    shots: Annotated[int | None, typer.Option(help="Few-shot: so many training images per class, drawn by the seed. Default all.")] = None,
+    shots: Annotated[
+        int | None, typer.Option(help="Few-shot: so many training examples per class, drawn by the seed. Default all.")
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(help="Texts: tokens that longer ones are cut to. Default: the backbone's.")] = None,
+    text_column: Annotated[str | None, typer.Option(help="Texts: column of the text. Default text.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Texts: column of the label. Default label.")] = None,
+    split_column: Annotated[str | None, typer.Option(help="Texts: column of the split. Default split.")] = None,
     also_test: Annotated[
-        list[str] | None, typer.Option(help="NAME=DIR: a further test set of the same classes, perhaps several times.")
+        list[str] | None, typer.Option(help="NAME=PATH: a further test set of the same classes, perhaps several times.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Ray Train workers. Default 1.")] = None,
     gpu: Annotated[bool, typer.Option(help="Train and evaluate on GPUs.")] = False,
@@ -95,7 +108,9 @@ def submit(
         priority=priority,
         max_hours=max_hours,
     )
+    columns = given(text=text_column, label=label_column, split=split_column)
     merge(request, "data", given(path=_absolute(data), shots=shots, also_test=_named_folders(also_test) or None))
+    merge(request, "data", given(max_length=max_length, columns=(request["data"].get("columns", {}) | columns) or None))
     merge(request, "backbone", given(name=_absolute_backbone(backbone), weights=weights and _absolute(weights), image_size=image_size))
     merge(request, "space", given(preset=preset, ranks=rank or None))
     merge(request, "training", given(epochs=epochs, learning_rate=learning_rate, policy=policy, workers=workers, use_gpu=gpu or None))
@@ -191,10 +206,17 @@ def download(
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Download the merged checkpoint of a finished job: weights, timm's config file and the manifest."""
+    """Download the merged checkpoint of a finished job: weights, config file and manifest, of texts also the tokenizer."""
     folder = connect(url, token).download(job_id, output or Path(job_id))
-    console.print(f"Wrote {folder}/. Load it with plain timm:", highlight=False, markup=False)
-    console.print(f'  timm.create_model("local-dir:{folder}", pretrained=True)', highlight=False, markup=False)
+    texts = "architectures" in json.loads((folder / "config.json").read_text())
+    library = "transformers" if texts else "timm"
+    call = (
+        f'AutoModelForSequenceClassification.from_pretrained("{folder}")'
+        if texts
+        else f'create_model("local-dir:{folder}", pretrained=True)'
+    )
+    console.print(f"Wrote {folder}/. Load it with plain {library}:", highlight=False, markup=False)
+    console.print(f"  {library}.{call}", highlight=False, markup=False)
 
 
 def result_tables(job: dict[str, Any]) -> Group:
@@ -292,9 +314,10 @@ def _named_folders(written: list[str] | None) -> dict[str, str]:
 
 
 def _absolute_backbone(name: str) -> str:
-    """A backbone's name, with the folder of a `local-dir:` name made absolute."""
+    """A backbone's name, with the folder of a `local-dir:` name made absolute, and of a `transformers:` name where there is one."""
     source, separator, folder = name.partition(":")
-    return f"{source}:{_absolute(folder)}" if separator and source.lower() == "local-dir" else name
+    is_folder = source.lower() == "local-dir" or (source.lower() == "transformers" and Path(folder).expanduser().is_dir())
+    return f"{source}:{_absolute(folder)}" if separator and is_folder else name
 
 
 def absolute_paths(request: dict[str, Any]) -> dict[str, Any]:

@@ -72,7 +72,8 @@ class _Bars:
         self._progress.update(self._phase, description="resuming", note=f"attempt {data['epoch']}")
 
     def _on_requeued(self, data: dict[str, Any]) -> None:
-        why = f"{data['reason']}: tried again in {data['wait_seconds']:.0f} s" if "reason" in data else "waiting to go on"
+        maker = f"job {data['job']} is training the same supernet" if "supernet" in data else "waiting to go on"
+        why = f"{data['reason']}: tried again in {data['wait_seconds']:.0f} s" if "reason" in data else maker
         self._progress.update(self._phase, description="queued", note=why)
 
     def _on_pause_requested(self, data: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import ray
 from torch import Tensor
 
 from glora_core.configs import SubnetConfig
-from glora_core.data.images import ImageSplit
+from glora_core.data.split import Split
 from glora_core.evaluation import Score, SubnetScorer
 from glora_core.training import TrainingSettings
 from services.cluster.resources import Share
@@ -19,7 +19,7 @@ def score_split(
     settings: TrainingSettings,
     state: dict[str, Tensor],
     config: SubnetConfig,
-    split: "ray.ObjectRef[ImageSplit] | None",
+    split: "ray.ObjectRef[Split] | None",
     share: Share,
     among: Sequence[int] = (),
 ) -> Score:
@@ -39,7 +39,7 @@ def _score(
     settings: TrainingSettings,
     state: dict[str, Tensor],
     config: SubnetConfig,
-    split: ImageSplit | None,
+    split: Split | None,
     share: Share,
     among: Sequence[int],
 ) -> Score:

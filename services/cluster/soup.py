@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from glora_core.configs import SubnetConfig
-from glora_core.data.images import ImageSplit
+from glora_core.data.split import Split
 from glora_core.evaluation import Score, score
 from glora_core.finals.soup import best_soup, uniform_soup
 from glora_core.training import TrainingSettings
@@ -47,7 +47,7 @@ def cook(
 def score_soup(
     workload: "ray.ObjectRef[Workload]",
     members: Sequence[Ingredient],
-    split: "ray.ObjectRef[ImageSplit]",
+    split: "ray.ObjectRef[Split]",
     share: Share,
     among: Sequence[int] = (),
 ) -> Score:
@@ -78,7 +78,7 @@ def _cook(
     return soup.members, soup.score
 
 
-def _score(workload: Workload, members: "list[ray.ObjectRef[Ingredient]]", split: ImageSplit, share: Share, among: Sequence[int]) -> Score:
+def _score(workload: Workload, members: "list[ray.ObjectRef[Ingredient]]", split: Split, share: Share, among: Sequence[int]) -> Score:
     device = settle(share)
     plain, examples = deepcopy(workload.plain).to(device), split.to(device)
 

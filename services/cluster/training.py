@@ -1,10 +1,12 @@
 """The supernet trained by Ray Train: one or many workers, a checkpoint every few epochs, resumed after any loss.
 
-Progress reaches the caller through a small actor, since Ray Train's controller runs elsewhere.
+Progress reaches the caller through a small actor, since Ray Train's controller runs elsewhere. The same actor tells the workers when
+nobody has asked for their progress for too long: the caller hangs, another may have taken over, and they give the cluster back.
 """
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -22,12 +24,12 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 
 from glora_core.errors import Diverged, NotLearning
 from glora_core.training import Probe, Progress, Trainer, TrainingSettings
+from services.cluster.checkpoints import STATE, latest
 from services.cluster.pausing import Asked, Paused, never
 from services.cluster.resources import Share
 from services.cluster.scratch import scratch
 from services.cluster.workload import Workload, settle
 
-_STATE = "state.pt"
 _CHECKPOINTS = 10
 _POLL_SECONDS = 0.3
 _CONTROLLER_POLL_SECONDS = "0.2"
@@ -37,20 +39,25 @@ _HUNG_SECONDS = "60"
 
 
 class ProgressLog:
-    """Collects epochs reported by the first worker until the caller fetches them, and tells the worker of a pause in return."""
+    """Collects epochs reported by the first worker until the caller fetches them, and tells the worker of a pause in return.
 
-    def __init__(self) -> None:
+    Args:
+        patience_seconds: after which a caller that has fetched nothing is taken to be gone.
+    """
+
+    def __init__(self, patience_seconds: float) -> None:
         self._rows: list[Progress] = []
         self._pausing = False
+        self._patience_seconds, self._drained = patience_seconds, time.monotonic()
 
     def push(self, row: Progress) -> bool:
-        """Add a finished epoch; returns whether it is to be the last for now."""
+        """Add a finished epoch; returns whether it is to be the last for now: a pause is asked for, or nobody listens any more."""
         self._rows.append(row)
-        return self._pausing
+        return self._pausing or time.monotonic() - self._drained > self._patience_seconds
 
     def drain(self, pausing: bool) -> list[Progress]:
         """All epochs since the last call; passes on whether a pause is asked for."""
-        self._pausing = pausing
+        self._pausing, self._drained = pausing, time.monotonic()
         rows, self._rows = self._rows, []
         return rows
 
@@ -61,7 +68,9 @@ def train_supernet(
     *,
     workers: int,
     share: Share,
-    run_name: str,
+    prefix: str,
+    attempt: str,
+    patience_seconds: float,
     filesystem: AbstractFileSystem,
     folder: str,
     budget: int,
@@ -70,11 +79,14 @@ def train_supernet(
 ) -> dict[str, Any]:
     """Train a supernet; returns the trainer's last state (`trainable`, `optimizer`, `epoch`) and all its epochs (`history`).
 
-    A run of the same name in the same folder is resumed from its last checkpoint.
+    It goes on from the last checkpoint of any attempt of the same prefix.
 
     Args:
         workload: reference to the backbone, space and splits.
         share: of the cluster, that each worker holds.
+        prefix: that the names of the folders of all attempts at this training begin with.
+        attempt: the rest of this attempt's.
+        patience_seconds: how long this process may hang before the workers leave off, after the epoch in hand.
         filesystem, folder: where checkpoints go; must be reachable from every node.
         budget: of the subnets that are probed along the way, in trainable parameters.
         on_epoch: called in this process for each finished epoch.
@@ -87,13 +99,22 @@ def train_supernet(
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _CONTROLLER_POLL_SECONDS)
     os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", _HUNG_SECONDS)
-    log = ray.remote(num_cpus=0)(ProgressLog).remote()
+    start = latest(filesystem, folder, prefix)
+    log = ray.remote(num_cpus=0)(ProgressLog).remote(patience_seconds)
+    started_from = [] if start is None else [ray.put(start)]
     trainer = _Trainer(
         _train_worker,
-        train_loop_config={"workload": [workload], "settings": settings.to_dict(), "share": share, "log": log, "budget": budget},
+        train_loop_config={
+            "workload": [workload],
+            "start": started_from,
+            "settings": settings.to_dict(),
+            "share": share,
+            "log": log,
+            "budget": budget,
+        },
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=share.use_gpu, resources_per_worker=share.bundle()),
         run_config=RunConfig(
-            name=run_name,
+            name=f"{prefix}{attempt}",
             storage_path=folder,
             storage_filesystem=PyFileSystem(FSSpecHandler(filesystem)),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
@@ -106,7 +127,7 @@ def train_supernet(
         raise result.return_value
     assert result.checkpoint is not None
     with result.checkpoint.as_directory() as local:
-        state: dict[str, Any] = torch.load(Path(local) / _STATE, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(Path(local) / STATE, map_location="cpu", weights_only=True)
     return state
 
 
@@ -131,10 +152,8 @@ def _train_worker(config: dict[str, Any]) -> Diverged | NotLearning | Paused | N
     probe = Probe.of(supernet, workload.val.to(device), settings.epochs, settings.seed, config["budget"], settings.patience)
     trainer = Trainer(supernet, workload.train.to(device), settings, probe)
     history: list[dict[str, Any]] = []
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            state = torch.load(Path(folder) / _STATE, map_location="cpu", weights_only=True)
+    state = _reached(config["start"])
+    if state is not None:
         history = state.pop("history")
         trainer.load_state(state)
     first = not dist.is_initialized() or dist.get_rank() == 0
@@ -149,10 +168,22 @@ def _train_worker(config: dict[str, Any]) -> Diverged | NotLearning | Paused | N
             raise Paused
 
     try:
+        if trainer.finished:  # by another attempt, which did not come to store it
+            _save(trainer.state() | {"history": history} if first else None, Progress(**history[-1]))
         trainer.fit(report)
     except (Diverged, NotLearning, Paused) as error:  # the same in every worker, and in every further attempt
         return error
     return None
+
+
+def _reached(start: "list[ray.ObjectRef[dict[str, Any]]]") -> dict[str, Any] | None:
+    """The last checkpoint of this attempt, or else what it started from, if anything."""
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return ray.get(start[0]) if start else None
+    with checkpoint.as_directory() as folder:
+        state: dict[str, Any] = torch.load(Path(folder) / STATE, map_location="cpu", weights_only=True)
+    return state
 
 
 def _save(state: dict[str, Any] | None, progress: Progress) -> None:
@@ -161,7 +192,7 @@ def _save(state: dict[str, Any] | None, progress: Progress) -> None:
         ray.train.report({"epoch": progress.epoch})
         return
     with scratch() as folder:
-        torch.save(state, folder / _STATE)
+        torch.save(state, folder / STATE)
         ray.train.report({"epoch": progress.epoch, "loss": progress.loss}, checkpoint=Checkpoint.from_directory(folder))
 
 
@@ -177,7 +208,7 @@ def _agreed(told: bool, device: torch.device) -> bool:
 class _following:
     """Calls `on_epoch` for what the log collects, from a thread, while the block runs; an error of the callback is raised at the end.
 
-    Tells the log whether a pause is asked for.
+    Tells the log whether a pause is asked for, and of an error as if one were, so that nothing is trained that nobody can report.
     """
 
     def __init__(self, log: Any, on_epoch: Callable[[Progress], None], pausing: Asked) -> None:
@@ -204,3 +235,4 @@ class _following:
                     self._on_epoch(row)
             except Exception as error:
                 self._error = error
+                self._log.drain.remote(True)  # this attempt is over, and the epoch in hand its last

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from glora_core.configs import decode
-from glora_core.data.images import ImageSplit
+from glora_core.data.split import Split
 from glora_core.space import SearchSpace
 from glora_core.supernet import Supernet
 from glora_core.training import TrainingSettings
@@ -22,16 +22,14 @@ class Workload:
 
     plain: nn.Module
     space: SearchSpace
-    train: ImageSplit
-    val: ImageSplit
+    train: Split
+    val: Split
     metric: str
 
     def for_evaluation(self) -> "Workload":
         """The same without training examples, which evaluators would only carry about."""
-        none = replace(
-            self.train, pixels=self.train.pixels[:0].clone(), labels=self.train.labels[:0].clone()
-        )  # a view would bring all along
-        return replace(self, train=none)
+        none = torch.arange(0, device=self.train.labels.device)
+        return replace(self, train=self.train.part(none))  # rows picked by number are copied; a view would bring all along
 
     def supernet(self, settings: TrainingSettings, state: Mapping[str, Tensor] | None = None) -> Supernet:
         """A supernet of its own over a copy of the backbone, with a trained state if one is given.

@@ -61,6 +61,5 @@ def actions(session: Session, job: Job) -> tuple[Action, ...]:
 def kin(session: Session, job: Job) -> Kin:
     """The jobs that a job is kin to."""
     children = tuple(Child(*pair) for pair in lineage.children(session, job.id))
-    waiting_for = job.waiting_for if job.state == "running" else None
     study = None if job.study_id is None else (job.study_id, job.study_trial or 0)
-    return Kin(lineage.origin_of(job), children, waiting_for, study, job.cancel_reason)
+    return Kin(lineage.origin_of(job), children, job.waiting_for, study, job.cancel_reason)

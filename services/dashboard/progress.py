@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from services.dashboard.wording import roughly
 from services.job_request import JobRequest
 from services.store.models import Job, JobEvent
-from services.store.queue import Waiting
+from services.store.places import Waiting
 
 STEPS = ("queued", "prepare", "train", "search", "finals", "export", "done")
 _REPORTS = {"train": "epoch", "search": "generation", "finals": "finalist"}

@@ -1,6 +1,5 @@
 """What each page shows, read from the store as frozen dataclasses, so that templates have nothing to decide."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,10 +13,11 @@ from services.dashboard.charts import ChartData, chart_data
 from services.dashboard.progress import Progress, Step, progress, steps
 from services.dashboard.results import Entry, File, LayerRow, Winner
 from services.job_request import JobRequest
-from services.store import artifacts, estimates, events, jobs, queue
+from services.store import artifacts, estimates, events, jobs, places
 from services.store.cache_report import CacheReport, cache_report
 from services.store.models import Backbone, Generation, Job, JobEvent
-from services.store.queue import Quotas, Waiting
+from services.store.places import Waiting
+from services.store.queue import Quotas
 
 PAGE = 50
 LOG = 200
@@ -115,7 +115,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class ClassRow:
-    """A class and its number of images in each split."""
+    """A class and its number of examples in each split."""
 
     name: str
     counts: tuple[int, ...]
@@ -123,8 +123,9 @@ class ClassRow:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """What the job's data set holds: names of its splits, their sizes in words, images per class, warnings."""
+    """What the job's data set holds: `images` or `texts`, names of its splits, their sizes in words, examples per class, warnings."""
 
+    kind: str
     splits: tuple[str, ...]
     sizes: str
     classes: tuple[ClassRow, ...]
@@ -166,8 +167,8 @@ def job_list(session: Session, quotas: Quotas, state: str | None = None, before:
     best = _best_in_search(session, [job.id for job in shown])
     counts = {row.state: row.jobs for row in session.execute(select(Job.state, func.count().label("jobs")).group_by(Job.state))}
     filters = (Filter(None, sum(counts.values())), *(Filter(name, counts.get(name, 0)) for name in jobs.STATES))
-    places = _places(session, quotas, shown)
-    rows = tuple(_row(session, job, best.get(job.id), places.get(job.id)) for job in shown)
+    waiting = places.waiting(session, quotas, shown)
+    rows = tuple(_row(session, job, best.get(job.id), waiting.get(job.id)) for job in shown)
     return JobList(rows, state, filters, shown[-1].id if len(found) > PAGE else None)
 
 
@@ -205,10 +206,6 @@ def job_status(session: Session, quotas: Quotas, job_id: str) -> Status:
     return _status(session, quotas, job, JobRequest.model_validate(job.request))
 
 
-def _places(session: Session, quotas: Quotas, rows: Iterable[Job]) -> dict[str, Waiting]:
-    return queue.waiting(session, quotas) if any(job.state == "queued" for job in rows) else {}
-
-
 def _status(session: Session, quotas: Quotas, job: Job, request: JobRequest) -> Status:
     query = select(JobEvent).where(JobEvent.job_id == job.id).order_by(JobEvent.sequence.desc()).limit(LOG)
     log = tuple(LogLine(e.sequence, wording.event_title(e.kind), wording.event_text(e.kind, e.data), e.at) for e in session.scalars(query))
@@ -221,7 +218,7 @@ def _status(session: Session, quotas: Quotas, job: Job, request: JobRequest) -> 
         kin=kin(session, job),
         cache=cache_report(session, job),
         steps=steps(job),
-        progress=progress(session, job, request, _places(session, quotas, [job]).get(job.id)),
+        progress=progress(session, job, request, places.waiting(session, quotas, [job]).get(job.id)),
         retry=_retry(job),
         created_at=job.created_at,
         started_at=job.started_at,
@@ -298,7 +295,7 @@ def _data(data: dict[str, Any]) -> Data:
     counts = data.get("counts", {})
     rows = zip(data.get("classes", []), zip(*counts.values(), strict=True), strict=True) if counts else ()
     classes = tuple(ClassRow(name, per_split) for name, per_split in rows)
-    return Data(tuple(counts), _splits(data), classes, tuple(data.get("warnings", [])))
+    return Data(str(data.get("kind", "images")), tuple(counts), _splits(data), classes, tuple(data.get("warnings", [])))
 
 
 def _splits(data: dict[str, Any]) -> str:

@@ -39,6 +39,8 @@ _REASONS = {
 _KINDS = {
     "merged": "Merged checkpoint",
     "timm-config": "timm config",
+    "transformers-config": "transformers config",
+    "tokenizer": "Tokenizer",
     "manifest": "Manifest",
     "model-card": "Model card",
     "adapter": "Adapter only",
@@ -161,10 +163,9 @@ def finals(settings: FinalsSettings) -> str:
     if settings.mode == "off":
         return "off"
     who = "the search’s winner" if settings.mode == "winner" else f"best {settings.candidates}"
-    rates, epochs = (", ".join(f"{value:.3g}" for value in values) for values in (settings.learning_rates, settings.epochs))
-    scratch = (
-        f"; known methods from scratch for {settings.scratch_epochs}" if settings.mode == "thorough" and settings.scratch_epochs else ""
-    )
+    numbers = (settings.learning_rates, settings.epochs, settings.scratch_epochs)
+    rates, epochs, again = (", ".join(f"{value:.3g}" for value in values) for values in numbers)
+    scratch = f"; known methods from scratch in rungs of {again}" if settings.mode == "thorough" and again else ""
     return f"{who} trained alone at rates {rates}, in rungs of {epochs} epochs{scratch}"
 
 
@@ -241,6 +242,8 @@ def event_text(kind: str, data: Mapping[str, Any]) -> str:
         case "retrained":
             return f"{finalist(data)}: {trained(data)}, on {data.get('split')}"
         case "requeued":
+            if "supernet" in data:
+                return f"until job {data.get('job')} has trained their supernet; its place is free for others"
             if "reason" in data:
                 return f"{reason(str(data['reason']))}: {data.get('message')}; tried again in {duration(data.get('wait_seconds'))}"
             return (

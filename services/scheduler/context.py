@@ -11,13 +11,13 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from glora_core.backbones import BackboneInfo, BackboneSpec
-from glora_core.data.labelled import ImageFolder
-from glora_core.data.shifted import scan_test
+from glora_core.data.labelled import AnyData
+from glora_core.data.readers import Reader, reader_of
 from glora_core.errors import DataInvalid
 from glora_core.space import SearchSpace
 from services.cluster.pausing import Paused
 from services.cluster.resources import Share
-from services.job_data import read_data
+from services.job_data import read_data, read_test
 from services.job_request import JobRequest, space_of
 from services.settings import Settings
 from services.store import events, jobs
@@ -55,26 +55,31 @@ class RunContext:
         return space_of(self.request, self.info.layers)
 
     @cached_property
-    def data(self) -> ImageFolder:
+    def data(self) -> AnyData:
         """The data set, scanned again. Raises DataInvalid if it is not what was submitted."""
         found = read_data(self.request)
         if found.fingerprint != self.data_facts["fingerprint"]:
-            raise DataInvalid(f"data folder {self.request.data.path!r} has changed since the job was submitted; submit it again")
+            raise DataInvalid(f"data {self.request.data.path!r} has changed since the job was submitted; submit it again")
         return found
 
     @cached_property
-    def also_tests(self) -> dict[str, ImageFolder]:
+    def also_tests(self) -> dict[str, AnyData]:
         """The further test sets by name, scanned again. Raises DataInvalid if one is not what was submitted."""
-        found = {name: scan_test(path, self.data) for name, path in self.request.data.also_test.items()}
+        found = {name: read_test(self.request, path, self.data) for name, path in self.request.data.also_test.items()}
         for name, test in found.items():
             if test.fingerprint != self.data_facts["also_test"][name]["fingerprint"]:
-                raise DataInvalid(f"test folder {str(test.root)!r} has changed since the job was submitted; submit it again")
+                raise DataInvalid(f"test set {str(test.root)!r} has changed since the job was submitted; submit it again")
         return found
 
     @property
     def spec(self) -> BackboneSpec:
         """The backbone that the job asks for."""
         return BackboneSpec.of(self.request.backbone.model_dump())
+
+    @cached_property
+    def reader(self) -> Reader:
+        """How the backbone reads the data. Raises BackboneUnknown if its tokenizer cannot be loaded any more."""
+        return reader_of(self.spec, self.info, self.request.data.max_length)
 
     @property
     def worker_share(self) -> Share:

@@ -4,9 +4,10 @@ Started by a scheduler as `python -m services.scheduler.describe KEY CLAIMED_AT`
 """
 
 import argparse
+from dataclasses import replace
 from datetime import datetime
 
-from glora_core.backbones import BackboneSpec, describe
+from glora_core.backbones import BackboneSpec, describe, language
 from glora_core.errors import GloraError
 from services.settings import get_settings
 from services.store import backbones
@@ -25,8 +26,12 @@ def main() -> None:
     with database.read() as session:
         spec = session.get_one(Backbone, key).spec
     try:
-        found = describe(BackboneSpec.of(spec))
-        found.images  # noqa: B018 - jobs adapt image backbones; refuses one that reads text
+        asked = BackboneSpec.of(spec)
+        found = describe(asked)
+        if found.reads_texts:  # without a tokenizer it could not be used, and that may know better what it reads
+            tokenizer = language.tokenizer(asked)
+            most = language.longest(asked, tokenizer, found.max_length)
+            found = replace(found, max_length=most, added_tokens=tokenizer.num_special_tokens_to_add())
         info, error = found.to_dict(), None
     except GloraError as refusal:
         info, error = None, str(refusal)

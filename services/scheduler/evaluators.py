@@ -1,6 +1,7 @@
 """The job's evaluator pool: what its evaluators load, what each holds of the cluster, and how many there may be beside other jobs."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import ray
@@ -13,17 +14,28 @@ from services.cluster.resources import evaluator_limit
 from services.scheduler.context import RunContext
 from services.scheduler.prepare import Prepared
 from services.scheduler.supernets import supernet_settings
-from services.store import jobs
+from services.store import evaluator_quota, jobs
 from services.store.database import Database
 
 log = logging.getLogger("glora.evaluators")
 
 
 def open_pool(context: RunContext, prepared: Prepared, state: dict[str, Tensor]) -> EvaluatorPool:
-    """A pool over the job's supernet; training images are left out of what evaluators are sent."""
+    """A pool over the job's supernet; training examples are left out of what evaluators are sent."""
     share, asked = context.evaluator_share, context.request.search
     start = evaluators(ray.put(prepared.local.for_evaluation()), ray.put(state), supernet_settings(context), share, asked.precision)
-    return EvaluatorPool(start, evaluator_limit(asked.evaluators, share, JobsRunning(context.database)))
+    beside = evaluator_limit(asked.evaluators, share, JobsRunning(context.database))
+    return EvaluatorPool(start, within_quota(beside, UsersShare(context.database, context.lease.job_id, context.settings.user_evaluators)))
+
+
+def within_quota(limit: Callable[[], int], share: Callable[[], int | None]) -> Callable[[], int]:
+    """A limit that is no larger than the job's share of what its user may have, if there is one."""
+
+    def least() -> int:
+        most, own = limit(), share()
+        return most if own is None else min(most, own)
+
+    return least
 
 
 @dataclass
@@ -41,3 +53,32 @@ class JobsRunning:
         except SQLAlchemyError:
             log.warning("running jobs not counted", exc_info=True)
         return self.last
+
+
+@dataclass
+class UsersShare:
+    """Asks SQL how many evaluators a job may have by its user's quota; while SQL is away, the last answer holds.
+
+    Args:
+        quota: of all jobs of one user together; None: there is none.
+    """
+
+    database: Database
+    job_id: str
+    quota: int | None
+    last: int | None = 1
+
+    def __call__(self) -> int | None:
+        """The job's share; None: any number."""
+        if self.quota is None:
+            return None
+        try:
+            with self.database.read() as session:
+                share = evaluator_quota.allowed(session, self.job_id, self.quota)
+        except SQLAlchemyError:
+            log.warning("the user's searching jobs not counted", exc_info=True)
+            return self.last
+        if share != self.last:
+            log.info("job %s may hold %s of its user's %d evaluators", self.job_id, share, self.quota)
+        self.last = share
+        return share

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from glora_core.data.text import TextSplit
 from glora_core.expected import START, Speed, Work, about, expected, in_words
 from glora_core.methods import methods_within
 from services.cluster import resources
@@ -28,7 +29,7 @@ class Estimate:
 
     def __init__(self, context: RunContext, prepared: Prepared) -> None:
         self._context = context
-        self._key = _speed_key(context)
+        self._key = _speed_key(context, prepared)
         self._speed = self._known() or measure_speed(prepared.workload, supernet_settings(context), context.worker_share)
         self._phases = expected(_work(context, prepared), self._speed)
         self._over: list[str] = []
@@ -84,7 +85,7 @@ class Estimate:
         )
 
 
-def _speed_key(context: RunContext) -> str:
+def _speed_key(context: RunContext, prepared: Prepared) -> str:
     """What a speed depends on, apart from the machines."""
     training = context.request.training
     decides = {
@@ -92,6 +93,7 @@ def _speed_key(context: RunContext) -> str:
         "arguments": context.info.arguments,
         "transform": context.info.to_dict()["transform"],
         "space": context.space.to_dict(),
+        "tokens": train.input_ids.shape[1] if isinstance(train := prepared.local.train, TextSplit) else None,
         "training": training.model_dump(include={"policy", "subnets", "precision", "augment", "entanglement", "use_gpu"}),
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

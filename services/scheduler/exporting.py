@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from glora_core.configs import SubnetConfig
+from glora_core.data.readers import Reader
 from glora_core.export import (
     ADAPTER,
     CARD,
@@ -31,7 +32,7 @@ from services.scheduler.soups import Soup
 from services.scheduler.testing import score_tests
 from services.store import artifacts, jobs
 
-_KINDS = {WEIGHTS: "merged", CONFIG: "timm-config", MANIFEST: "manifest", CARD: "model-card", ADAPTER: "adapter"}
+_KINDS = {WEIGHTS: "merged", MANIFEST: "manifest", CARD: "model-card", ADAPTER: "adapter"}
 
 
 def export(context: RunContext, prepared: Prepared, outcome: Outcome) -> None:
@@ -44,14 +45,19 @@ def export(context: RunContext, prepared: Prepared, outcome: Outcome) -> None:
     result = _measured(context, prepared, outcome)
     result["merge_error"] = _write(folder, context, prepared, chosen).merge_error
     _describe(folder, context, prepared, chosen, _facts(context, prepared, result))
-    rows = [
-        artifacts.stored(context.blobs, folder / name, kind, context.lease.job_id)
-        for name, kind in _KINDS.items()
-        if (folder / name).exists()
-    ]
+    rows = [artifacts.stored(context.blobs, path, kind, context.lease.job_id) for path, kind in _files(folder, context.reader)]
     with context.fenced() as (session, job):
         session.add_all(rows)
         jobs.succeed(session, job, result)
+
+
+def _files(folder: Path, reader: Reader) -> Iterator[tuple[Path, str]]:
+    """What was written, the checkpoint first, and what each file is; what nothing else is goes with the tokenizer."""
+    config = "transformers-config" if reader.transform is None else "timm-config"
+    kinds = _KINDS | {CONFIG: config}
+    for name in (WEIGHTS, CONFIG, MANIFEST, CARD, ADAPTER, *sorted({path.name for path in folder.iterdir()} - kinds.keys())):
+        if (folder / name).is_file():
+            yield folder / name, kinds.get(name, "tokenizer")
 
 
 def _made_from(context: RunContext) -> dict[str, Any] | None:
@@ -84,11 +90,11 @@ def _measured(context: RunContext, prepared: Prepared, outcome: Outcome) -> dict
 
 def _write(folder: Path, context: RunContext, prepared: Prepared, chosen: Finalist | Soup) -> Export:
     """Weights and config file, verified before; the members of a soup are in memory one at a time."""
-    classes, transform, val = context.data.classes, context.info.images, prepared.local.val
+    classes, reader, val = context.data.classes, context.reader, prepared.local.val
     if isinstance(chosen, Soup):
-        return export_soup(folder, _nets(context, prepared, chosen), classes, transform, val)
+        return export_soup(folder, _nets(context, prepared, chosen), classes, reader.transform, val, reader.tokenizer)
     ((supernet, config),) = _nets(context, prepared, chosen)
-    return export_checkpoint(folder, supernet, config, classes, transform, val)
+    return export_checkpoint(folder, supernet, config, classes, reader.transform, val, reader.tokenizer)
 
 
 def _describe(folder: Path, context: RunContext, prepared: Prepared, chosen: Finalist | Soup, facts: dict[str, Any]) -> None:
@@ -110,11 +116,12 @@ def _nets(context: RunContext, prepared: Prepared, chosen: Finalist | Soup) -> I
 
 def _facts(context: RunContext, prepared: Prepared, result: dict[str, Any]) -> dict[str, Any]:
     """The manifest's part that only the service knows."""
-    request, transform = context.request, context.info.to_dict()["transform"]
+    request = context.request
     return {
         "job": context.lease.job_id,
         "backbone": request.backbone.model_dump() | {"weights_sha256": prepared.weights_hash, "license": context.info.license},
-        "transform": transform,
+        "transform": None,
+        **{name: fact for name, fact in context.reader.recipe().items() if name in ("transform", "text")},
         "data": {name: fact for name, fact in context.data_facts.items() if name != "classes"},
         "made_from": result["made_from"],
         "budget": request.budget,

@@ -44,7 +44,8 @@ def finals(context: RunContext, prepared: Prepared, ranked: Sequence[Evaluated],
     searched = Finalist("search", ranked[0], supernet_key, supernet_settings(context))
     settings = context.request.finals.settings(context.request.training)
     compared, baselines = _from_scratch(context, settings)
-    settings = replace(settings, scratch_epochs=settings.scratch_epochs or context.request.training.epochs)
+    if context.request.baselines == "trained":  # all of them to the end, or the reported ones would not be at their best
+        settings = replace(settings, scratch_epochs=(sum(settings.scratch_epochs) or context.request.training.epochs,))
     sliced = first_rung(rank_within_noise(ranked, examples), settings)
     found = play(sliced, compared or baselines, settings, Rungs(context, prepared, searched, settings).train)
     ranking = rank_finalists([finalist for finalist in found if finalist.sliced or compared], examples)
@@ -57,7 +58,7 @@ def _from_scratch(context: RunContext, settings: FinalsSettings) -> tuple[list[T
     """Trials from scratch: those of the finals, and those of trained baselines where these are asked for, which are among them if any."""
     known = methods_within(context.space, context.request.budget)
     wanted = {name: config for name, config in known.items() if name in BASELINES and context.request.baselines == "trained"}
-    return from_scratch(known, settings), from_scratch(wanted, replace(settings, mode="thorough", scratch_epochs=1))
+    return from_scratch(known, settings), from_scratch(wanted, replace(settings, mode="thorough", scratch_epochs=(1,)))
 
 
 def _baselines(found: Sequence[Finalist]) -> list[Finalist]:

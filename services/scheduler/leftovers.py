@@ -1,15 +1,18 @@
-"""What a job that is over leaves of supernets it has not finished: checkpoints that nobody waits for, and its claims on them."""
+"""What trainings of supernets leave: checkpoints that nobody will go on from, and claims of jobs that are over."""
 
-from sqlalchemy import exists, select
+from collections.abc import Iterator
+
+from sqlalchemy import exists, or_, select
+from sqlalchemy.orm import Session
 
 from services.store import claims
-from services.store.blobs import BlobStore, training_name
+from services.store.blobs import TRAINING_NAME_LENGTH, BlobStore, training_name
 from services.store.database import Database
-from services.store.models import Job
+from services.store.models import Claim, Job, Supernet
 
 
 def clear(database: Database, blobs: BlobStore, job_id: str) -> None:
-    """Remove a job's claims, and the checkpoints of what it claimed unless another job waits to go on from them.
+    """Remove the claims of a job that is over, and the checkpoints of what it claimed or trained unless another job may go on from them.
 
     The checkpoints go while the claims are locked, so that nobody takes a claim over and has its folder removed.
 
@@ -17,8 +20,37 @@ def clear(database: Database, blobs: BlobStore, job_id: str) -> None:
         StoreUnavailable: the claims stay, for the garbage collection.
     """
     with database.write() as session:
-        names = {f"{training_name(key)}-supernet" for key in claims.left_by(session, job_id)}
-        awaited = session.scalar(select(exists().where(Job.waiting_for == job_id)))
-        for name in names.intersection(blobs.training_names()) if names and not awaited else ():
-            blobs.remove_training_folder(name)
+        claimed = {training_name(key) for key in claims.left_by(session, job_id)}
+        for name in _of_job(blobs, job_id, claimed):
+            if not _wanted(session, name, job_id):
+                blobs.remove_training_folder(name)
         claims.forget(session, job_id)
+
+
+def sweep(database: Database, blobs: BlobStore) -> None:
+    """Remove all checkpoints of supernets that are stored: of a runner that hung and went on, or that ended just before it removed them.
+
+    Raises:
+        StoreUnavailable: until the next time.
+    """
+    for name in blobs.training_names():
+        key = name.partition("-")[0]
+        with database.read() as session:
+            stored = len(key) == TRAINING_NAME_LENGTH and session.scalar(select(Supernet.key).where(Supernet.key.startswith(key)).limit(1))
+        if stored:
+            blobs.remove_training_folder(name)
+
+
+def _of_job(blobs: BlobStore, job_id: str, claimed: set[str]) -> Iterator[str]:
+    """Folders of what the job has claimed, whoever trained there, and those that attempts of its own have made."""
+    for name in blobs.training_names():
+        if name.partition("-")[0] in claimed or f"-{job_id}-" in name:
+            yield name
+
+
+def _wanted(session: Session, name: str, job_id: str) -> bool:
+    """Whether another job has claimed the supernet of a folder, or waits for it."""
+    key = name.partition("-")[0]
+    others = exists().where(Claim.key.startswith(key), Claim.job_id != job_id)
+    waiting = exists().where(or_(Job.waiting_for == job_id, Job.awaited_key.startswith(key)))
+    return bool(session.scalar(select(or_(others, waiting))))

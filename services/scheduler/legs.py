@@ -15,7 +15,7 @@ from torch import Tensor
 from glora_core.configs import SubnetConfig, config_hash, encode
 from glora_core.errors import Diverged
 from glora_core.evaluation import Score
-from glora_core.finals import FinalsSettings, Leg, planned
+from glora_core.finals import FinalsSettings, Leg, halved
 from glora_core.finals.run import leg_settings
 from glora_core.search import Evaluated
 from glora_core.supernet import Supernet
@@ -143,9 +143,9 @@ class Rungs:
 
     def _announce(self, legs: Sequence[Leg], missing: int) -> None:
         """Say which rung begins, and how many legs of all rungs are done and will be."""
-        rungs, sliced = len(self._settings.epochs), sum(leg.trial.sliced for leg in legs)
-        total = self._done + planned(sliced, len(legs) - sliced, rungs - self._rung + 1)
-        done = self._done + len(legs) - missing
+        lengths = {sliced: len(self._settings.rungs(sliced)) for sliced in {leg.trial.sliced for leg in legs}}
+        counts = [halved(sum(leg.trial.sliced == sliced for leg in legs), left - self._rung + 1) for sliced, left in lengths.items()]
+        total, done, rungs = self._done + sum(map(sum, counts)), self._done + len(legs) - missing, max(lengths.values())
         self._context.emit("finals", {"rung": self._rung, "rungs": rungs, "missing": missing, "done": done, "finalists": total})
 
     def _train_missing(self, missing: Mapping[str, _Plan], before: Mapping[str, Finalist]) -> None:

@@ -1,4 +1,4 @@
-"""Phase `prepare`: data checked again, images and backbone loaded, everything put into Ray's object store once."""
+"""Phase `prepare`: data checked again, examples and backbone loaded, everything put into Ray's object store once."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,6 @@ import ray
 
 from glora_core.backbones import load
 from glora_core.backbones.fingerprint import weights_hash
-from glora_core.data.images import load_split
 from services.cluster.workload import Workload
 from services.scheduler.context import RunContext
 
@@ -35,7 +34,7 @@ def prepare(context: RunContext) -> Prepared:
     data = context.data
     context.also_tests  # noqa: B018 - refused now, and not after the search, if a set has changed
     context.space.check_budget(context.request.budget)
-    train, val = (load_split(data, name, context.info.images) for name in ("train", "val"))
+    train, val = (context.reader.load(data, name) for name in ("train", "val"))
     plain = load(context.spec, len(data.classes))
     local = Workload(plain, context.space, train, val, context.request.search.metric)
     return Prepared(ray.put(local), local, weights_hash(plain))

@@ -11,7 +11,6 @@ from typing import Any
 import ray
 from torch import Tensor
 
-from glora_core.data.images import load_split
 from glora_core.errors import Diverged
 from glora_core.finals import Leg, way
 from glora_core.finals.run import leg_settings
@@ -86,7 +85,7 @@ class _Retraining:
         if not missing:
             return
         local, context = self._prepared.local, self._context
-        both = replace(local, train=load_split(context.data, SPLIT, context.info.images))
+        both = replace(local, train=context.reader.load(context.data, SPLIT))
         filesystem, folder = context.blobs.training_folder()
         train_rung(
             ray.put(both),

@@ -36,6 +36,7 @@ from services.scheduler.prepare import prepare
 from services.scheduler.retraining import retrain
 from services.scheduler.searching import search
 from services.scheduler.supernets import train_or_find
+from services.scheduler.turns import GaveWay
 from services.settings import Settings, get_settings
 from services.store import jobs, lifecycle, lineage
 from services.store.blobs import BlobStore
@@ -88,6 +89,9 @@ def attempt(settings: Settings, database: Database, lease: Lease, workdir: Path,
         return OVER
     except Paused:
         return record_pause(database, lease)
+    except GaveWay as given:
+        log.info("%s", given)
+        return OVER
     except LeaseLost as error:
         log.warning("%s", error)
         return LOST

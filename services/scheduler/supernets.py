@@ -15,7 +15,6 @@ import ray
 from sqlalchemy.orm import Session
 from torch import Tensor
 
-from glora_core.data.decoding import DECODING
 from glora_core.export import load_state, save_state, versions
 from glora_core.training import Progress, TrainingSettings
 from services.cluster.training import train_supernet
@@ -25,6 +24,9 @@ from services.scheduler.turns import made_once
 from services.store import artifacts, claims, jobs, search_state
 from services.store.blobs import training_name
 from services.store.models import Artifact, Supernet
+
+_PATIENCE_LEASES = 4
+"""Lease times that training workers go on without a word from their runner: one that is only slow shall not lose them."""
 
 
 class InputsChanged(RuntimeError):
@@ -46,13 +48,12 @@ def recipe_of(context: RunContext, weights_hash: str, settings: TrainingSettings
         "architecture": context.info.architecture,
         "arguments": context.info.arguments,
         "data": context.data_facts["fingerprint"],
-        "decoding": DECODING,
         "space": context.space.to_dict(),
-        "transform": context.info.to_dict()["transform"],
+        **context.reader.recipe(),
         "training": settings.to_dict(),
         "workers": context.request.training.workers if settings.policy != "fixed" else 1,
         "device": "cuda" if context.request.training.use_gpu else "cpu",
-        "versions": versions(),
+        "versions": versions(*context.reader.libraries),
     }
 
 
@@ -121,7 +122,9 @@ def _train(
         settings,
         workers=training.workers,
         share=context.worker_share,
-        run_name=f"{training_name(key)}-supernet",
+        prefix=f"{training_name(key)}-",
+        attempt=f"{context.lease.job_id}-{context.lease.epoch}",
+        patience_seconds=_PATIENCE_LEASES * context.settings.lease_seconds,
         filesystem=filesystem,
         folder=root,
         budget=context.request.budget,

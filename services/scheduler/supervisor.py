@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -209,6 +210,13 @@ class Supervisor:
             if folder.name not in mine and not held:
                 self._clean_up(Lease(job_id, self.owner, int(epoch)))
         self.swept = time.monotonic()
+        threading.Thread(target=self._sweep_store, daemon=True).start()  # leases are kept meanwhile, however slow the store
+
+    def _sweep_store(self) -> None:
+        try:
+            leftovers.sweep(self.database, self.blobs)
+        except (SQLAlchemyError, OSError):
+            log.warning("training checkpoints not looked through", exc_info=True)
 
     def _remove_workdirs(self, lease: Lease) -> None:
         """Of this lease and those before it; a later one's, which another scheduler with the same home may have taken, is not ours."""

@@ -10,9 +10,9 @@ from functools import cache
 import ray
 
 from glora_core.configs import config_hash, encode
-from glora_core.data.images import ImageSplit, load_split
-from glora_core.data.labelled import ImageFolder
+from glora_core.data.labelled import AnyData
 from glora_core.data.shifted import present
+from glora_core.data.split import Split
 from services.cluster.scoring import score_split
 from services.cluster.soup import score_soup
 from services.protocol import PROTOCOL
@@ -29,7 +29,7 @@ from services.store.search_state import Fitness, evaluation_row
 class ScoredSet:
     """A test split; `key` is its name in SQL, `among` the labels that answers are chosen from, all if empty."""
 
-    data: ImageFolder
+    data: AnyData
     key: str
     among: tuple[int, ...] = ()
 
@@ -48,40 +48,40 @@ def score_tests(context: RunContext, prepared: Prepared, models: Sequence[Finali
 
 def _on_one_set(context: RunContext, prepared: Prepared, models: Sequence[Finalist | Soup], chosen: ScoredSet) -> list[Fitness]:
     @cache
-    def images() -> "ray.ObjectRef[ImageSplit]":
-        reference: ray.ObjectRef[ImageSplit] = ray.put(load_split(chosen.data, "test", context.info.images))
+    def examples() -> "ray.ObjectRef[Split]":
+        reference: ray.ObjectRef[Split] = ray.put(context.reader.load(chosen.data, "test"))
         return reference
 
     return [
-        _soups_score(context, prepared, model, chosen, images)
+        _soups_score(context, prepared, model, chosen, examples)
         if isinstance(model, Soup)
-        else _score(context, prepared, model, chosen, images)
+        else _score(context, prepared, model, chosen, examples)
         for model in models
     ]
 
 
-Images = Callable[[], "ray.ObjectRef[ImageSplit]"]
+Examples = Callable[[], "ray.ObjectRef[Split]"]
 
 
-def _score(context: RunContext, prepared: Prepared, finalist: Finalist, chosen: ScoredSet, images: Images) -> Fitness:
+def _score(context: RunContext, prepared: Prepared, finalist: Finalist, chosen: ScoredSet, examples: Examples) -> Fitness:
     """A finalist's score, stored with its evaluations."""
     known = _known(context, finalist, chosen.key)
     if known is not None:
         return known
     config, state, share = finalist.fitness.config, finalist.state(context), context.worker_share
-    fitness = fitness_of(score_split(prepared.workload, finalist.settings, state, config, images(), share, chosen.among))
+    fitness = fitness_of(score_split(prepared.workload, finalist.settings, state, config, examples(), share, chosen.among))
     _keep(context, finalist, chosen.key, fitness)
     return fitness
 
 
-def _soups_score(context: RunContext, prepared: Prepared, soup: Soup, chosen: ScoredSet, images: Images) -> Fitness:
+def _soups_score(context: RunContext, prepared: Prepared, soup: Soup, chosen: ScoredSet, examples: Examples) -> Fitness:
     """A soup's score, stored as an event: it is no subnet of a supernet, and so has no evaluations."""
     with context.database.read() as session:
         told = [event.data for event in events.of_kind(session, context.lease.job_id, "soup_tested")]
     for data in told:
         if (data["soup"], data["set"]) == (soup.digest, chosen.key):
             return Fitness(**data["score"])
-    fitness = fitness_of(score_soup(prepared.workload, soup.ingredients(context), images(), context.worker_share, chosen.among))
+    fitness = fitness_of(score_soup(prepared.workload, soup.ingredients(context), examples(), context.worker_share, chosen.among))
     context.emit("soup_tested", {"soup": soup.digest, "set": chosen.key, "score": asdict(fitness)})
     return fitness
 

@@ -1,7 +1,8 @@
 """One at a time over all jobs: what several of them need and nobody has stored yet is made by one, while the others wait.
 
 A job that waits holds nothing of the cluster but its driver, says in its row whom it waits for, and takes over when that one's
-runner dies, pauses or is cancelled.
+runner dies, pauses or is cancelled. After a few seconds, which is what starting a runner again takes, it gives its place at a
+scheduler to other jobs and waits in the queue.
 """
 
 import time
@@ -9,11 +10,15 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from services.scheduler.context import RunContext
-from services.store import claims, events
+from services.store import claims, events, jobs
 
 T = TypeVar("T")
 
 POLL_SECONDS = 0.5
+
+
+class GaveWay(Exception):
+    """The job is back in the queue until another has made what it needs, or has given that up."""
 
 
 def made_once(context: RunContext, key: str, find: Callable[[], T | None], make: Callable[[], T]) -> tuple[T, bool]:
@@ -23,9 +28,10 @@ def made_once(context: RunContext, key: str, find: Callable[[], T | None], make:
         make: gives the claim up in the transaction that stores what it made.
 
     Raises:
+        GaveWay: another job takes longer to make it than a runner should wait.
         Paused: a pause was asked for while waiting; and whatever `find` and `make` raise.
     """
-    told = ""
+    told, since = "", time.monotonic()
     while (found := find()) is None:
         maker = _take(context, key)
         if maker is None:
@@ -38,6 +44,8 @@ def made_once(context: RunContext, key: str, find: Callable[[], T | None], make:
             _wait_for(context, maker, key)
             told = maker
         context.pause_here()
+        if time.monotonic() - since > context.settings.await_seconds:
+            _give_way(context, key)
         time.sleep(POLL_SECONDS)
     if told:
         _wait_for(context, None, key)
@@ -61,6 +69,16 @@ def _take(context: RunContext, key: str) -> str | None:
             job.waiting_for = None
             return None
         return claims.holder(session, key) or ""
+
+
+def _give_way(context: RunContext, key: str) -> None:
+    """Go back into the queue. Returns if nobody makes it any more, or the job is just asked to pause or end, which is heeded elsewhere."""
+    with context.fenced() as (session, job):
+        maker = claims.holder(session, key)
+        if maker is None or job.pause_requested or job.cancel_requested:
+            return
+        jobs.give_way(session, job, key, maker)
+    raise GaveWay(f"job {context.lease.job_id} waits in the queue for what job {maker} is making")
 
 
 def _wait_for(context: RunContext, maker: str | None, key: str) -> None:

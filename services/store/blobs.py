@@ -9,7 +9,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,13 +23,19 @@ _CHUNK = 1 << 20
 _PART = 16 << 20
 """Bytes of one part of an upload to S3; a file of less than two parts goes up at once."""
 
+_REMOVALS = 3
+"""Times that a folder is removed which is still there: whoever removes it as well makes a removal stop in its midst."""
+
 _FRESH_SECONDS = 1800.0
 """A blob on S3 that is stored once more is written anew if it is older, so that a garbage collection sees that it is wanted."""
 
 
+TRAINING_NAME_LENGTH = 16
+
+
 def training_name(supernet_key: str) -> str:
-    """What the folder of a supernet's training checkpoints begins with: whoever trains it goes on from them."""
-    return supernet_key[:16]
+    """What the folders of a supernet's training checkpoints begin with, one for each attempt: whoever trains it goes on from them."""
+    return supernet_key[:TRAINING_NAME_LENGTH]
 
 
 class BlobMissing(LookupError):
@@ -144,9 +150,14 @@ class BlobStore:
         return [path.rstrip("/").rpartition("/")[2] for path in found]
 
     def remove_training_folder(self, name: str) -> None:
-        """Remove one folder of training checkpoints. Raises StoreUnavailable."""
+        """Remove one folder of training checkpoints, which others may be removing too. Raises StoreUnavailable."""
+        path = f"{self._root}/training/{name}"
         with _reachable():
-            self._fs.rm(f"{self._root}/training/{name}", recursive=True)
+            for _ in range(_REMOVALS):
+                if not self._fs.exists(path):
+                    return
+                with suppress(FileNotFoundError):
+                    self._fs.rm(path, recursive=True)
 
     def listing(self) -> list[StoredFile]:
         """Every file that is kept here, training checkpoints left out. Raises StoreUnavailable."""

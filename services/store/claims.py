@@ -7,14 +7,18 @@ transaction, whether the result is there by now.
 
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, and_, delete, exists, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
+from services.store import clock
 from services.store.database import insert_new
-from services.store.jobs import Lease
 from services.store.models import Claim, Job
+
+if TYPE_CHECKING:
+    from services.store.jobs import Lease
 
 _IN_LIMIT = 500
 
@@ -24,9 +28,9 @@ def evaluation_key(supernet_key: str, split: str, protocol: str, metric: str, co
     return hashlib.sha256("|".join((supernet_key, split, protocol, metric, config_hash)).encode()).hexdigest()
 
 
-def take(session: Session, lease: Lease, keys: Iterable[str]) -> set[str]:
+def take(session: Session, lease: "Lease", keys: Iterable[str]) -> set[str]:
     """Claim what nobody alive has claimed; returns the keys that are the lease's now, those it had before included."""
-    wanted, now = sorted(set(keys)), datetime.now(UTC)
+    wanted, now = sorted(set(keys)), clock.now(session)
     # in the order of keys, so that two that claim the same at once wait for each other in turn and never in a circle
     insert_new(session, [Claim(key=key, job_id=lease.job_id, epoch=lease.epoch, claimed_at=now) for key in wanted])
     for chunk in _chunks(wanted):
@@ -36,7 +40,7 @@ def take(session: Session, lease: Lease, keys: Iterable[str]) -> set[str]:
     return {key for chunk in _chunks(wanted) for key in session.scalars(select(Claim.key).where(Claim.key.in_(chunk), mine))}
 
 
-def drop(session: Session, lease: Lease, keys: Collection[str]) -> None:
+def drop(session: Session, lease: "Lease", keys: Collection[str]) -> None:
     """Give up claims, in the transaction that stores what they were for."""
     for chunk in _chunks(sorted(keys)):
         mine = and_(Claim.key.in_(chunk), Claim.job_id == lease.job_id, Claim.epoch == lease.epoch)
@@ -45,7 +49,22 @@ def drop(session: Session, lease: Lease, keys: Collection[str]) -> None:
 
 def holder(session: Session, key: str) -> str | None:
     """The job that is computing something; None if nobody alive is."""
-    return session.scalar(select(Claim.job_id).where(Claim.key == key, _alive(datetime.now(UTC))))
+    return session.scalar(select(Claim.job_id).where(Claim.key == key, _alive(clock.now(session))))
+
+
+def makers(session: Session, now: datetime) -> dict[str, str]:
+    """What jobs in the queue wait for and others are making: the makers by its key."""
+    waiting = select(Job.awaited_key).where(Job.awaited_key.is_not(None), Job.state == "queued")
+    query = select(Claim.key, Claim.job_id).where(Claim.key.in_(waiting), _alive(now))
+    return dict(session.execute(query).tuples().all())
+
+
+def awaited(now: datetime) -> ColumnElement[bool]:
+    """Whether what a job waits for is still being made by another, for a question about jobs."""
+    maker = aliased(Job)
+    leased = (maker.state == "running", maker.lease_epoch == Claim.epoch, maker.lease_expires_at > now)
+    making = select(Claim.key).join(maker, maker.id == Claim.job_id).where(Claim.key == Job.awaited_key, *leased)
+    return and_(Job.awaited_key.is_not(None), making.correlate(Job).exists())
 
 
 def left_by(session: Session, job_id: str) -> list[str]:

@@ -103,9 +103,11 @@ def _alive() -> Select[str]:
 
 
 def _in_use(session: Session, names: Iterable[str]) -> set[str]:
-    """Those folders of checkpoints that a job which is not over may go on from: its own, or of a supernet that it has claimed."""
+    """Those folders of checkpoints that a job which is not over may go on from: its own, or of a supernet that it claims or awaits."""
     alive = set(session.scalars(select(Job.id).where(Job.state.in_(ALIVE))))
-    claimed = {training_name(key) for key in session.scalars(select(Claim.key).where(Claim.job_id.in_(_alive())))}
+    wanted = select(Job.awaited_key).where(Job.state.in_(ALIVE), Job.awaited_key.is_not(None))
+    keys = (*session.scalars(select(Claim.key).where(Claim.job_id.in_(_alive()))), *session.scalars(wanted))
+    claimed = {training_name(key) for key in keys if key is not None}
     return {name for name in names if name.partition("-")[0] in alive | claimed}
 
 

@@ -17,10 +17,10 @@ from sqlalchemy import func, literal, select, tuple_
 from sqlalchemy.orm import Session
 
 from services.settings import DEFAULT_USER
-from services.store import clock, events, queue
+from services.store import claims, clock, events, queue
 from services.store.database import Database
 from services.store.errors import LeaseLost, NotFound, WrongState
-from services.store.models import Job, UtcDateTime
+from services.store.models import Job, Supernet, UtcDateTime
 from services.store.queue import Quotas
 from services.store.retries import RetryRules
 
@@ -112,7 +112,8 @@ def claim(session: Session, owner: str, lease_seconds: float, rules: RetryRules,
     """Take the queue's next job; None if there is none.
 
     A running job whose lease has run out counts as a failed attempt: it goes back into the queue, is failed if it has had all
-    its attempts, or is cancelled or paused if that was requested.
+    its attempts, or is cancelled or paused if that was requested. One that waited for what another job has given up is the one to
+    make it from now on, so that others which wait for the same go on waiting.
     """
     while (job := queue.next_free(session, quotas)) is not None:
         if job.cancel_requested:
@@ -130,7 +131,12 @@ def claim(session: Session, owner: str, lease_seconds: float, rules: RetryRules,
     job.lease_expires_at = clock.now(session) + timedelta(seconds=lease_seconds)
     events.append(session, job.id, "resumed" if job.started_at else "started", {"epoch": job.lease_epoch})
     job.started_at = job.started_at or clock.calendar(session)
-    return Lease(job.id, owner, job.lease_epoch)
+    lease = Lease(job.id, owner, job.lease_epoch)
+    if job.awaited_key is not None and session.get(Supernet, job.awaited_key) is None:
+        session.flush()
+        claims.take(session, lease, [job.awaited_key])
+    job.waiting_for = job.awaited_key = None
+    return lease
 
 
 @contextmanager
@@ -188,14 +194,25 @@ def keep_starting(database: Database, lease: Lease, lease_seconds: float, expire
 
 def release(session: Session, job: Job, **why: Any) -> None:
     """Put a running job back into the queue."""
-    job.state, job.lease_owner, job.lease_expires_at, job.waiting_for = "queued", None, None, None
+    _let_go(job, "queued")
     events.append(session, job.id, "requeued", {"attempts": job.attempts} | why)
+
+
+def give_way(session: Session, job: Job, key: str, maker: str) -> None:
+    """Put a running job back into the queue until another has made what it needs, or has given that up; no attempt is counted.
+
+    Args:
+        key: of the claim that the maker has.
+    """
+    _let_go(job, "queued")
+    job.waiting_for, job.awaited_key = maker, key
+    events.append(session, job.id, "requeued", {"attempts": job.attempts, "supernet": key, "job": maker})
 
 
 def paused(session: Session, job: Job) -> None:
     """Take a job out of queue or hands until it is resumed; nothing of it holds the cluster any more."""
-    job.state, job.pause_requested = "paused", False
-    job.lease_owner, job.lease_expires_at, job.waiting_for = None, None, None
+    _let_go(job, "paused")
+    job.pause_requested = False
     events.append(session, job.id, "paused", {})
 
 
@@ -267,9 +284,14 @@ def _count_time(session: Session, job: Job, lease_seconds: float) -> None:
 
 
 def _finish(session: Session, job: Job, state: str, data: dict[str, Any]) -> None:
-    job.state, job.finished_at, job.pause_requested = state, clock.calendar(session), False
-    job.lease_owner, job.lease_expires_at, job.waiting_for = None, None, None
+    _let_go(job, state)
+    job.finished_at, job.pause_requested = clock.calendar(session), False
     events.append(session, job.id, state, data)
+
+
+def _let_go(job: Job, state: str) -> None:
+    """Leave a job in a state in which no runner has it, and it waits for nobody."""
+    job.state, job.lease_owner, job.lease_expires_at, job.waiting_for, job.awaited_key = state, None, None, None, None
 
 
 def locked(session: Session, job_id: str) -> Job:

@@ -105,13 +105,15 @@ class Job(Base):
     """One request, its state, and the lease under which a runner owns it.
 
     `parent_id` and `parent_action` are its lineage and outlive the parent; `inherited` generations were taken over from it.
-    `waiting_for` is the job that trains the supernet that this one waits for. `study_id` and `study_trial` say which study has
-    submitted it, as which of its trials; `cancel_reason` is why it is cancelled, where that was not a person's wish.
+    `waiting_for` is the job that trains the supernet that this one waits for; `awaited_key` is that supernet's key while the job waits
+    in the queue, and not in a runner. `study_id` and `study_trial` say which study has submitted it, as which of its trials;
+    `cancel_reason` is why it is cancelled, where that was not a person's wish.
     """
 
     __tablename__ = "jobs"
     __table_args__ = (
-        Index("ix_jobs_state_created_at_id", "state", "created_at", "id"),
+        # the whole queue with all that a job's place in it depends on, without the rows themselves
+        Index("ix_jobs_queue", "state", "created_at", "id", "user_name", "priority", "next_try_at", "awaited_key"),
         Index("ix_jobs_created_at_id", "created_at", "id"),
         Index("uq_jobs_study_id_study_trial", "study_id", "study_trial", unique=True),
     )
@@ -136,6 +138,7 @@ class Job(Base):
     parent_action: Mapped[str | None] = mapped_column(String(16))
     inherited: Mapped[int] = mapped_column(default=0)
     waiting_for: Mapped[str | None] = mapped_column(String(32))
+    awaited_key: Mapped[str | None] = mapped_column(String(64), index=True)
     study_id: Mapped[str | None] = mapped_column(String(32))
     study_trial: Mapped[int | None]
     cancel_reason: Mapped[str | None] = mapped_column(Text)

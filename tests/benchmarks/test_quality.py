@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks import quality
-from benchmarks.quality_parts.methods import METHODS, Unavailable, budgets
+from benchmarks.quality_parts.methods import METHODS, Unavailable, Variant, budgets
 from benchmarks.quality_parts.runs import Record, Records, Run
 from benchmarks.quality_parts.searched import effort_of, recorded
 from benchmarks.quality_parts.sources import Table
 from benchmarks.quality_parts.table import markdown
 from benchmarks.quality_parts.tasks import Task
 from benchmarks.quality_parts.training import perform, rival, trained_parameters
-from benchmarks.quality_parts.tuning import RATES, Case, Effort, standing
+from benchmarks.quality_parts.tuning import RATES, Case, Effort, first_runs, standing
 from glora_core import backbones, effort
 from glora_core.effort import EFFORTS
 from glora_core.errors import DataInvalid
@@ -120,7 +120,17 @@ def test_an_effort_is_recorded_as_before_it_was_the_librarys_and_read_back():
     assert list(found) == ["epochs", "population", "generations", "finals"]
     assert effort_of(json.loads(json.dumps(found))) == quick
     other = replace(EFFORTS["standard"], candidates=5)
-    assert effort_of(recorded(other)) == replace(other, scratch_epochs=0)
+    assert effort_of(recorded(other)) == replace(other, scratch_epochs=())
+
+
+def test_our_whole_pipeline_is_run_as_the_table_asks_for_it(task):
+    tiny = recorded(effort.Effort(2, 4, 1, (1,), candidates=2))
+    (asked,) = first_runs(make_case(task, "searched-quick", Effort((2,), 1)))
+    found = perform(replace(asked, variant=Variant("", asked.variant.what | {"effort": tiny})))
+    assert found.failed == ""
+    assert found.passes == (2 * 2 + 2 * 2 * 1) * 12
+    assert set(found.detail["single"]) == {"val", "test", "parameters"}
+    assert found.detail["single"]["parameters"] <= asked.variant.what["budget"]
 
 
 def test_only_val_chooses(task, records):

@@ -1,7 +1,8 @@
-"""Which cells of the matrix a run has: all of them, every cell of the schedulers and a third of the rest, or those of the schedulers."""
+"""Which cells of the matrix a run has: all of them, every cell of the schedulers and a third of the rest, or rows by their names."""
 
 import os
 from dataclasses import dataclass
+from itertools import groupby
 
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.moments import MOMENTS, Moment
@@ -36,13 +37,19 @@ def chosen_cells(choice: str) -> list[Cell]:
     """The cells of a run.
 
     Args:
-        choice: `all`; `schedulers`; or `0`, `1` or `2`: every cell of the schedulers, and this third of the others: in each row two
-            columns, other ones from row to row.
+        choice: `all`; names of rows, with commas between them; or `0`, `1` or `2`: every cell of the schedulers, and this third of the
+            others: in each row two columns, other ones from row to row.
+
+    Raises:
+        ValueError: no row has that name.
     """
     if choice == "all":
         return every_cell()
-    if choice == "schedulers":
-        return [cell for cell in every_cell() if cell.fault.name in _ALWAYS]
+    if not choice.isdigit():
+        wanted = {name.strip() for name in choice.split(",")}
+        if unknown := wanted - {fault.name for fault in FAULTS}:
+            raise ValueError(f"GLORA_CHAOS: no row {sorted(unknown)}; there are {', '.join(fault.name for fault in FAULTS)}")
+        return [cell for cell in every_cell() if cell.fault.name in wanted]
     rows, columns = [fault.name for fault in FAULTS], [moment.name for moment in MOMENTS]
 
     def taken(cell: Cell) -> bool:
@@ -55,10 +62,14 @@ def chosen_cells(choice: str) -> list[Cell]:
 def tours(choice: str) -> list[Tour]:
     """The cells of a run, by the job that they strike: each a job of its own for `all`, else as few jobs as there can be.
 
-    A job is struck once at a moment, since where it is afterwards depends on what was struck. Those of the schedulers share one job.
+    A job is struck once at a moment, since where it is afterwards depends on what was struck. Those of the schedulers share one job,
+    and so do those of any row that is asked for by its name.
     """
     if choice == "all":
         return [(cell,) for cell in every_cell()]
+    if not choice.isdigit():
+        rows = groupby(chosen_cells(choice), key=lambda cell: cell.fault.name)
+        return [tuple(cells) for _, cells in rows]
     found: list[list[Cell]] = []
     for cell in chosen_cells(choice):
         fitting = (tour for tour in found if _goes_with(cell, tour))
@@ -78,4 +89,4 @@ def _goes_with(cell: Cell, tour: list[Cell]) -> bool:
 
 def choice_of_run() -> str:
     """`GLORA_CHAOS` if it is set, else the cells of the schedulers."""
-    return os.environ.get("GLORA_CHAOS") or "schedulers"
+    return os.environ.get("GLORA_CHAOS") or ",".join(_ALWAYS)

@@ -21,7 +21,7 @@ def test_every_run_has_all_cells_of_the_schedulers_and_two_of_every_other_row(th
     assert set(by_row.values()) == {2}
 
 
-@pytest.mark.parametrize("choice", ["0", "1", "2", "schedulers", "all"])
+@pytest.mark.parametrize("choice", ["0", "1", "2", "scheduler", "objects,node", "all"])
 def test_tours_have_every_chosen_cell_once_and_strike_no_job_twice_at_a_moment(choice: str) -> None:
     found = tours(choice)
     assert sorted(cell.name for tour in found for cell in tour) == sorted(cell.name for cell in chosen_cells(choice))
@@ -34,3 +34,13 @@ def test_tours_have_every_chosen_cell_once_and_strike_no_job_twice_at_a_moment(c
 @pytest.mark.parametrize("third", range(3))
 def test_a_third_takes_six_jobs_at_most(third: int) -> None:
     assert len(tours(str(third))) <= 6
+
+
+def test_a_row_asked_for_by_its_name_strikes_one_job_at_every_moment() -> None:
+    (tour,) = tours("database-cut")
+    assert [cell.moment for cell in tour] == list(MOMENTS)
+
+
+def test_an_unknown_row_is_refused_with_the_rows_that_there_are() -> None:
+    with pytest.raises(ValueError, match="objects"):
+        tours("object-store")

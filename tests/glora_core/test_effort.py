@@ -23,7 +23,7 @@ def test_efforts_grow_from_quick_to_thorough():
         assert less.epochs < more.epochs
         assert less.population * less.generations < more.population * more.generations
         assert sum(less.finals) < sum(more.finals)
-        assert less.scratch_epochs < more.scratch_epochs
+        assert sum(less.scratch_epochs) < sum(more.scratch_epochs)
 
 
 @pytest.mark.parametrize("name", EFFORTS)
@@ -33,9 +33,9 @@ def test_an_effort_of_its_own_training_is_itself(name):
 
 
 def test_finals_keep_their_proportion_to_a_training_set_by_hand():
-    effort = Effort(40, 1, 1, (10, 20), learning_rate=0.003, learning_rates=(0.001, 0.003), scratch_epochs=40)
+    effort = Effort(40, 1, 1, (10, 20), learning_rate=0.003, learning_rates=(0.001, 0.003), scratch_epochs=(10, 30))
     longer = effort.of(epochs=60, learning_rate=0.01)
-    assert (longer.finals, longer.scratch_epochs, longer.learning_rates) == ((15, 30), 60, (0.0033, 0.01))
+    assert (longer.finals, longer.scratch_epochs, longer.learning_rates) == ((15, 30), (15, 45), (0.0033, 0.01))
     assert effort.of(epochs=1).finals == (1, 1)
 
 

@@ -13,7 +13,7 @@ SPEED = Speed(step=Line(0.0, 0.01), score=Line(0.0, 0.001))
 WORK = Work(
     training=TrainingSettings(epochs=10, batch_size=50, policy="sandwich"),
     search=SearchSettings(population=10, generations=4),
-    finals=FinalsSettings("thorough", 3, (1e-3, 3e-3), (5, 10), 0),
+    finals=FinalsSettings("thorough", 3, (1e-3, 3e-3), (5, 10), ()),
     train=100,
     val=200,
     test=1000,
@@ -58,7 +58,7 @@ def test_the_phases_of_a_job_are_the_work_that_its_settings_ask_for():
         ({"evaluators": 1}, "search", True),
         ({"search": replace(WORK.search, generations=5)}, "search", True),
         ({"slots": 6}, "finals", False),
-        ({"known": 4, "finals": replace(WORK.finals, scratch_epochs=10)}, "finals", True),
+        ({"known": 4, "finals": replace(WORK.finals, scratch_epochs=(10,))}, "finals", True),
         ({"finals": replace(WORK.finals, mode="winner")}, "finals", False),
         ({"retrained": True}, "finals", True),
         ({"scored": 4}, "export", True),

@@ -52,7 +52,7 @@ def test_thorough_trains_candidates_from_their_slice_and_known_methods_from_scra
     assert len({trial.name for trial in trials + scratch}) == len(trials) + len(scratch)
 
 
-@pytest.mark.parametrize("settings", [FinalsSettings("off"), FinalsSettings("winner"), FinalsSettings(scratch_epochs=0)], ids=str)
+@pytest.mark.parametrize("settings", [FinalsSettings("off"), FinalsSettings("winner"), FinalsSettings(scratch_epochs=())], ids=str)
 def test_only_thorough_finals_with_epochs_for_it_train_from_scratch(settings):
     assert from_scratch(KNOWN, settings) == []
 
@@ -108,7 +108,7 @@ def test_a_trial_that_diverged_is_out():
         ({"learning_rates": (0.1, 0.10000001)}, "differ in their first six digits"),
         ({"epochs": ()}, "epochs are"),
         ({"epochs": (10, 0)}, "at least 1"),
-        ({"scratch_epochs": -1}, "scratch_epochs is -1"),
+        ({"scratch_epochs": (5, 0)}, "a rung of scratch_epochs is 0; accepted are integers of at least 1"),
     ],
     ids=str,
 )
@@ -125,7 +125,7 @@ class Reached:
 
 def reached(accuracy, loss, sliced=True, rate=0.1, rung=1):
     trial = Trial("search #1" if sliced else "lora", KNOWN["lora"], rate, sliced)
-    return Reached(Leg(trial, rung if sliced else 0, 1, 1), evaluated(KNOWN["lora"], accuracy, loss))
+    return Reached(Leg(trial, rung, 1, 1), evaluated(KNOWN["lora"], accuracy, loss))
 
 
 def test_finalists_that_val_cannot_tell_apart_are_led_by_the_lower_loss_though_they_are_one_subnet():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from glora_core.evaluation import SubnetScorer
-from glora_core.finals import FinalsSettings, Leg, Trial, planned, play, rank_finalists, way
+from glora_core.finals import FinalsSettings, Leg, Trial, halved, play, rank_finalists, way
 from glora_core.finals.run import leg_settings, run_finals, train_again, train_alone
 from glora_core.methods import method_config, methods_within
 from glora_core.search import Evaluated
@@ -15,7 +15,7 @@ from glora_core.training import Trainer, TrainingSettings
 from tests.glora_core.conftest import make_toy_split
 
 TRAINING = TrainingSettings(epochs=2, batch_size=10, learning_rate=0.01, policy="sandwich")
-SETTINGS = FinalsSettings(candidates=1, learning_rates=(0.01, 0.003), epochs=(1, 2), scratch_epochs=3)
+SETTINGS = FinalsSettings(candidates=1, learning_rates=(0.01, 0.003), epochs=(1, 2), scratch_epochs=(3,))
 
 
 @pytest.fixture
@@ -50,7 +50,8 @@ def finalists(supernet, toy_split, val_split, ranked, budget):
 
 def test_every_rung_and_every_known_method_is_among_the_finalists_best_first(finalists, supernet, budget):
     known = set(methods_within(supernet.space, budget))
-    first, second, scratch = ([f.leg for f in finalists if f.leg.rung == rung] for rung in (1, 2, 0))
+    first, second = ([f.leg for f in finalists if f.leg.trial.sliced and f.leg.rung == rung] for rung in (1, 2))
+    scratch = [f.leg for f in finalists if not f.leg.trial.sliced]
     assert {leg.trial.source for leg in first} == {"search #1"}
     assert {leg.trial.source for leg in scratch} == known == {"linear-probe", "bitfit", "ssf", "lora"}
     assert (len(first), len(second), len(scratch)) == (2, 1, 8)
@@ -112,7 +113,7 @@ class Reached:
 @pytest.mark.parametrize("count", [1, 2, 5, 8])
 def test_as_many_legs_are_played_as_were_planned(count):
     trials = [Trial(f"search #{i}", (), 0.1, True) for i in range(count)]
-    scratch = [Trial("lora", (), 0.1, False)]
+    scratch = [Trial(name, (), 0.1, False) for name in ("bitfit", "lora", "ssf")]
     rungs = []
 
     def train(legs, before):
@@ -120,11 +121,12 @@ def test_as_many_legs_are_played_as_were_planned(count):
         assert set(before) >= {leg.trial.name for leg in legs if leg.rung > 1}
         return {leg.trial.name: Reached(leg, i / 100) for i, leg in enumerate(legs)}
 
-    found = play(trials, scratch, FinalsSettings(epochs=(1, 2, 4), scratch_epochs=9), train)
+    found = play(trials, scratch, FinalsSettings(epochs=(1, 2, 4), scratch_epochs=(3, 6)), train)
 
-    assert len(found) == sum(map(len, rungs)) == planned(count, 1, 3)
-    assert rungs[0] == [0] + [1] * count
+    assert list(map(len, rungs)) == [a + b for a, b in zip(halved(count, 3), [3, 2, 0], strict=True)]
     assert {r.leg.trained for r in found if r.leg.rung == 3} == {7}
+    scratch_legs = [(r.leg.trial.source, r.leg.rung, r.leg.trained) for r in found if not r.leg.trial.sliced]
+    assert sorted(scratch_legs) == [("bitfit", 1, 3), ("lora", 1, 3), ("lora", 2, 9), ("ssf", 1, 3), ("ssf", 2, 9)]
 
 
 def test_finals_of_known_methods_alone_end_after_the_first_rung():
@@ -134,7 +136,7 @@ def test_finals_of_known_methods_alone_end_after_the_first_rung():
         calls.append(len(legs))
         return {leg.trial.name: Reached(leg, 0.5) for leg in legs}
 
-    assert len(play([], [Trial("lora", (), 0.1, False)], FinalsSettings(), train)) == 1
+    assert len(play([], [Trial("lora", (), 0.1, False)], FinalsSettings(epochs=(1, 2), scratch_epochs=(3,)), train)) == 1
     assert calls == [1]
 
 
@@ -156,8 +158,8 @@ def test_a_known_method_is_trained_again_from_scratch(finalists, supernet, toy_s
 def test_the_way_of_a_leg_is_every_rung_up_to_it():
     settings, trial = FinalsSettings(epochs=(1, 2, 4)), Trial("search #1", (), 0.1, True)
     assert way(Leg(trial, 2, 2, 3), settings) == [Leg(trial, 1, 1, 1), Leg(trial, 2, 2, 3)]
-    scratch = Leg(Trial("lora", (), 0.1, False), 0, 9, 9)
-    assert way(scratch, settings) == [scratch]
+    known = Trial("lora", (), 0.1, False)
+    assert way(Leg(known, 2, 15, 20), settings) == [Leg(known, 1, 5, 5), Leg(known, 2, 15, 20)]
 
 
 def test_a_leg_keeps_the_share_of_warm_up_and_trains_to_the_end_of_its_epochs(trained):

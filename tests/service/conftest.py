@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from sqlalchemy import delete
 
 from services import processes
 from services.client import Client
+from services.store.database import Database
+from services.store.models import Evaluation, Supernet
 
 START_SECONDS = 90
 
@@ -57,6 +60,14 @@ class Service:
             cursor = page["next"]
             if cursor is None:
                 return rows
+
+    def forget(self) -> None:
+        """Lose every supernet and evaluation, so that a job like one before has all of its work to do again; costs no new service."""
+        database = Database(f"sqlite:///{self.home / 'glora.db'}")
+        with database.write() as session:
+            for model in (Evaluation, Supernet):
+                session.execute(delete(model))
+        database.dispose()
 
 
 def start_service(home: Path, *options: str, **environment: str) -> Service:

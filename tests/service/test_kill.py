@@ -24,7 +24,8 @@ def undisturbed(service: Service, data: Any, backbone: str) -> dict[str, Any]:
     }
     job = service.wait(service.client.submit(request)["id"])
     assert job["state"] == "succeeded", job["failure"]
-    return {"request": request, "populations": service.populations(job["id"]), "winner": job["result"]["winner"]}
+    known = {"populations": service.populations(job["id"]), "winner": job["result"]["winner"], "evaluated": job["cache"]["evaluated"]}
+    return {"request": request} | known
 
 
 def _generation(number: int) -> Any:
@@ -32,20 +33,17 @@ def _generation(number: int) -> Any:
 
 
 @pytest.mark.parametrize("victim", ["runner", "raylet"])
-def test_search_with_a_killed_process_equals_an_undisturbed_search(
-    victim: str, undisturbed: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    fresh = start_service(tmp_path_factory.mktemp("home"))
-    try:
-        job = fresh.client.submit(undisturbed["request"])
-        fresh.wait_for_event(job["id"], _generation(5))
-        kill(fresh.children()[victim])
-        over = fresh.wait(job["id"])
-        assert over["state"] == "succeeded", over["failure"]
-        assert fresh.populations(job["id"]) == undisturbed["populations"]
-        assert over["result"]["winner"] == undisturbed["winner"]
-    finally:
-        processes.stop(fresh.process, 30)
+def test_search_with_a_killed_process_equals_an_undisturbed_search(victim: str, service: Service, undisturbed: dict[str, Any]) -> None:
+    service.forget()
+    job = service.client.submit(undisturbed["request"])
+    service.wait_for_event(job["id"], _generation(5))
+    kill(service.children()[victim])
+    over = service.wait(job["id"])
+    assert over["state"] == "succeeded", over["failure"]
+    assert "resumed" in {event["kind"] for event in service.client.events(job["id"])}
+    assert over["cache"]["evaluated"] == undisturbed["evaluated"] > 0
+    assert service.populations(job["id"]) == undisturbed["populations"]
+    assert over["result"]["winner"] == undisturbed["winner"]
 
 
 def test_whole_service_killed_and_started_again_finishes_the_same_search(

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from services import processes
-from tests.service.conftest import Service, start_service
+from tests.service.conftest import Service
 
 pytestmark = pytest.mark.slow
 
@@ -27,9 +26,7 @@ def _reached(kind: str, field: str, least: int) -> Any:
     return lambda event: event["kind"] == kind and event["data"][field] >= least
 
 
-def test_job_paused_in_every_phase_ends_like_one_that_was_left_alone(
-    service: Service, request_body: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_job_paused_in_every_phase_ends_like_one_that_was_left_alone(service: Service, request_body: dict[str, Any]) -> None:
     request_body["training"] |= {"epochs": 600, "policy": "random"}
     request_body["search"] |= {"generations": 40}
     request_body["finals"] = {"candidates": 2, "learning_rates": [0.01, 0.003], "epochs": [100, 200], "scratch_epochs": 100}
@@ -49,11 +46,10 @@ def test_job_paused_in_every_phase_ends_like_one_that_was_left_alone(
     assert phases == ["train", "search", "finals"]
     assert epochs == list(range(1, 601))  # none twice, so the pause kept the epoch in hand
     assert len(trained) == len(over["result"]["finalists"])  # no trial twice
-    fresh = start_service(tmp_path_factory.mktemp("home"))
-    try:
-        alone = fresh.wait(fresh.client.submit(request_body)["id"])
-        assert fresh.populations(alone["id"]) == service.populations(job_id)
-        assert alone["result"]["winner"] == over["result"]["winner"]
-        assert alone["result"]["finalists"] == over["result"]["finalists"]
-    finally:
-        processes.stop(fresh.process, 30)
+    populations = service.populations(job_id)
+    service.forget()
+    alone = service.wait(service.client.submit(request_body)["id"])
+    assert alone["cache"]["evaluated"] == over["cache"]["evaluated"] > 0
+    assert service.populations(alone["id"]) == populations
+    assert alone["result"]["winner"] == over["result"]["winner"]
+    assert alone["result"]["finalists"] == over["result"]["finalists"]

@@ -15,7 +15,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def double(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service that runs two jobs at once; a runner may take long to start where two of them do."""
-    running = start_service(tmp_path_factory.mktemp("home"), GLORA_MAX_RUNNING_JOBS="2", GLORA_LEASE_SECONDS="60")
+    running = start_service(
+        tmp_path_factory.mktemp("home"), GLORA_MAX_RUNNING_JOBS="2", GLORA_LEASE_SECONDS="60", GLORA_AWAIT_SECONDS="0.5"
+    )
     yield running
     processes.stop(running.process, 30)
 
@@ -25,7 +27,9 @@ def _epochs(client: Client, *jobs: str) -> list[int]:
 
 
 @pytest.mark.parametrize("cut", ["nothing", "the trainer is cancelled"])
-def test_supernet_that_two_jobs_need_is_trained_once(cut: str, double: Service, request_body: dict[str, Any]) -> None:
+def test_supernet_that_two_jobs_need_is_trained_once_and_whoever_waits_holds_up_no_other(
+    cut: str, double: Service, request_body: dict[str, Any]
+) -> None:
     request_body["training"] |= {"epochs": 800, "policy": "random"}
     request_body["seed"] = {"nothing": 51, "the trainer is cancelled": 52}[cut]
     request_body["finals"] = {"mode": "off"}
@@ -34,6 +38,14 @@ def test_supernet_that_two_jobs_need_is_trained_once(cut: str, double: Service, 
     second = double.client.submit(request_body | {"search": {"population": 6, "generations": 2, "evaluators": 1}})["id"]
     awaited = double.wait_for_event(second, lambda event: event["kind"] == "supernet_awaited")
     assert awaited["data"]["job"] == double.client.job(second)["waiting_for"] == first
+    given = double.wait_for_event(second, lambda event: event["kind"] == "requeued")
+    assert (given["data"]["job"], given["data"]["attempts"]) == (first, 0)
+    if cut == "nothing":
+        third = double.client.submit(request_body | {"seed": 59})["id"]
+        double.wait_for_event(third, lambda event: event["kind"] == "started")
+        told = double.client.job(second)
+        assert (told["state"], told["waiting"]["reason"], told["waiting_for"]) == ("queued", "supernet", first)
+        double.client.cancel(third)
     if cut != "nothing":
         double.wait_for_event(first, lambda event: event["kind"] == "epoch" and event["data"]["epoch"] >= 300)
         double.client.cancel(first)

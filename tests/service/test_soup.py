@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from services import processes
-from tests.service.conftest import Service, kill, start_service
+from tests.service.conftest import Service, kill
 
 pytestmark = pytest.mark.slow
 
@@ -93,17 +92,15 @@ def test_a_soup_trained_on_val_too_is_exported_with_both_figures_on_test(
 
 @pytest.mark.chaos
 def test_a_runner_killed_between_soup_and_export_ends_with_the_same_soup(
-    cooked: dict[str, Any], request_of_a_soup: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+    service: Service, cooked: dict[str, Any], request_of_a_soup: dict[str, Any]
 ) -> None:
-    fresh = start_service(tmp_path_factory.mktemp("home"))
-    try:
-        job = fresh.client.submit(request_of_a_soup)
-        fresh.wait_for_event(job["id"], lambda event: event["kind"] == "soup")
-        kill(fresh.children()["runner"])
-        over = fresh.wait(job["id"])
-        kinds = [event["kind"] for event in fresh.client.events(job["id"])]
-        assert over["state"] == "succeeded", over["failure"]
-        assert "resumed" in kinds and kinds.count("soup") == 1
-        assert over["result"] == cooked["result"]
-    finally:
-        processes.stop(fresh.process, 30)
+    service.forget()
+    job = service.client.submit(request_of_a_soup)
+    service.wait_for_event(job["id"], lambda event: event["kind"] == "soup")
+    kill(service.children()["runner"])
+    over = service.wait(job["id"])
+    kinds = [event["kind"] for event in service.client.events(job["id"])]
+    assert over["state"] == "succeeded", over["failure"]
+    assert "resumed" in kinds and kinds.count("soup") == 1
+    assert kinds.count("epoch") == 20  # nothing was found that the jobs before had trained
+    assert over["result"] == cooked["result"]

@@ -219,7 +219,7 @@ def test_finals_that_are_not_described_are_in_proportion_to_the_supernets_traini
     found = asked.finals.settings(asked.training)
     assert found.epochs == tuple(2 * rung for rung in own.finals)
     assert found.learning_rates == pytest.approx([10 * rate for rate in own.learning_rates])
-    assert found.scratch_epochs == 2 * own.scratch_epochs
+    assert found.scratch_epochs == tuple(2 * rung for rung in own.scratch_epochs)
     assert min(request(training={"epochs": 1}).finals.epochs or ()) == 1
 
 
@@ -255,16 +255,17 @@ def test_a_part_that_is_no_object_is_refused_at_its_place(part: str) -> None:
     assert [error["loc"] for error in refusal.value.errors()] == [(part,)]
 
 
-def test_finals_may_train_no_known_method_from_scratch() -> None:
-    asked = request(finals={"scratch_epochs": 0})
+@pytest.mark.parametrize(("said", "rungs"), [(0, ()), ([], ()), (9, (9,)), ([3, 6], (3, 6))], ids=str)
+def test_epochs_from_scratch_are_rungs_one_rung_or_none(said: object, rungs: tuple[int, ...]) -> None:
+    asked = request(finals={"scratch_epochs": said})
 
-    assert asked.finals.settings(asked.training).scratch_epochs == 0
+    assert asked.finals.settings(asked.training).scratch_epochs == rungs
 
 
 def test_finals_take_what_is_asked_for() -> None:
     asked = request(finals={"mode": "winner", "candidates": 2, "learning_rates": [0.1], "epochs": [1, 2, 4], "scratch_epochs": 9})
 
-    assert asked.finals.settings(asked.training) == FinalsSettings("winner", 2, (0.1,), (1, 2, 4), 9)
+    assert asked.finals.settings(asked.training) == FinalsSettings("winner", 2, (0.1,), (1, 2, 4), (9,))
 
 
 @pytest.mark.parametrize(
@@ -277,7 +278,8 @@ def test_finals_take_what_is_asked_for() -> None:
         ({"learning_rates": [0.1, 0.1]}, ()),
         ({"epochs": [0]}, ("epochs", 0)),
         ({"epochs": 3}, ("epochs",)),
-        ({"scratch_epochs": -1}, ("scratch_epochs",)),
+        ({"scratch_epochs": -1}, ("scratch_epochs", 0)),
+        ({"scratch_epochs": True}, ("scratch_epochs",)),
         ({"learning_rate": 0.1}, ("learning_rate",)),
     ],
     ids=str,

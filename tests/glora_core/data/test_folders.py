@@ -42,9 +42,9 @@ def test_images_that_two_splits_share_are_counted_with_their_paths(image_folder)
     for copy in ("val/cat/copy.png", "val/dog/copy.png", "test/cat/copy.png"):
         shutil.copyfile(root / "train" / "cat" / "0.png", root / copy)
     first, second, third = scan(root).duplicates
-    assert (first.splits, first.images) == (("train", "val"), 2)
+    assert (first.splits, first.count) == (("train", "val"), 2)
     assert first.examples == (("train/cat/0.png", "val/cat/copy.png"), ("train/cat/0.png", "val/dog/copy.png"))
-    assert (second.splits, second.images) == (("train", "test"), 1)
+    assert (second.splits, second.count) == (("train", "test"), 1)
     assert (third.splits, third.examples) == (("val", "test"), (("val/cat/copy.png", "test/cat/copy.png"),))
     assert "2 val images are in train too, byte for byte, such as 'val/cat/copy.png'" in scan(root).warnings[0]
 

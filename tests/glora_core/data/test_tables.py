@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from glora_core.data.tables import TextExample, read_table
+from glora_core.data.few_shot import few_shot
+from glora_core.data.rows import LONGEST, Columns
+from glora_core.data.tables import TextExample, read_table, read_test_table
 from glora_core.errors import DataInvalid, LibraryMissing
 
 ROWS = (
@@ -82,8 +84,8 @@ def test_shared_texts_and_missing_classes_are_warned_of(tmp_path):
     path = one_csv(tmp_path)
     path.write_text(path.read_text() + "test,good film,pos\n")
     assert read_table(path).warnings == (
+        "1 test text is in train too, byte for byte, such as 'all.csv line 7' ('all.csv line 2' in train)",
         "val has no texts of 1 of 2 classes: pos",
-        "1 test text is in train too, byte for byte",
         "test has no texts of 1 of 2 classes: neg",
     )
 
@@ -95,6 +97,11 @@ REFUSED = [
     ("blank text", "split,text,label\ntrain, ,x\n", r"line 2: text is ' '"),
     ("no label", "split,text,label\ntrain,a,\n", r"line 2: label is ''; accepted is a name"),
     ("strange split", "split,text,label\ndev,a,x\n", r"line 2: split is 'dev'; accepted are train, val, validation, test"),
+    ("column twice", "split,text,text,label\n", r"line 1: column 'text' is there twice"),
+    ("huge field", f"split,text,label\ntrain,{'a' * (LONGEST + 1)},x\n", r"line 2: a field of more than 131,072 characters"),
+    ("huge line", f"split,text,label\ntrain,{'a' * 4 * LONGEST},x\n", r"line 2 has 524,288 characters or more"),
+    ("no label but a text", f"split,text,label\ntrain,a,{'word ' * 60}\n", r"line 2: label is 'word word.*is this the column of labels\?"),
+    ("label on two lines", 'split,text,label\ntrain,a,"x\ny"\n', r"line 3: label is 'x\\ny'; accepted is a name of up to 200"),
     ("open quote", 'split,text,label\ntrain,"a,x\n', r"line 2: unexpected end of data"),
     ("one class", "split,text,label\ntrain,a,x\nval,b,x\n", r"one class only \(x\)"),
     ("class that train lacks", "split,text,label\ntrain,a,x\ntrain,b,y\nval,c,z\n", r"line 4: label 'z' is none of .* train: x, y"),
@@ -112,7 +119,13 @@ def test_a_table_that_cannot_be_used_is_refused_by_file_and_line(tmp_path, conte
 
 @pytest.mark.parametrize(
     ("line", "told"),
-    [("{", "is not JSON"), ("[1]", "accepted is a JSON object"), ('{"split": "train", "text": "a", "label": 1.5}', "label is 1.5")],
+    [
+        ('{"split": "train", "text": "\\ud83d", "label": 1}', "half of a surrogate pair"),
+        ("[" * 100_000, "is not JSON"),
+        ("{", "is not JSON"),
+        ("[1]", "accepted is a JSON object"),
+        ('{"split": "train", "text": "a", "label": 1.5}', "label is 1.5"),
+    ],
 )
 def test_a_line_of_json_that_cannot_be_used_is_refused_by_its_number(tmp_path, line, told):
     path = one_jsonl(tmp_path)
@@ -123,7 +136,7 @@ def test_a_line_of_json_that_cannot_be_used_is_refused_by_its_number(tmp_path, l
 
 def test_a_file_that_is_no_text_is_refused_by_name(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"split,text,label\ntrain,\xff,x\n")
-    with pytest.raises(DataInvalid, match=r"t\.csv' is not UTF-8"):
+    with pytest.raises(DataInvalid, match=r"t\.csv' line 2 is not UTF-8 text: byte 0xff at character 7"):
         read_table(tmp_path / "t.csv")
 
 
@@ -146,6 +159,85 @@ def test_a_split_column_that_contradicts_the_files_name_is_refused(tmp_path):
     (tmp_path / "train.csv").write_text("text,label,split\na,pos,train\nb,neg,test\n")
     with pytest.raises(DataInvalid, match=r"train\.csv' line 3: split is 'test' in what is train by its name"):
         read_table(tmp_path)
+
+
+def test_columns_may_have_other_names(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("part,body,topic\ntrain,a,x\ntrain,b,y\nval,c,x\n")
+    columns = Columns("body", "topic", "part")
+    assert read_table(path, columns).splits["val"] == (TextExample("c", 0),)
+    with pytest.raises(
+        DataInvalid, match=r"line 2: column 'words' is missing; it has part, body, topic; accepted .* words, topic and part"
+    ):
+        read_table(path, Columns("words", "topic", "part"))
+
+
+def test_a_folder_may_hold_one_file_of_all_splits(tmp_path):
+    one_csv(tmp_path).rename(tmp_path / "data.csv")
+    assert read_table(tmp_path).splits == EXPECTED
+    (tmp_path / "train.csv").write_text("text,label\na,x\n")
+    with pytest.raises(DataInvalid, match=r"several data sets of texts: data\.csv, train\.csv; leave one"):
+        read_table(tmp_path)
+
+
+def test_a_folder_of_images_is_called_what_it_is(tmp_path):
+    (tmp_path / "train").mkdir()
+    with pytest.raises(DataInvalid, match="it has folders of images, which a transformers: backbone does not read"):
+        read_table(tmp_path)
+
+
+def test_a_text_with_two_labels_is_told_of(tmp_path):
+    path = one_csv(tmp_path)
+    path.write_text(path.read_text() + "train,good film,neg\n")
+    assert read_table(path).warnings[-1] == "1 texts of train have more than one label, such as that of all.csv line 2 and all.csv line 7"
+
+
+def test_facts_count_texts_and_name_lines(tmp_path):
+    path = one_csv(tmp_path)
+    path.write_text(path.read_text() + "test,good film,pos\n")
+    facts = read_table(path).facts()
+    assert (facts["kind"], facts["counts"]["train"]) == ("texts", [1, 1])
+    assert facts["duplicates"] == [{"splits": ["train", "test"], "texts": 1, "examples": [["all.csv line 2", "all.csv line 7"]]}]
+
+
+def test_few_shots_of_texts_are_drawn_per_class_and_few_are_told_of(tmp_path):
+    path = tmp_path / "t.jsonl"
+    rows = [("train", f"text {i}", "x" if i < 9 else "y") for i in range(11)] + [("val", "v", "x")]
+    path.write_text("\n".join(json.dumps(dict(zip(("split", "text", "label"), row, strict=True))) for row in rows))
+    drawn, more = (few_shot(read_table(path), shots, seed=3) for shots in (2, 4))
+    assert drawn.counts == {"train": (2, 2), "val": (1, 0)}
+    assert set(drawn.splits["train"]) <= set(more.splits["train"])
+    assert drawn.fingerprint != more.fingerprint != read_table(path).fingerprint
+    assert "1 of 2 classes have fewer than 4 texts in train and keep them all: y" in more.warnings
+
+
+@pytest.fixture
+def data(tmp_path: Path):
+    """Three classes; the further test sets have some of them."""
+    (tmp_path / "data.csv").write_text("split,text,label\ntrain,a,x\ntrain,b,y\ntrain,c,z\nval,d,x\n")
+    return read_table(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "further/test.csv"])
+def test_a_further_test_set_is_a_table_of_some_of_the_classes(tmp_path, data, name):
+    (tmp_path / "further").mkdir()
+    (tmp_path / name).write_text("split,text,label\ntrain,e,z\nanything,f,y\n")
+    found = read_test_table((tmp_path / name).parent if "/" in name else tmp_path / name, data)
+    assert (found.classes, found.splits) == (("x", "y", "z"), {"test": (TextExample("e", 2), TextExample("f", 1))})
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("text,label\ne,z\nf,w\n", r"t\.csv' line 3: label 'w' is none of the data set's classes: x, y, z"),
+        ("text,label\ne,z\n", "has texts of 1 class; two at least"),
+        ("words,label\ne,z\n", r"t\.csv' line 2: column 'text' is missing"),
+    ],
+)
+def test_a_further_test_set_that_does_not_fit_is_refused(tmp_path, data, content, told):
+    (tmp_path / "t.csv").write_text(content)
+    with pytest.raises(DataInvalid, match=told):
+        read_test_table(tmp_path / "t.csv", data)
 
 
 def test_a_saved_folder_without_its_library_is_refused_with_what_to_install(tmp_path, monkeypatch):

@@ -92,7 +92,20 @@ def test_an_unknown_licence_is_said_to_be_unknown():
 def test_loading_code_is_that_of_the_library():
     assert 'timm.create_model("local-dir:FOLDER", pretrained=True)' in model_card(BARE, SPACE, LORA)
     card = model_card(BARE | {"library": "transformers", "architecture": "BertForSequenceClassification"}, SPACE, LORA)
-    assert "BertForSequenceClassification.from_pretrained(FOLDER)" in card
+    assert "AutoModelForSequenceClassification.from_pretrained(FOLDER)" in card and "AutoTokenizer.from_pretrained(FOLDER)" in card
+    card = model_card(BARE | {"library": "transformers", "architecture": "GPT2LMHeadModel"}, SPACE, LORA)
+    assert "GPT2LMHeadModel.from_pretrained(FOLDER)" in card and "Tokenizer" not in card
+
+
+def test_card_of_texts_counts_texts_and_tells_how_long_they_may_be():
+    data = FULL["data"] | {"kind": "texts", "also_test": {"tweets": {"classes": 2}}}
+    further = {"also_test": {"tweets": {"accuracy": 0.5, "examples": 40}}}
+    texts = {"library": "transformers", "backbone": {"name": "transformers:owner/bert"}, "data": data, "text": {"max_length": 128}}
+    card = model_card(FULL | texts | {"metrics": further}, SPACE, LORA)
+    assert "| texts per class | train 300 to 500, val 100 |" in card
+    assert "| accuracy on tweets | 50.00% (40 texts, among 2 classes) |" in card
+    assert "| longest text, in tokens | 128; longer ones are cut |" in card
+    assert "base_model: owner/bert" in card
     assert "library_name: transformers" in card
 
 

@@ -26,7 +26,7 @@ def run(tmp_path_factory):
     small = train_split.part(torch.arange(60))
     train(supernet, small, epochs=2)
     result = search(supernet, val, 10_000, SearchSettings(population=4, generations=2))
-    settings = FinalsSettings(candidates=3, learning_rates=(3e-3,), epochs=(1, 1), scratch_epochs=0)
+    settings = FinalsSettings(candidates=3, learning_rates=(3e-3,), epochs=(1, 1), scratch_epochs=())
     return backbone, supernet, val, finals(supernet, small, val, result, 10_000, settings)
 
 

@@ -42,7 +42,7 @@ RESULT: dict[str, Any] = {
     "finalists": [_WINNER],
     "baselines": [
         _WINNER
-        | {"source": "lora", "supernet": "t", "start": "scratch", "rung": 0, "epochs": 60}
+        | {"source": "lora", "supernet": "t", "start": "scratch", "rung": 1, "epochs": 60}
         | {"parameters": 512, "val_accuracy": 0.75, "test_accuracy": None, "test_loss": None, "also_test": _SKETCH}
     ],
     "merge_error": 1e-7,
@@ -135,7 +135,7 @@ def emit(database: Database, lease: Lease, phase: str) -> None:
 def add_finals(database: Database, lease: Lease) -> None:
     """The first rung of a running job's finals: one finalist and one that diverged, of three in all."""
     facts = {"start": "supernet", "learning_rate": 0.003, "rung": 1, "epochs": 15}
-    scratch = {"start": "scratch", "rung": 0, "epochs": 60}
+    scratch = {"start": "scratch", "rung": 1, "epochs": 60}
     measured = {"accuracy": 0.875, "macro_accuracy": 0.625, "fitness": 0.875, "loss": 0.5, "parameters": 640}
     with jobs.fenced(database, lease) as (session, job):
         events.append(session, job.id, "finals", {"rung": 1, "rungs": 2, "missing": 2, "done": 0, "finalists": 3})

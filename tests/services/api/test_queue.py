@@ -12,6 +12,7 @@ from services.api.app import create_app
 from services.settings import Settings
 from services.store import schedulers
 from services.store.database import Database
+from services.store.models import Job
 from tests.services.api import stock
 
 
@@ -92,3 +93,17 @@ def test_running_quota_holds_a_users_jobs_back_and_says_so(settings: Settings, a
     place = http.get(f"/v1/jobs/{waiting}", headers={"Authorization": "Bearer two"}).json()["waiting"]
 
     assert (place["reason"], place["message"]) == ("quota", "default runs 1 job, as many as a user may")
+
+
+def test_evaluators_that_a_job_may_hold_by_its_users_quota_are_told_while_it_searches(settings: Settings, database: Database) -> None:
+    searching, training = (stock.add_running(database).job_id for _ in range(2))
+    with database.write() as session:
+        session.get_one(Job, searching).phase = "search"
+
+    def told(job_id: str, **quota: int) -> int | None:
+        found: int | None = (
+            _shared(settings, **quota).get(f"/v1/jobs/{job_id}", headers={"Authorization": "Bearer two"}).json()["evaluators"]
+        )
+        return found
+
+    assert (told(searching, user_evaluators=3), told(training, user_evaluators=3), told(searching)) == (3, None, None)

@@ -16,9 +16,10 @@ import torch
 from glora_core.backbones import adapted_layers
 from glora_core.configs import encode
 from glora_core.evaluation import Score, SubnetScorer
+from glora_core.precision import Precision
 from glora_core.sampling import FeasibleSampler, stream
 from glora_core.space import SearchSpace
-from glora_core.training import TrainingSettings
+from glora_core.training import Trainer, TrainingSettings
 from services.cluster import pace
 from services.cluster.evaluator import evaluators
 from services.cluster.pool import EvaluatorPool, WorkerLost
@@ -101,24 +102,28 @@ def _until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.1)
 
 
-def test_scores_of_real_evaluators_are_those_of_this_process() -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_scores_of_real_evaluators_are_those_of_this_process_in_the_same_precision(precision: Precision) -> None:
     torch.manual_seed(0)
     model = timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=8, patch_size=4, embed_dim=16, depth=2, num_heads=2).eval()
     workload = Workload(model, SearchSpace(adapted_layers(model)), make_toy_split(30), make_toy_split(12), "macro-accuracy")
-    settings, rng = TrainingSettings(epochs=1), stream(0)
+    settings, rng = TrainingSettings(epochs=3, batch_size=10, learning_rate=0.01), stream(0)
     sampler = FeasibleSampler(workload.space, 700)
     configs = [sampler.sample(rng) for _ in range(9)]
     supernet = workload.supernet(settings)
     settle(Share())
-    scorer = SubnetScorer(supernet, workload.plain)
+    Trainer(supernet, workload.train, settings).fit()
+    scorer = SubnetScorer(supernet, workload.plain, precision)
     expected = [scorer.score(config, workload.val, BATCH_SIZE, metric=workload.metric) for config in configs]
     state = supernet.trainable_state()
 
-    pool = EvaluatorPool(evaluators(ray.put(workload.for_evaluation()), ray.put(state), settings, Share()), lambda: 2)
+    pool = EvaluatorPool(evaluators(ray.put(workload.for_evaluation()), ray.put(state), settings, Share(), precision), lambda: 2)
     found = pool.score([encode(config) for config in configs])
     pool.close()
 
     assert found == expected
+    other = SubnetScorer(supernet, workload.plain, "bfloat16" if precision == "float32" else "float32")
+    assert found[0].loss != other.score(configs[0], workload.val, BATCH_SIZE, metric=workload.metric).loss
 
 
 def test_what_evaluators_are_sent_has_no_training_examples() -> None:

@@ -155,12 +155,13 @@ ASKED = {"candidates": 1, "learning_rates": [0.1, 0.2], "epochs": [1, 2], "scrat
 def test_every_trial_of_every_rung_is_a_finalist_and_the_best_wins(play: Any, cluster: Cluster, database: Database) -> None:
     outcome = play(ASKED)
 
-    found = [(f.source, f.leg.rung, f.leg.trial.learning_rate, f.leg.trained) for f in outcome.finalists]
+    found = [(f.source, f.leg.rung, f.leg.trial.learning_rate, f.leg.trained) for f in outcome.finalists if f.sliced]
     assert {(name, rate) for name, rung, rate, _ in found if rung == 1} == {("search #1", 0.1), ("search #1", 0.2)}
     assert [(name, rate, trained) for name, rung, rate, trained in found if rung == 2] == [("search #1", 0.2, 3)]
-    assert {name for name, rung, _, _ in found if rung == 0} == {"linear-probe", "bitfit", "ssf", "lora"}
+    scratch = [(f.source, f.leg.rung, f.leg.trained) for f in outcome.finalists if not f.sliced]
+    assert sorted(set(scratch)) == [(name, 1, 3) for name in ("bitfit", "linear-probe", "lora", "ssf")]
     assert outcome.winner == outcome.finalists[0]
-    assert len(found) == told(database, "finals")[0]["finalists"] == 11
+    assert len(outcome.finalists) == told(database, "finals")[0]["finalists"] == 11
     assert [rung["done"] for rung in told(database, "finals")] == [0, 10]
 
 
@@ -202,12 +203,23 @@ def test_baselines_are_the_best_trials_from_scratch_whatever_the_finals(mode: st
     outcome = play(ASKED | {"mode": mode}, baselines="trained")
 
     assert [(f.source, f.leg.rung, f.leg.trial.learning_rate) for f in outcome.baselines if f.leg] == [
-        ("linear-probe", 0, 0.2),
-        ("bitfit", 0, 0.2),
-        ("lora", 0, 0.2),
+        ("linear-probe", 1, 0.2),
+        ("bitfit", 1, 0.2),
+        ("lora", 1, 0.2),
     ]
-    assert any(f.leg.rung == 0 for f in outcome.finalists) == (mode == "thorough")
+    assert any(not f.sliced for f in outcome.finalists) == (mode == "thorough")
     assert (outcome.winner.source == "search") == (mode == "off")
+
+
+def test_known_methods_are_halved_among_themselves_unless_they_are_reported(play: Any, cluster: Cluster, database: Database) -> None:
+    asked = ASKED | {"epochs": [1], "scratch_epochs": [1, 2, 3]}
+    rungs = [f.leg.rung for f in play(asked).finalists if not f.sliced]
+    assert [rungs.count(rung) for rung in (1, 2, 3)] == [8, 4, 2]
+    assert [(rung["finalists"], rung["done"], rung["rungs"]) for rung in told(database, "finals")] == [(16, 0, 3), (16, 10, 3), (16, 14, 3)]
+
+    reported = play(asked, baselines="trained")
+
+    assert {(f.leg.rung, f.leg.trained) for f in reported.finalists if not f.sliced} == {(1, 6)}
 
 
 def test_baselines_inside_the_supernet_are_scored_once_and_train_nothing(play: Any, cluster: Cluster) -> None:

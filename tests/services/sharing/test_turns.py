@@ -8,7 +8,8 @@ import pytest
 from services.cluster.pausing import Paused
 from services.scheduler import turns
 from services.scheduler.context import RunContext
-from services.scheduler.turns import made_once
+from services.scheduler.turns import GaveWay, made_once
+from services.settings import Settings
 from services.store import claims, jobs, lifecycle, search_state
 from services.store.database import Database
 from services.store.retries import RetryRules
@@ -114,6 +115,69 @@ def test_job_that_comes_back_waits_for_who_took_over(runner: Runner, database: D
     taker.go.set()
 
     assert back.call.result() == ("somebody", True)
+
+
+def test_job_that_has_waited_for_long_goes_back_into_the_queue(runner: Runner, database: Database) -> None:
+    first, second = runner(), runner()
+    second.settings = Settings(await_seconds=0.1)
+    maker = Trainer(first)
+    maker.begun.wait(PATIENCE_SECONDS)
+    waiter = Trainer(second)
+
+    with pytest.raises(GaveWay):
+        waiter.call.result()
+    job = job_of(database, second.lease.job_id)
+    assert (job.state, job.attempts, job.waiting_for, job.awaited_key) == ("queued", 0, first.lease.job_id, KEY)
+    assert kinds_of(database, second.lease.job_id)[-2:] == ["supernet_awaited", "requeued"]
+
+    with database.write() as session:
+        assert jobs.claim(session, "another", 3600, RetryRules()) is None
+    maker.go.set()
+    maker.call.result()
+    with database.write() as session:
+        lease = jobs.claim(session, "another", 3600, RetryRules())
+    assert lease is not None
+    second.lease = lease
+    assert Trainer(second).call.result() == ("somebody", True)
+
+
+def test_job_that_went_back_is_the_one_to_take_over(runner: Runner, database: Database) -> None:
+    first, second, third = runner(), runner(), runner()
+    second.settings = third.settings = Settings(await_seconds=0.1)
+    maker = Trainer(first)
+    maker.begun.wait(PATIENCE_SECONDS)
+    for waiter in (Trainer(second), Trainer(third)):
+        with pytest.raises(GaveWay):
+            waiter.call.result()
+    with jobs.fenced(database, first.lease) as (session, job):
+        jobs.cancelled(session, job)
+
+    with database.write() as session:
+        lease, none = (jobs.claim(session, "another", 3600, RetryRules()) for _ in range(2))
+    assert (lease.job_id, none) == (second.lease.job_id, None)
+    second.lease = lease
+    taker = Trainer(second)
+    taker.begun.wait(PATIENCE_SECONDS)
+    taker.go.set()
+
+    assert taker.call.result() == (lease.job_id, False)
+
+
+def test_job_that_is_asked_to_pause_pauses_and_does_not_go_back(runner: Runner, database: Database) -> None:
+    first, second = runner(), runner()
+    Trainer(first).begun.wait(PATIENCE_SECONDS)
+    waiter = Trainer(second)
+    until(lambda: job_of(database, second.lease.job_id).waiting_for)
+    with database.write() as session:
+        lifecycle.request_pause(session, second.lease.job_id)
+    second.settings = Settings(await_seconds=0)
+    waiter.call.give_way()
+    assert job_of(database, second.lease.job_id).state == "running"
+
+    second.pausing.set()
+
+    with pytest.raises(Paused):
+        waiter.call.result()
 
 
 def test_waiting_job_can_be_paused(runner: Runner, database: Database) -> None:

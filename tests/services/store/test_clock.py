@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy import select
 
-from services.store import clock, jobs
+from services.store import claims, clock, jobs
 from services.store.database import Database
 from services.store.models import ClockAnchor
 from tests.fakes.wall_clock import jump
@@ -49,6 +49,21 @@ def test_lease_that_has_run_out_stays_so_after_a_jump(
     again = claim(connect(), "another")
 
     assert again is not None and again.epoch == 2
+
+
+@pytest.mark.parametrize("by", JUMPS)
+def test_what_a_job_is_computing_stays_its_own_after_a_jump(database: Database, monkeypatch: pytest.MonkeyPatch, by: timedelta) -> None:
+    first, second = add_running_job(database), add_running_job(database)
+    with jobs.fenced(database, first) as (session, _):
+        claims.take(session, first, ["key"])
+    jump(monkeypatch, by)
+
+    with jobs.fenced(database, second) as (session, _):
+        assert claims.holder(session, "key") == first.job_id
+        assert claims.take(session, second, ["key"]) == set()
+    expire(database, first.job_id)
+    with jobs.fenced(database, second) as (session, _):
+        assert claims.take(session, second, ["key"]) == {"key"}
 
 
 def test_steady_clock_is_anchored_once_per_boot(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,11 @@ Statements are caught as the store's own functions send them, so that a question
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, insert
+from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from services.protocol import PROTOCOL
@@ -20,6 +19,7 @@ from services.store.database import Database
 from services.store.jobs import Lease
 from services.store.models import Artifact, Candidate, Claim, Evaluation, Generation, Job, JobEvent, Supernet
 from services.store.retries import RetryRules
+from tests.services.store.plans import caught, plan_of, undone, whole_tables
 from tests.services.store.rows import EPOCH, SPEC
 
 pytestmark = pytest.mark.slow
@@ -169,64 +169,26 @@ PAGES = [_list_jobs, _list_older_jobs, _list_jobs_of_a_state]
 
 @pytest.mark.parametrize("ask", QUESTIONS, ids=lambda ask: ask.__name__.lstrip("_"))
 def test_question_reads_no_large_table_as_a_whole(ask: Callable[[Session], None], loaded: Database) -> None:
-    with _undone(loaded) as session, _caught(loaded) as statements:
+    with undone(loaded) as session, caught(loaded) as statements:
         ask(session)
-        plans = [(statement, _plan(session, statement, parameters)) for statement, parameters in list(statements)]
+        plans = [(statement, plan_of(session, statement, parameters)) for statement, parameters in list(statements)]
 
     assert plans
     wanted = [] if ask is not _list_jobs else ["SCAN jobs USING INDEX ix_jobs_created_at_id"]  # the newest are at its start
-    assert [(statement, plan) for statement, plan in plans if _whole_tables(plan) and plan not in wanted] == []
+    assert [(statement, plan) for statement, plan in plans if whole_tables(plan, LARGE) and plan not in wanted] == []
 
 
 @pytest.mark.parametrize("ask", PAGES, ids=lambda ask: ask.__name__.lstrip("_"))
 def test_page_comes_in_order_from_its_index(ask: Callable[[Session], None], loaded: Database) -> None:
-    with _undone(loaded) as session, _caught(loaded) as statements:
+    with undone(loaded) as session, caught(loaded) as statements:
         ask(session)
-        plans = [_plan(session, statement, parameters) for statement, parameters in list(statements)]
+        plans = [plan_of(session, statement, parameters) for statement, parameters in list(statements)]
 
     assert [plan for plan in plans if re.search(r"TEMP B-TREE FOR ORDER BY|\bSort\b", plan)] == []
 
 
 def test_whole_table_would_be_noticed(loaded: Database) -> None:
-    with _undone(loaded) as session:
-        plan = _plan(session, "SELECT * FROM jobs WHERE name = 'job 5'", None)
+    with undone(loaded) as session:
+        plan = plan_of(session, "SELECT * FROM jobs WHERE name = 'job 5'", None)
 
-    assert _whole_tables(plan) == ["jobs"]
-
-
-@contextmanager
-def _undone(database: Database) -> Iterator[Session]:
-    """A session for writing whose transaction is rolled back."""
-    with Session(database._writer) as session:
-        yield session
-        session.rollback()
-
-
-@contextmanager
-def _caught(database: Database) -> Iterator[list[tuple[str, Any]]]:
-    """Every question and change that is sent while the block runs, with its parameters; row by row inserts left out."""
-    found: list[tuple[str, Any]] = []
-
-    def catch(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-        if re.match(r"SELECT|UPDATE|DELETE", statement) and "EXPLAIN" not in statement:
-            found.append((statement, parameters))
-
-    event.listen(database.engine, "before_cursor_execute", catch)
-    try:
-        yield found
-    finally:
-        event.remove(database.engine, "before_cursor_execute", catch)
-
-
-def _plan(session: Session, statement: str, parameters: Any) -> str:
-    """The plan of a statement, as one line for each step."""
-    connection = session.connection()
-    if connection.dialect.name == "sqlite":
-        return "\n".join(str(row[3]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters))
-    return "\n".join(str(row[0]) for row in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters))
-
-
-def _whole_tables(plan: str) -> list[str]:
-    """Large tables that a plan reads from end to end, or along an index from its start: SQLite says SCAN, PostgreSQL Seq Scan."""
-    scans = re.findall(r"^SCAN (\w+)|Seq Scan on (\w+)", plan, re.MULTILINE)
-    return [name for pair in scans for name in pair if name in LARGE]
+    assert whole_tables(plan, LARGE) == ["jobs"]

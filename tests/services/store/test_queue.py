@@ -4,15 +4,18 @@ import time
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
 from services.scheduler.failures import classify
-from services.store import clock, jobs, queue, schedulers
+from services.store import clock, jobs, places, queue, schedulers
 from services.store import database as database_module
 from services.store.database import Database
 from services.store.errors import LeaseLost, QuotaExceeded
 from services.store.jobs import Lease
-from services.store.queue import Quotas, Waiting
+from services.store.models import Job
+from services.store.places import Waiting
+from services.store.queue import Quotas
 from services.store.retries import RetryRules
 from tests.services.store.concurrency import at_once
 from tests.services.store.conftest import Connect
@@ -43,7 +46,8 @@ def _claim_all(database: Database, quotas: Quotas = jobs.UNLIMITED) -> list[str]
 def _waiting(database: Database, quotas: Quotas = jobs.UNLIMITED) -> dict[str, Waiting]:
     """What is told of every waiting job, by its name."""
     with database.read() as session:
-        return {jobs.get(session, job_id).name: place for job_id, place in queue.waiting(session, quotas).items()}
+        rows = session.scalars(select(Job)).all()
+        return {jobs.get(session, job_id).name: place for job_id, place in places.waiting(session, quotas, rows).items()}
 
 
 def _order(database: Database, quotas: Quotas = jobs.UNLIMITED) -> list[str]:

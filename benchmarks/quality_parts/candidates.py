@@ -1,0 +1,74 @@
+"""Candidates of one search trained on alone from their slices, and their soups: what the studies of finals share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from glora_core.api import Supernet, search
+from glora_core.configs import SubnetConfig, encode
+from glora_core.effort import Effort
+from glora_core.evaluation import Score, SubnetScorer, score
+from glora_core.finals import distinct
+from glora_core.finals.soup import greedy_soup, uniform_soup
+from glora_core.presets import preset
+from glora_core.search.noise import rank_within_noise
+from glora_core.training import Trainer, TrainingSettings
+
+from .methods import budgets
+from .runs import COMMON
+from .searched import RANKS, VAL_BATCH
+from .sources import Data
+from .tasks import Task, fresh_model
+
+BATCH = VAL_BATCH
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One candidate trained on alone at a rate: its scores, and its merged weights in float64."""
+
+    rate: float
+    val: Score
+    test: Score
+    state: dict[str, Tensor]
+
+
+def training_settings(task: Task, seed: int, effort: Effort) -> TrainingSettings:
+    """What everything here is trained with: the quality table's settings, at the effort's rate."""
+    augment = ("crop",) if task.source.images else ()
+    return TrainingSettings(**{**COMMON, "augment": augment, "seed": seed, "epochs": 1, "learning_rate": effort.learning_rate})
+
+
+def find(task: Task, data: Data, seed: int, training: TrainingSettings, count: int, effort: Effort) -> tuple[Supernet, list[SubnetConfig]]:
+    """A trained supernet and the best distinct candidates of a search in it, at the budget of LoRA of rank 4."""
+    supernet = Supernet(fresh_model(task, data.classes), preset("paper", task.layers, RANKS), seed=seed)
+    Trainer(supernet, data.train, replace(training, epochs=task.epochs(effort.epochs), policy="sandwich")).fit()
+    settings = replace(effort.search_settings, precision="bfloat16")
+    found = search(supernet, data.val, budgets(task.layers)["full"], settings, seed=seed, batch_size=BATCH)
+    return supernet, distinct(rank_within_noise(found.ranked, len(data.val)), count)
+
+
+def train_on(supernet: Supernet, config: SubnetConfig, data: Data, training: TrainingSettings) -> Trained:
+    """A candidate trained on from its slice."""
+    alone = supernet.cut(config)
+    Trainer(alone, data.train, replace(training, policy="fixed", fixed=encode(config))).fit()
+    network = SubnetScorer(alone).load(config)
+    val, test = (score(network, split, BATCH) for split in (data.val, data.test))
+    return Trained(training.learning_rate, val, test, alone.merged_state(config, torch.float64))
+
+
+def soups(supernet: Supernet, members: Sequence[Trained], data: Data) -> dict[str, float]:
+    """Test accuracy of the uniform and of the greedy soup, the latter by loss on val, and how many it has."""
+    states = [partial(_state, member) for member in sorted(members, key=lambda member: member.val.loss)]
+    plain, measure = supernet.bare(), partial(score, split=data.val, batch_size=BATCH)
+    uniform_soup(states, plain, measure)
+    uniform = score(plain, data.test, BATCH).accuracy
+    greedy = greedy_soup(states, plain, measure)
+    return {"uniform": uniform, "greedy": score(plain, data.test, BATCH).accuracy, "greedy_members": len(greedy.members)}
+
+
+def _state(member: Trained) -> dict[str, Tensor]:
+    return member.state
