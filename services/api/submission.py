@@ -3,10 +3,10 @@
 All refusals that can be known without training happen here, each as a problem document that names the field.
 """
 
-import dataclasses
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ def submit(
         return first, False
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Checked:
     """A request that can be run: its paths resolved, with what was found of backbone and data."""
 
@@ -77,20 +77,19 @@ class Checked:
         return {"request": self.request.model_dump(mode="json"), "backbone_key": self.backbone.key, "data": self.data}
 
 
-@dataclasses.dataclass
+@dataclass
 class Inputs:
     """Data sets and backbones that were looked at already, by what asks for them; a sweep asks for the same ones many times."""
 
-    data: dict[str, tuple[DataRequest, AnyData, dict[str, AnyData]]] = dataclasses.field(default_factory=dict)
-    backbones: dict[str, tuple[BackboneRequest, Backbone]] = dataclasses.field(default_factory=dict)
+    data: dict[str, tuple[DataRequest, AnyData, dict[str, AnyData]]] = field(default_factory=dict)
+    backbones: dict[str, tuple[BackboneRequest, Backbone]] = field(default_factory=dict)
 
 
 def check(database: Database, settings: Settings, request: JobRequest, inputs: Inputs) -> Checked:
     """Check all of a request that can be checked without training. Raises Problem; stores nothing but a backbone's description."""
     _check_resources(settings, request)
     check_parts_agree(request)
-    drawn_by = None if request.data.shots is None else request.seed
-    asked = f"{request.data.model_dump_json()} {request.reads_texts} {drawn_by}"
+    asked = f"{request.data.model_dump_json()} {request.reads_texts} {None if request.data.shots is None else request.seed}"
     if asked not in inputs.data:
         inputs.data[asked] = _data_of(settings, request)
     resolved, data, also = inputs.data[asked]
@@ -171,10 +170,10 @@ def _check_kind(request: JobRequest) -> None:
         raise Problem(422, "request-invalid", message, field="training.augment")
     if request.reads_texts:
         return
-    for field in ("max_length", "columns"):
-        if getattr(request.data, field) != DataRequest.model_fields[field].default:
-            message = f"backbone {name!r} reads images, which have no {field}; a backbone named transformers:FOLDER reads texts"
-            raise Problem(422, "request-invalid", message, field=f"data.{field}")
+    for part in ("max_length", "columns"):
+        if getattr(request.data, part) != DataRequest.model_fields[part].default:
+            message = f"backbone {name!r} reads images, which have no {part}; a backbone named transformers:FOLDER reads texts"
+            raise Problem(422, "request-invalid", message, field=f"data.{part}")
 
 
 def _check_data_paths(settings: Settings, asked: DataRequest) -> DataRequest:

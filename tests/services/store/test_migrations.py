@@ -109,7 +109,7 @@ def test_jobs_and_evaluations_of_before_lineage_stand_by_themselves(empty_databa
 def test_jobs_of_before_studies_stand_by_themselves_and_studies_may_begin(empty_database: Database) -> None:
     empty_database.migrate("0001")
     _fill_first_schema(empty_database)
-    empty_database.migrate("0006")
+    empty_database.migrate("0004")
 
     empty_database.migrate()
 
@@ -121,7 +121,7 @@ def test_jobs_of_before_studies_stand_by_themselves_and_studies_may_begin(empty_
 def test_job_of_a_study_stands_by_itself_after_a_downgrade(database: Database) -> None:
     job_id = submit(database, driven(database), 1)
 
-    _downgrade(database, "0006")
+    _downgrade(database, "0004")
     database.migrate()
 
     assert (job_of(database, job_id).state, job_of(database, job_id).study_id) == ("queued", None)

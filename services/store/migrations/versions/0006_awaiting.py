@@ -1,13 +1,13 @@
 """Waiting in the queue for a supernet that another job trains, and an index that tells a job's place in the queue by itself
 
-Revises: 0004
+Revises: 0005
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0006"
-down_revision = "0004"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 

@@ -1,13 +1,13 @@
 """Studies: sweeps of jobs' settings, their trials and what these reported; which study a job belongs to, and why it was cancelled
 
-Revises: 0006
+Revises: 0004
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0007"
-down_revision = "0006"
+revision = "0005"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 
