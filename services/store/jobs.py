@@ -147,8 +147,15 @@ def fenced(database: Database, lease: Lease) -> Iterator[tuple[Session, Job]]:
 
 
 def held(session: Session, lease: Lease) -> Job:
-    """The job of a lease, locked in a write transaction. Raises LeaseLost if another owns it, it is over, or the lease has run out."""
-    job = locked(session, lease.job_id)
+    """The job of a lease, locked in a write transaction.
+
+    Raises:
+        LeaseLost: another owns it, it is over or deleted, or the lease has run out.
+    """
+    try:
+        job = locked(session, lease.job_id)
+    except NotFound as gone:
+        raise LeaseLost(f"job {lease.job_id} was deleted") from gone
     if job.lease_epoch != lease.epoch or job.lease_owner != lease.owner or job.state != "running":
         raise LeaseLost(f"job {lease.job_id}: epoch {lease.epoch} is over (now {job.lease_epoch}, {job.state})")
     if job.lease_expires_at is None or job.lease_expires_at < clock.now(session):

@@ -22,7 +22,7 @@ from services.store.database import Database
 from services.store.models import Backbone, Base, Job
 from tests.servers.ports import free_port
 
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 900.0
 """For whatever should come to pass: more than it takes on a machine that is busy with other things."""
 
 REPLICAS = ("a", "b")

@@ -11,6 +11,7 @@ from services import processes
 from services.processes import start
 from services.scheduler.supervisor import Supervisor
 from services.settings import Settings
+from services.store import jobs, lifecycle
 from services.store.blobs import BlobStore
 from services.store.database import Database
 from tests.services.store.conftest import backend, connect, migrated_url, postgres_server
@@ -79,3 +80,23 @@ def test_a_runner_that_cannot_be_started_is_started_later(scheduler: Supervisor,
     scheduler.step()
     assert job_of(scheduler.database, job_id).state == "running"
     scheduler.shut_down()
+
+
+def test_a_job_that_is_deleted_before_its_runners_end_is_seen_does_not_end_the_scheduler(
+    scheduler: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = add_job(scheduler.database)
+    monkeypatch.setattr(processes, "start", lambda command, log: start(["sleep", "1000"], log=log))
+    scheduler.step()
+    ((lease, runner),) = scheduler.runners.items()
+    with jobs.fenced(scheduler.database, lease) as (session, job):
+        jobs.succeed(session, job, {})
+    with scheduler.database.write() as session:
+        lifecycle.delete(session, job_id)
+    runner.kill()
+    runner.wait()
+    scheduler.logs_kept = 0.0
+
+    scheduler.step()
+
+    assert scheduler.runners == {}

@@ -18,7 +18,7 @@ from services.store.models import Base
 from services.store.search_state import Fitness
 from tests.services.store.concurrency import at_once, in_processes
 from tests.services.store.processes import migrate
-from tests.services.store.rows import add_job, claim, contents, evaluation, job_of
+from tests.services.store.rows import add_job, change_job, claim, contents, evaluation, job_of
 from tests.services.store.study_rows import driven, submit
 
 MIGRATIONS = Path(services.store.__file__).parent / "migrations"
@@ -104,6 +104,24 @@ def test_jobs_and_evaluations_of_before_lineage_stand_by_themselves(empty_databa
     assert (job.pause_requested, job.inherited, lineage.origin_of(job), job.waiting_for) == (False, 0, None, None)
     assert _first_evaluations(empty_database) == [row | {"job_id": None, "generation": None} for row in before]
     assert add_job(empty_database)
+
+
+def test_job_that_waited_in_its_runner_goes_on_and_may_wait_in_the_queue(empty_database: Database) -> None:
+    empty_database.migrate("0004")
+    moment = "2026-01-01 00:00:00+00:00"
+    with empty_database.engine.begin() as connection:
+        connection.execute(text(f"INSERT INTO backbones (key, spec, state, requested_at) VALUES ('k', '{{}}', 'ready', '{moment}')"))
+        columns = "id, name, user_name, priority, state, request, backbone_key, data, cancel_requested, attempts, run_seconds, lease_epoch"
+        columns += ", lease_owner, lease_expires_at, waiting_for, created_at"
+        values = f"'job', 'old', 'ada', 0, 'running', '{{}}', 'k', '{{}}', false, 0, 0, 3, 'gone', '{moment}', 'maker', '{moment}'"
+        connection.execute(text(f"INSERT INTO jobs ({columns}) VALUES ({values})"))
+
+    empty_database.migrate()
+
+    job = job_of(empty_database, "job")
+    assert (job.waiting_for, job.awaited_key) == ("maker", None)
+    change_job(empty_database, "job", state="queued", lease_owner=None, lease_expires_at=None, awaited_key="k" * 64)
+    assert claim(empty_database) == Lease("job", "runner", 4)
 
 
 def test_jobs_of_before_studies_stand_by_themselves_and_studies_may_begin(empty_database: Database) -> None:
