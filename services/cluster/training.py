@@ -100,6 +100,8 @@ def train_supernet(
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _CONTROLLER_POLL_SECONDS)
     os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", _HUNG_SECONDS)
     start = latest(filesystem, folder, prefix)
+    if start is not None and start["epoch"] >= settings.epochs:  # whoever reached the end did not come to store it
+        return start
     log = ray.remote(num_cpus=0)(ProgressLog).remote(patience_seconds)
     started_from = [] if start is None else [ray.put(start)]
     trainer = _Trainer(
@@ -168,7 +170,7 @@ def _train_worker(config: dict[str, Any]) -> Diverged | NotLearning | Paused | N
             raise Paused
 
     try:
-        if trainer.finished:  # by another attempt, which did not come to store it
+        if trainer.finished:  # early, by another attempt, which did not come to store it
             _save(trainer.state() | {"history": history} if first else None, Progress(**history[-1]))
         trainer.fit(report)
     except (Diverged, NotLearning, Paused) as error:  # the same in every worker, and in every further attempt

@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def test_scores_of_real_evaluators_are_those_of_this_process_in_the_same_precisi
     supernet = workload.supernet(settings)
     settle(Share())
     Trainer(supernet, workload.train, settings).fit()
-    scorer = SubnetScorer(supernet, workload.plain, precision)
+    scorer = SubnetScorer(supernet, deepcopy(workload.plain), precision)  # which it merges into
     expected = [scorer.score(config, workload.val, BATCH_SIZE, metric=workload.metric) for config in configs]
     state = supernet.trainable_state()
 
@@ -122,7 +123,7 @@ def test_scores_of_real_evaluators_are_those_of_this_process_in_the_same_precisi
     pool.close()
 
     assert found == expected
-    other = SubnetScorer(supernet, workload.plain, "bfloat16" if precision == "float32" else "float32")
+    other = SubnetScorer(supernet, deepcopy(workload.plain), "bfloat16" if precision == "float32" else "float32")
     assert found[0].loss != other.score(configs[0], workload.val, BATCH_SIZE, metric=workload.metric).loss
 
 

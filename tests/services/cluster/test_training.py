@@ -32,7 +32,7 @@ from tests.glora_core.conftest import make_toy_split
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = TrainingSettings(epochs=200, batch_size=10)
+SETTINGS = TrainingSettings(epochs=100, batch_size=10)
 KILL_AT = 30
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from services.store import clock, events, jobs
 from services.store.database import Database
-from services.store.errors import LeaseLost, NotFound
+from services.store.errors import LeaseLost
 from services.store.jobs import Lease
 from services.store.retries import RetryRules
 from tests.services.store.concurrency import Background
@@ -78,8 +78,8 @@ def test_fence_refuses_an_epoch_that_is_not_reached_yet(database: Database) -> N
         pass
 
 
-def test_fence_of_an_unknown_job_is_not_found(database: Database) -> None:
-    with pytest.raises(NotFound, match="j0"), jobs.fenced(database, Lease("j0", "runner", 1)):
+def test_fence_of_a_job_that_is_not_there_is_a_lost_lease(database: Database) -> None:
+    with pytest.raises(LeaseLost, match="j0"), jobs.fenced(database, Lease("j0", "runner", 1)):
         pass
 
 
@@ -225,8 +225,8 @@ def test_end_of_a_runner_whose_job_moved_on_changes_nothing(database: Database, 
     assert contents(database) == before
 
 
-def test_end_of_a_runner_of_an_unknown_job_is_not_found(database: Database) -> None:
-    with pytest.raises(NotFound, match="j0"):
+def test_end_of_a_runner_of_a_job_that_is_not_there_is_a_lost_lease(database: Database) -> None:
+    with pytest.raises(LeaseLost, match="j0"):
         _runner_ended(database, Lease("j0", "runner", 1), clean=True, max_attempts=1)
 
 
