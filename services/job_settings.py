@@ -119,6 +119,12 @@ class SearchRequest(Strict):
     tournament: int = Field(SearchSettings().tournament, ge=1, le=10_000, description="Drawn for each parent; `regularized-evolution`.")
     alive: int = Field(SearchSettings().alive, ge=1, le=100_000, description="Youngest subnets that may be drawn; `regularized-evolution`.")
     pool: int = Field(SearchSettings().pool, ge=1, le=100_000, description="Candidates predicted per generation; `surrogate`.")
+    second: Annotated[str, Field(max_length=40)] | None = Field(
+        None,
+        description="Of `nsga2`: name of one of `data.also_test`. Accuracy on one half of it becomes another objective beside fitness and "
+        "parameters; what is reported of that set is measured on the other half.",
+        examples=[None],
+    )
     seed: int | None = Field(None, ge=0, lt=2**63, description="Of the search's draws; the job's if absent. A fork may have another.")
     evaluators: int = Field(0, ge=0, le=1024, description="Ray actors that evaluate candidates; 0: one per CPU (or GPU) of the cluster.")
 
@@ -129,7 +135,7 @@ class SearchRequest(Strict):
 
     def settings(self) -> SearchSettings:
         """The search's settings for glora_core."""
-        return SearchSettings(**self.model_dump(exclude={"evaluators", "seed"}))
+        return SearchSettings(**self.model_dump(exclude={"evaluators", "seed", "second"}))
 
 
 Epochs = Annotated[int, Field(ge=1, le=10_000)]

@@ -20,7 +20,7 @@ def made_up(code: str) -> Score:
 class StubEvaluator:
     """Stands in for `services.cluster.evaluator.Evaluator`."""
 
-    def score(self, codes: Sequence[str]) -> list[Score]:
+    def score(self, codes: Sequence[str], split: str = "val") -> list[Score]:
         """Scores of subnets by their canonical texts."""
         return [made_up(code) for code in codes]
 

@@ -29,7 +29,7 @@ def few_shot(data: DataT, shots: int, seed: int) -> DataT:
     short = [data.classes[label] for label in sorted(rows) if len(rows[label]) < shots]
     named = f"{len(short):,} of {len(data.classes):,} classes"
     told = f"{named} have fewer than {shots} {data.kind}s in train and keep them all: {several(short)}"
-    return data.with_train(tuple(train[row] for row in kept), (told,) if short else ())
+    return data.with_split("train", tuple(train[row] for row in kept), (told,) if short else ())
 
 
 def _drawn(rows: list[int], shots: int, seed: int, label: int) -> list[int]:

@@ -91,8 +91,8 @@ class LabelledSet(ABC, Generic[ExampleT]):
         """Where an example comes from, for people."""
 
     @abstractmethod
-    def with_train(self, train: tuple[ExampleT, ...], notes: tuple[str, ...] = ()) -> Self:
-        """The same with other examples of `train`, and more notes."""
+    def with_split(self, split: str, examples: tuple[ExampleT, ...], notes: tuple[str, ...] = ()) -> Self:
+        """The same with other examples of a split, and more notes."""
 
     @property
     def told(self) -> tuple[str, ...]:
@@ -209,9 +209,9 @@ class ImageFolder(LabelledSet[Example]):
         """The examples of a split, or of `train+val`, which the folder may list itself. Raises KeyError for any other name."""
         return self.union if split == "train+val" and self.union else super().examples(split)
 
-    def with_train(self, train: tuple[Example, ...], notes: tuple[str, ...] = ()) -> Self:
-        """The same with other images of `train`, and more notes; a listed `train+val` no longer holds."""
-        return replace(self, splits=self.splits | {"train": train}, union=(), notes=(*self.notes, *notes))
+    def with_split(self, split: str, examples: tuple[Example, ...], notes: tuple[str, ...] = ()) -> Self:
+        """The same with other images of a split, and more notes; a listed `train+val` no longer holds."""
+        return replace(self, splits=self.splits | {split: examples}, union=(), notes=(*self.notes, *notes))
 
 
 def several(names: Sequence[str]) -> str:

@@ -4,15 +4,19 @@ A folder with one folder of images per class; the classes may be fewer than the 
 those alone. `tables.read_test_table` reads such a set of texts. Without torch.
 """
 
+import hashlib
 import os
+from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from glora_core.data.folders import hash_images, images_below
 from glora_core.data.labelled import AnyData, Example, ImageFolder, in_both, several
 from glora_core.data.saved import is_saved
 from glora_core.data.saved_images import read_saved_images
 from glora_core.errors import DataInvalid
+
+DataT = TypeVar("DataT", bound=AnyData)
 
 
 def scan_test(root: str | os.PathLike[str], data: ImageFolder) -> ImageFolder:
@@ -51,6 +55,44 @@ def present(test: AnyData) -> tuple[int, ...]:
     return tuple(sorted({example.label for example in test.splits["test"]}))
 
 
+def halves(test: DataT) -> tuple[DataT, DataT]:
+    """A further test set in two: the examples to select by, and those to report on, by which nothing was selected.
+
+    Of every class every other example goes to the first, in the order of a hash of its contents, so that the parts depend on nothing else;
+    examples that are the same stay together.
+
+    Raises:
+        DataInvalid: one of the parts has fewer than two classes.
+    """
+    ranks = defaultdict[int, set[str]](set)
+    for example in test.splits["test"]:
+        ranks[example.label].add(_hash(test.contents(example)))
+    selection = {digest for own in ranks.values() for digest in sorted(own)[1::2]}
+    parts = [
+        test.with_split("test", tuple(e for e in test.splits["test"] if (_hash(test.contents(e)) in selection) == wanted))
+        for wanted in (True, False)
+    ]
+    if any(len(present(part)) < 2 for part in parts):
+        raise DataInvalid(
+            f"test set {str(test.root)!r} cannot be split in two, one to select by and one to report on; accepted are two classes with two "
+            f"{test.kind}s each that differ, or more"
+        )
+    return parts[0], parts[1]
+
+
+def _hash(contents: str) -> str:
+    return hashlib.sha256(contents.encode()).hexdigest()
+
+
+def _parts(test: AnyData) -> dict[str, Any] | None:
+    """The two parts that a search may select by and report on; None where the set is too small."""
+    try:
+        found = dict(zip(("selection", "report"), halves(test), strict=True))
+    except DataInvalid:
+        return None
+    return {name: {"fingerprint": part.fingerprint, f"{test.kind}s": len(part.splits["test"])} for name, part in found.items()}
+
+
 def facts_of_test(name: str, test: AnyData, data: AnyData) -> dict[str, Any]:
     """A further test set for a job or a manifest, as plain JSON values; warnings tell examples that train or val has too."""
     warnings = []
@@ -64,5 +106,6 @@ def facts_of_test(name: str, test: AnyData, data: AnyData) -> dict[str, Any]:
         "fingerprint": test.fingerprint,
         f"{data.kind}s": len(test.splits["test"]),
         "classes": len(present(test)),
+        "parts": _parts(test),
         "warnings": warnings,
     }

@@ -82,9 +82,9 @@ class TextTable(LabelledSet[TextExample]):
             return self.notes
         return (*self.notes, f"{len(torn):,} texts of train have more than one label, such as that of {torn[0][0]} and {torn[0][1]}")
 
-    def with_train(self, train: tuple[TextExample, ...], notes: tuple[str, ...] = ()) -> Self:
-        """The same with other texts of `train`, and more notes."""
-        return replace(self, splits=self.splits | {"train": train}, notes=(*self.notes, *notes))
+    def with_split(self, split: str, examples: tuple[TextExample, ...], notes: tuple[str, ...] = ()) -> Self:
+        """The same with other texts of a split, and more notes."""
+        return replace(self, splits=self.splits | {split: examples}, notes=(*self.notes, *notes))
 
 
 def read_table(path: str | os.PathLike[str], columns: Columns | None = None) -> TextTable:

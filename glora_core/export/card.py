@@ -81,6 +81,10 @@ def _metrics(manifest: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             yield f"macro accuracy on {name}", f"{found['macro_accuracy']:.2%}"
         if found.get("metric") is not None and metric not in OWN:
             yield f"{metric} on {name}", f"{found['metric']:.4f}"
+    second = manifest.get("second")
+    if second:
+        other = f"accuracy on {second['selection']:,} other examples of {second['set']} was a second objective of the search"
+        yield f"note on {second['set']}", f"{other}, so that it is no shift that the search knew nothing of"
     before = metrics.get("before", {})
     for split in ("val", "test"):
         if before.get(f"{split}_accuracy") is not None:

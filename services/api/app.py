@@ -7,7 +7,7 @@ from sqlalchemy import text
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import glora_core
-from services.api import artifacts, auth, events, jobs, lifecycle, logs, problems, studies
+from services.api import artifacts, auth, events, jobs, lifecycle, logs, pareto, problems, studies
 from services.api.contract import document_problems
 from services.api.deps import BlobsDep, DatabaseDep
 from services.api.limits import RequestLimits
@@ -40,7 +40,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.blobs = BlobStore(settings.resolved_artifacts_url, settings.artifacts_endpoint)
     problems.install(app)
     document_problems(app)
-    for part in (jobs, lifecycle, events, logs, artifacts, studies, auth, dashboard):
+    for part in (jobs, lifecycle, events, logs, pareto, artifacts, studies, auth, dashboard):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=dashboard.static_folder), name="static")
     _add_health(app)

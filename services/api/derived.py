@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import Field, ValidationError
 
 from glora_core.effort import EffortName
-from services.api.submission import check_parts_agree, check_searched_metric, check_space, submit
+from services.api.submission import check_parts_agree, check_searched_metric, check_second, check_space, submit
 from services.job_effort import without_effort
 from services.job_request import Budget, JobRequest, Line
 from services.job_settings import Strict
@@ -83,6 +83,7 @@ def fork(database: Database, settings: Settings, user: str, parent_id: str, aske
         changes["training"] = {"sampling_budget": parent.request["budget"] if drawn_within is None else drawn_within}
         request = changed(parent.request, changes if parent.request["training"]["sampling"] == "budget" else changes | {"training": {}})
         check_parts_agree(request)
+        check_second(request, parent.data)
         check_searched_metric(request, len(parent.data["classes"]))
         check_space(request, session.get_one(Backbone, parent.backbone_key))
         return lineage.fork(session, parent, user=user, name=asked.name or "", request=request.model_dump(mode="json"))

@@ -103,7 +103,9 @@ def check(database: Database, settings: Settings, request: JobRequest, inputs: I
     check_space(request, backbone)
     _check_drop_path(request, backbone)
     _check_max_length(request, backbone)
-    return Checked(request, (request.name or data.root.name)[:120], backbone, facts_of(data, also))
+    facts = facts_of(data, also)
+    check_second(request, facts)
+    return Checked(request, (request.name or data.root.name)[:120], backbone, facts)
 
 
 def _data_of(settings: Settings, request: JobRequest) -> tuple[DataRequest, AnyData, dict[str, AnyData]]:
@@ -160,6 +162,25 @@ def check_parts_agree(request: JobRequest) -> None:
         message = "without finals nothing is trained alone that could be trained again; accepted with `finals.mode` winner or thorough"
         raise Problem(422, "request-invalid", message, field="train_on_val")
     _check_kind(request)
+    second = request.search.second
+    if second is None:
+        return
+    if request.search.strategy != "nsga2":
+        message = f"strategy {request.search.strategy!r} has one objective; accepted with a second one is nsga2"
+        raise Problem(422, "request-invalid", message, field="search.second")
+    if second not in request.data.also_test:
+        known = ", ".join(request.data.also_test) or "none yet"
+        raise Problem(
+            422, "request-invalid", f"{second!r} is none of data.also_test; accepted is one of these: {known}", field="search.second"
+        )
+
+
+def check_second(request: JobRequest, facts: dict[str, Any]) -> None:
+    """Raise Problem if the second objective's test set is too small for one part to select by and one to report on."""
+    second = request.search.second
+    if second is not None and not facts["also_test"][second].get("parts"):
+        message = f"test set {second!r} cannot be split in two; accepted are two classes with two examples each that differ, or more"
+        raise Problem(422, "data-invalid", message, field="search.second")
 
 
 def _check_kind(request: JobRequest) -> None:

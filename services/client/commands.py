@@ -68,6 +68,9 @@ def submit(
         str | None,
         typer.Option(help="What to search for: accuracy (default), macro-accuracy, or a torchmetrics class, MulticlassF1Score, …."),
     ] = None,
+    second: Annotated[
+        str | None, typer.Option(help="With --strategy nsga2: a test set of --also-test, on half of which accuracy is another objective.")
+    ] = None,
     population: Annotated[int | None, typer.Option(help="Candidates per generation. Default: the effort's.")] = None,
     generations: Annotated[int | None, typer.Option(help="Generations. Default: the effort's.")] = None,
     finals: Annotated[str | None, typer.Option(help="Last round, trained alone: thorough (default), winner or off.")] = None,
@@ -115,7 +118,7 @@ def submit(
     merge(request, "space", given(preset=preset, ranks=rank or None))
     merge(request, "training", given(epochs=epochs, learning_rate=learning_rate, policy=policy, workers=workers, use_gpu=gpu or None))
     merge(request, "training", given(warmup_epochs=warmup_epochs, drop_path=drop_path, patience=patience))
-    merge(request, "search", given(strategy=strategy, metric=metric, population=population, generations=generations))
+    merge(request, "search", given(strategy=strategy, metric=metric, second=second, population=population, generations=generations))
     merge(request, "finals", given(mode=finals, candidates=finalists))
     client = connect(url, token)
     job = client.submit(request)

@@ -5,6 +5,7 @@ client.wait_study(study["id"])["trials"]
 """
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +13,7 @@ from urllib.parse import quote
 _OVER = ("succeeded", "failed", "cancelled")
 
 
-class StudyCalls:
+class StudyCalls(ABC):
     """Calls about studies; a mixin of `Client`, which sends them."""
 
     def submit_study(self, request: dict[str, Any], idempotency_key: str | None = None) -> dict[str, Any]:
@@ -61,14 +62,17 @@ class StudyCalls:
         *_, last = self.follow_study(study_id, poll_seconds)
         return last
 
+    @abstractmethod
     def _submitted(self, path: str, request: dict[str, Any], idempotency_key: str | None) -> dict[str, Any]:
-        raise NotImplementedError
+        """Post a request, again where that may help, under one idempotency key."""
 
+    @abstractmethod
     def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        raise NotImplementedError
+        """Send a request; returns the object that answers it."""
 
+    @abstractmethod
     def _delete(self, path: str) -> None:
-        raise NotImplementedError
+        """Delete what is at a path."""
 
 
 def _path(study_id: str) -> str:

@@ -11,16 +11,18 @@ import ray
 from torch import Tensor
 
 from glora_core.configs import decode
+from glora_core.data.split import Split
 from glora_core.evaluation import Score, SubnetScorer
 from glora_core.precision import Precision
 from glora_core.training import TrainingSettings
 from services.cluster.resources import Share
+from services.cluster.work import VAL
 from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE
 
 
 class Evaluator:
-    """Scores subnets of one supernet on the validation split."""
+    """Scores subnets of one supernet on the validation split, and on what a second objective is measured on."""
 
     def __init__(
         self, workload: Workload, state: dict[str, Tensor], settings: TrainingSettings, share: Share, precision: Precision
@@ -28,11 +30,15 @@ class Evaluator:
         device = settle(share)
         supernet = workload.supernet(settings, state).to(device)
         self._scorer = SubnetScorer(supernet, workload.plain.to(device), precision)
-        self._val, self._metric = workload.val.to(device), workload.metric
+        self._metric, second = workload.metric, workload.second
+        self._splits: dict[str, tuple[Split, Sequence[int]]] = {VAL: (workload.val.to(device), ())}
+        if second is not None:
+            self._splits[second.key] = second.examples.to(device), second.among
 
-    def score(self, codes: Sequence[str]) -> list[Score]:
-        """Scores of subnet configs given by their canonical texts, in order."""
-        return [self._scorer.score(decode(code), self._val, BATCH_SIZE, metric=self._metric) for code in codes]
+    def score(self, codes: Sequence[str], split: str = VAL) -> list[Score]:
+        """Scores of subnet configs given by their canonical texts, in order, on val or on what the second objective is measured on."""
+        examples, among = self._splits[split]
+        return [self._scorer.score(decode(code), examples, BATCH_SIZE, among=among, metric=self._metric) for code in codes]
 
     def pid(self) -> int:
         """Process id of this actor."""
@@ -49,7 +55,7 @@ def evaluators(
     """What starts one evaluator after another, for the pool.
 
     Args:
-        workload: reference to backbone, space and splits; of the latter only val is used.
+        workload: reference to backbone, space and splits; of the latter train is not used.
         state: reference to the supernet's trainable state.
         settings: how that supernet was trained.
         share: of the cluster, that each evaluator holds.

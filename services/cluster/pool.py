@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError
 from glora_core.evaluation import Score
 from services.cluster.pace import Pace
 from services.cluster.pausing import Asked, never
-from services.cluster.work import Batch, Work
+from services.cluster.work import VAL, Batch, Work
 
 _MAX_LOSSES = 3
 _TURN_SECONDS = 0.5
@@ -68,13 +68,18 @@ class EvaluatorPool:
         found = {position: score for positions, scores in self.batches(codes) for position, score in zip(positions, scores, strict=True)}
         return [found[position] for position in range(len(codes))]
 
-    def batches(self, codes: Sequence[str], pausing: Asked = never) -> Iterator[tuple[range, list[Score]]]:
+    def batches(self, codes: Sequence[str], pausing: Asked = never, split: str = VAL) -> Iterator[tuple[range, list[Score]]]:
         """Positions and scores of one batch after another, as they are done; a pause lets those in hand be the last.
+
+        Args:
+            codes: canonical texts of configs.
+            pausing: asked between two batches.
+            split: what they are scored on; see `Evaluator.score`.
 
         Raises:
             WorkerLost: a batch lost its evaluator more than a few times, or evaluators die as they start.
         """
-        work = Work(codes)
+        work = Work(codes, split)
         while not work.done:
             self._shrink()
             if not pausing():
@@ -124,7 +129,7 @@ class EvaluatorPool:
                 return
             batch.holders += 1
             member.batch, member.work, member.since = batch, work, time.monotonic()
-            member.call = member.actor.score.remote(batch.codes)
+            member.call = member.actor.score.remote(batch.codes, work.split)
 
     def _late(self, work: Work) -> Batch | None:
         now = time.monotonic()

@@ -68,8 +68,7 @@ def run_trials(
     """
     os.environ.update(_QUIET)
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # it misses the files that nobody reads
-    node = ray.util.get_node_ip_address()
-    place = tune.PlacementGroupFactory([{"CPU": 0, f"node:{node}": 0.001}])
+    place = tune.PlacementGroupFactory([{"CPU": 0, f"node:{_own_address()}": 0.001}])
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(_follow, sweep=sweep), place),
         param_space={"trial": tune.grid_search(list(numbers))},
@@ -86,6 +85,12 @@ def run_trials(
     errors = tuner.fit().errors
     if errors:
         raise errors[0]
+
+
+def _own_address() -> str:
+    """The address under which Ray knows the node that this driver has joined; a node offers a resource of that name."""
+    own = ray.get_runtime_context().get_node_id()
+    return next(str(node["NodeManagerAddress"]) for node in ray.nodes() if node["NodeID"] == own)
 
 
 class Recording(FIFOScheduler):  # type: ignore[misc]

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 from glora_core.evaluation import Score
 
+VAL = "val"
+"""The split that decides."""
+
 
 @dataclass(eq=False)
 class Batch:
@@ -19,9 +22,10 @@ class Batch:
 
 @dataclass
 class Work:
-    """Subnet configs by their canonical texts, and the scores found so far, in the same order."""
+    """Subnet configs by their canonical texts, and the scores found so far, in the same order, on one split."""
 
     codes: Sequence[str]
+    split: str = VAL
     scores: list[Score | None] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
     _given: int = 0

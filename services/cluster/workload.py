@@ -17,6 +17,15 @@ from services.protocol import THREADS
 
 
 @dataclass(frozen=True)
+class Second:
+    """What a second objective is measured on: examples, and the labels that answers are chosen from; `key` names it in SQL."""
+
+    examples: Split
+    among: tuple[int, ...]
+    key: str
+
+
+@dataclass(frozen=True)
 class Workload:
     """A backbone with a head of the right size, the space over it, the splits that workers train and score on, and by what metric."""
 
@@ -25,6 +34,7 @@ class Workload:
     train: Split
     val: Split
     metric: str
+    second: Second | None = None
 
     def for_evaluation(self) -> "Workload":
         """The same without training examples, which evaluators would only carry about."""

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from glora_core.metrics import UNMEASURED, own_value
-from services.store import search_state
+from services.store import pareto, search_state
 from services.store.models import Candidate, Evaluation, Generation, Job, JobEvent
 
 POINTS = 2_000
@@ -61,6 +61,15 @@ class CandidatePoint:
 
 
 @dataclass(frozen=True, slots=True)
+class TradeOff:
+    """A candidate of the front of a job with a second objective; `second` is its accuracy there, `value` of the metric searched for."""
+
+    parameters: int
+    value: float | None
+    second: float
+
+
+@dataclass(frozen=True, slots=True)
 class ChartData:
     """Everything the charts of one job need; `total` counts all candidates, of which `candidates` may be a sample."""
 
@@ -70,6 +79,7 @@ class ChartData:
     candidates: tuple[CandidatePoint, ...]
     best: CandidatePoint | None
     total: int
+    front: tuple[TradeOff, ...] = ()
     limit: int = POINTS
 
 
@@ -82,7 +92,15 @@ def chart_data(session: Session, job: Job) -> ChartData:
     metric = search_state.metric_of(job)
     numbers = thin(range(last.number + 1), LINE_POINTS) if last else []
     best = _best(session, job, last, metric) if last else None
-    return ChartData(epochs, probes, _generations(session, job, numbers, metric), _sample(session, job, total, metric), best, total)
+    return ChartData(
+        epochs,
+        probes,
+        _generations(session, job, numbers, metric),
+        _sample(session, job, total, metric),
+        best,
+        total,
+        _front(session, job, metric),
+    )
 
 
 def thin(items: Sequence[Item], limit: int) -> list[Item]:
@@ -146,6 +164,12 @@ def _sample(session: Session, job: Job, total: int, metric: str) -> tuple[Candid
         .order_by(Candidate.generation, Candidate.position)
     )
     return tuple(_point(metric, *row) for row in session.execute(query))
+
+
+def _front(session: Session, job: Job, metric: str) -> tuple[TradeOff, ...]:
+    """The front of a job with a second objective; nothing for others."""
+    points = pareto.front(session, job) if pareto.second_split(job) else []
+    return tuple(TradeOff(p.parameters, _value(metric, p.fitness), p.second_accuracy) for p in points if p.second_accuracy is not None)
 
 
 def _best(session: Session, job: Job, last: Generation, metric: str) -> CandidatePoint | None:

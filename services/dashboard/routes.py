@@ -140,6 +140,7 @@ def _data(page: views.JobPage) -> dict[str, Any]:
         "epochs": page.request.training.epochs,
         "generations": page.request.search.generations,
         "metric": page.request.search.metric,
+        "second": page.request.search.second,
         "sign": SIGNS.get(page.request.search.metric, 1),
         "share": page.request.search.metric in OWN,
         "charts": asdict(page.charts),

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from glora_core.backbones import BackboneInfo, BackboneSpec
 from glora_core.data.labelled import AnyData
 from glora_core.data.readers import Reader, reader_of
+from glora_core.data.shifted import halves
 from glora_core.errors import DataInvalid
 from glora_core.space import SearchSpace
 from services.cluster.pausing import Paused
@@ -62,8 +63,24 @@ class RunContext:
             raise DataInvalid(f"data {self.request.data.path!r} has changed since the job was submitted; submit it again")
         return found
 
+    @property
+    def second(self) -> AnyData | None:
+        """What the second objective is measured on, a part of a further test set; None if the job has none. Raises as `also_tests`."""
+        name = self.request.search.second
+        return None if name is None else halves(self._whole_tests[name])[0]
+
     @cached_property
     def also_tests(self) -> dict[str, AnyData]:
+        """What is reported on by name: the further test sets, of that of the second objective the part that nothing was selected by.
+
+        Raises:
+            DataInvalid: one is not what was submitted.
+        """
+        second = self.request.search.second
+        return {name: halves(test)[1] if name == second else test for name, test in self._whole_tests.items()}
+
+    @cached_property
+    def _whole_tests(self) -> dict[str, AnyData]:
         """The further test sets by name, scanned again. Raises DataInvalid if one is not what was submitted."""
         found = {name: read_test(self.request, path, self.data) for name, path in self.request.data.also_test.items()}
         for name, test in found.items():

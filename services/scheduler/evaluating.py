@@ -13,6 +13,7 @@ from glora_core.configs import SubnetConfig, encode
 from glora_core.evaluation import Score
 from services.cluster.pausing import Paused
 from services.cluster.pool import EvaluatorPool
+from services.cluster.work import VAL
 from services.protocol import protocol
 from services.scheduler.context import RunContext
 from services.store import claims, search_state
@@ -30,15 +31,17 @@ def fitness_of(score: Score) -> Fitness:
 
 @dataclass(frozen=True)
 class Measuring:
-    """Measures subnets on val for one job.
+    """Measures subnets for one job on val, or on what its second objective is measured on.
 
     Args:
         supernet_key: of the supernet that the pool has.
+        split: as SQL and the pool's evaluators know it.
     """
 
     context: RunContext
     supernet_key: str
     pool: EvaluatorPool
+    split: str = VAL
 
     def missing(self, configs: Mapping[str, SubnetConfig], generation: int) -> list[Evaluation]:
         """Measure those of the configs, given by their hashes, that are not stored yet; what comes last is the caller's to store.
@@ -82,7 +85,9 @@ class Measuring:
         """Evaluations of all configs, of which only those are returned that are not stored yet."""
         digests, stored_at, left = list(configs), time.monotonic(), len(configs)
         fresh: list[Evaluation] = []
-        for positions, scores in self.pool.batches([encode(config) for config in configs.values()], self.context.pausing.is_set):
+        for positions, scores in self.pool.batches(
+            [encode(config) for config in configs.values()], self.context.pausing.is_set, self.split
+        ):
             fresh += [self._row(configs, digests[place], score, generation) for place, score in zip(positions, scores, strict=True)]
             left -= len(positions)
             if left and time.monotonic() - stored_at > _STORE_SECONDS:
@@ -103,14 +108,14 @@ class Measuring:
         return protocol(self.context.request.search.precision)
 
     def _known(self, session: Session, hashes: Sequence[str]) -> dict[str, Evaluation]:
-        return search_state.known(session, self.supernet_key, "val", self._protocol, self.context.request.search.metric, hashes)
+        return search_state.known(session, self.supernet_key, self.split, self._protocol, self.context.request.search.metric, hashes)
 
     def _key(self, digest: str) -> str:
-        return claims.evaluation_key(self.supernet_key, "val", self._protocol, self.context.request.search.metric, digest)
+        return claims.evaluation_key(self.supernet_key, self.split, self._protocol, self.context.request.search.metric, digest)
 
     def _row(self, configs: Mapping[str, SubnetConfig], digest: str, score: Score, generation: int) -> Evaluation:
         config, metric = configs[digest], self.context.request.search.metric
         parameters, fitness = self.context.space.parameters(config), fitness_of(score)
-        row = evaluation_row(self.supernet_key, "val", self._protocol, metric, digest, encode(config), parameters, fitness)
+        row = evaluation_row(self.supernet_key, self.split, self._protocol, metric, digest, encode(config), parameters, fitness)
         row.job_id, row.generation = self.context.lease.job_id, generation
         return row

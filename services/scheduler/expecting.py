@@ -108,7 +108,7 @@ def _work(context: RunContext, prepared: Prepared) -> Work:
         search=request.search.settings(),
         finals=finals,
         train=len(local.train),
-        val=len(local.val),
+        val=len(local.val) + (len(local.second.examples) if local.second else 0),  # the finals are without, and a little shorter
         test=sum(len(data.splits.get("test", ())) for data in (context.data, *context.also_tests.values())),
         known=known,
         workers=request.training.workers,

@@ -77,6 +77,7 @@ def _measured(context: RunContext, prepared: Prepared, outcome: Outcome) -> dict
     result = {
         "metric": metric,
         "made_from": _made_from(context),
+        "second": _second(context, prepared),
         "winner": reporting.winner(chosen, metric) | reporting.on_tests(scores, metric),
         "retrained": None,
         "finalists": [reporting.summary(finalist, metric) for finalist in outcome.finalists],
@@ -86,6 +87,14 @@ def _measured(context: RunContext, prepared: Prepared, outcome: Outcome) -> dict
     rows = zip(outcome.baselines, others, strict=True)
     result["baselines"] = [reporting.summary(finalist, metric) | reporting.on_tests(found, metric) for finalist, found in rows]
     return result
+
+
+def _second(context: RunContext, prepared: Prepared) -> dict[str, Any] | None:
+    """Which test set took part in the selection by a part of it, and how large that and the part reported on are."""
+    name = context.request.search.second
+    if name is None or prepared.local.second is None:
+        return None
+    return {"set": name, "selection": len(prepared.local.second.examples), "report": len(context.also_tests[name].splits["test"])}
 
 
 def _write(folder: Path, context: RunContext, prepared: Prepared, chosen: Finalist | Soup) -> Export:
@@ -124,6 +133,7 @@ def _facts(context: RunContext, prepared: Prepared, result: dict[str, Any]) -> d
         **{name: fact for name, fact in context.reader.recipe().items() if name in ("transform", "text")},
         "data": {name: fact for name, fact in context.data_facts.items() if name != "classes"},
         "made_from": result["made_from"],
+        "second": result["second"],
         "budget": request.budget,
         "seed": request.seed,
         "metrics": _metrics(result)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from glora_core.finals import FinalsSettings, Trial, first_rung, from_scratch, play, rank_finalists
 from glora_core.methods import methods_within
 from glora_core.search import Evaluated
+from glora_core.search.front import by_both
 from glora_core.search.noise import rank_within_noise
 from services.scheduler.baselines import BASELINES, inside
 from services.scheduler.context import RunContext
@@ -38,15 +39,18 @@ def finals(context: RunContext, prepared: Prepared, ranked: Sequence[Evaluated],
 
     Args:
         ranked: the search's evaluated subnets, best first; the first as it is inside the supernet is exported where there are no finals.
+            With a second objective, candidates are taken in the order of both; the finals themselves decide on val.
         supernet_key: of the job's supernet.
     """
     examples = len(prepared.local.val)
-    searched = Finalist("search", ranked[0], supernet_key, supernet_settings(context))
+    two = prepared.local.second is not None
+    ordered = by_both(ranked) if two else rank_within_noise(ranked, examples)
+    searched = Finalist("search", ordered[0] if two else ranked[0], supernet_key, supernet_settings(context))
     settings = context.request.finals.settings(context.request.training)
     compared, baselines = _from_scratch(context, settings)
     if context.request.baselines == "trained":  # all of them to the end, or the reported ones would not be at their best
         settings = replace(settings, scratch_epochs=(sum(settings.scratch_epochs) or context.request.training.epochs,))
-    sliced = first_rung(rank_within_noise(ranked, examples), settings)
+    sliced = first_rung(ordered, settings)
     found = play(sliced, compared or baselines, settings, Rungs(context, prepared, searched, settings).train)
     ranking = rank_finalists([finalist for finalist in found if finalist.sliced or compared], examples)
     told = inside(context, prepared, searched) if context.request.baselines else []

@@ -6,7 +6,8 @@ import ray
 
 from glora_core.backbones import load
 from glora_core.backbones.fingerprint import weights_hash
-from services.cluster.workload import Workload
+from glora_core.data.shifted import present
+from services.cluster.workload import Second, Workload
 from services.scheduler.context import RunContext
 
 
@@ -36,5 +37,11 @@ def prepare(context: RunContext) -> Prepared:
     context.space.check_budget(context.request.budget)
     train, val = (context.reader.load(data, name) for name in ("train", "val"))
     plain = load(context.spec, len(data.classes))
-    local = Workload(plain, context.space, train, val, context.request.search.metric)
+    local = Workload(plain, context.space, train, val, context.request.search.metric, _second(context))
     return Prepared(ray.put(local), local, weights_hash(plain))
+
+
+def _second(context: RunContext) -> Second | None:
+    """What the second objective is measured on, known in SQL as test sets are; None if there is none."""
+    part = context.second
+    return None if part is None else Second(context.reader.load(part, "test"), present(part), part.fingerprint[:16])

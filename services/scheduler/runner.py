@@ -64,7 +64,7 @@ def run_job(context: RunContext) -> None:
     with estimate.phase("search"):
         pool = open_pool(context, prepared, state)
         try:
-            ranked = search(context, key, pool)
+            ranked = search(context, key, pool, prepared.local.second.key if prepared.local.second else None)
         finally:
             pool.close()
     context.enter("finals")

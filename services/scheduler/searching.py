@@ -6,6 +6,7 @@ resumed anywhere proposes the same populations, and a generation costs the same 
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from sqlalchemy.orm import Session
@@ -23,31 +24,49 @@ from services.store.models import Candidate, Evaluation, Generation, Job
 from services.store.search_state import Measurement
 
 
-def search(context: RunContext, supernet_key: str, pool: EvaluatorPool) -> list[Evaluated]:
-    """Run the generations that are not stored yet; returns all evaluated subnets, best first."""
+def search(context: RunContext, supernet_key: str, pool: EvaluatorPool, second: str | None = None) -> list[Evaluated]:
+    """Run the generations that are not stored yet; returns all evaluated subnets, best first.
+
+    Args:
+        second: what a second objective is measured on, as SQL and the pool's evaluators know it.
+    """
     settings, budget = context.request.search.settings(), context.request.budget
     seed = context.request.seed if context.request.search.seed is None else context.request.search.seed
     sampler = FeasibleSampler(context.space, budget)
-    history = stored_history(context)
+    history = stored_history(context, second)
     best, measuring = _best(history), Measuring(context, supernet_key, pool)
+    further = [Measuring(context, supernet_key, pool, second)] if second else []
     for number in range(_generations_done(context), settings.generations):
         start = time.monotonic()
         population = propose(context.space, budget, settings, history, number, seed, sampler)
-        fresh = measuring.missing({p.digest: p.config for p in population}, number)
+        configs = {p.digest: p.config for p in population}
+        fresh = [(each, each.missing(configs, number)) for each in (measuring, *further)]
         with context.fenced() as (session, job):
-            measuring.store(session, fresh)
-            measured = _commit(context, session, job, number, population, best, start)
+            for each, rows in fresh:
+                each.store(session, rows)
+            measured = _commit(context, session, job, number, population, best, start, second)
         best = _best([best, *measured])
         history += measured
         context.pause_here()
     return rank(history)
 
 
-def stored_history(context: RunContext) -> list[Evaluated]:
-    """The evaluations of all stored generations of the job, in order."""
+def stored_history(context: RunContext, second: str | None = None) -> list[Evaluated]:
+    """The evaluations of all stored generations of the job, in order; with accuracy on a second split, where one is named."""
     with context.database.read() as session:
         job = jobs.get(session, context.lease.job_id)
-        return [evaluated(row, generation) for generation, row in search_state.history(session, job)]
+        found = [evaluated(row, generation) for generation, row in search_state.history(session, job)]
+        return _with_second(context, session, job, found, second)
+
+
+def _with_second(context: RunContext, session: Session, job: Job, found: list[Evaluated], second: str | None) -> list[Evaluated]:
+    """The same with what is stored of them on the second split."""
+    if second is None:
+        return found
+    asked = context.request.search
+    hashes = [one.digest for one in found]
+    rows = search_state.known(session, job.supernet_key or "", second, protocol(asked.precision), asked.metric, hashes)
+    return [replace(one, second=rows[one.digest].accuracy) for one in found]
 
 
 def _generations_done(context: RunContext) -> int:
@@ -64,12 +83,13 @@ def _commit(
     population: Sequence[Proposal],
     best: Evaluated | None,
     start: float,
+    second: str | None,
 ) -> list[Evaluated]:
     """Write a whole generation; returns its evaluations as they are stored, which another job may have done first."""
     hashes = [p.digest for p in population]
     asked = context.request.search
     rows = search_state.known(session, job.supernet_key or "", "val", protocol(asked.precision), asked.metric, hashes)
-    measured = [evaluated(rows[digest], number) for digest in hashes]
+    measured = _with_second(context, session, job, [evaluated(rows[digest], number) for digest in hashes], second)
     fresh = sum(row.job_id == job.id and row.generation == number for row in rows.values())  # before a restart, too
     best = _best([best, *measured])
     assert best is not None

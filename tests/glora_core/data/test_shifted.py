@@ -8,7 +8,7 @@ import pytest
 
 from glora_core.data.folders import scan
 from glora_core.data.labelled import Example, ImageFolder
-from glora_core.data.shifted import facts_of_test, present, scan_test
+from glora_core.data.shifted import facts_of_test, halves, present, scan_test
 from glora_core.errors import DataInvalid
 
 
@@ -38,6 +38,7 @@ def test_facts_name_sizes_fingerprint_and_no_warning_where_nothing_is_shared(dat
         "path": str(sketch),
         "fingerprint": found.fingerprint,
         "images": 3,
+        "parts": None,
         "classes": 2,
         "warnings": [],
     }
@@ -73,3 +74,26 @@ def test_a_missing_folder_and_a_damaged_image_are_refused_by_path(data, sketch):
     (sketch / "a" / "0.png").write_bytes(b"no image")
     with pytest.raises(DataInvalid, match=r"a/0\.png.*cannot be decoded"):
         scan_test(sketch, data)
+
+
+def test_halves_have_every_class_and_keep_equal_images_together(data, tmp_path, write_image):
+    for name in ("a", "b"):
+        for seed in range(6):
+            write_image(tmp_path / "set" / name / f"{seed}.png", 10 * ord(name) + seed)
+        shutil.copy(tmp_path / "set" / name / "0.png", tmp_path / "set" / name / "copy.png")
+    whole = scan_test(tmp_path / "set", data)
+
+    selection, report = halves(whole)
+
+    assert sorted(map(str, (*selection.splits["test"], *report.splits["test"]))) == sorted(map(str, whole.splits["test"]))
+    hashes = [{part.contents(example) for example in part.splits["test"]} for part in (selection, report)]
+    assert hashes[0].isdisjoint(hashes[1]) and [len(found) for found in hashes] == [6, 6]
+    assert present(selection) == present(report) == (0, 1)
+    assert halves(scan_test(tmp_path / "set", data)) == (selection, report)
+
+
+def test_a_set_too_small_for_two_parts_is_refused_and_its_facts_have_none(data, sketch):
+    found = scan_test(sketch, data)
+    with pytest.raises(DataInvalid, match="cannot be split in two"):
+        halves(found)
+    assert facts_of_test("sketch", found, data)["parts"] is None

@@ -34,7 +34,7 @@ def routes(app: FastAPI) -> Iterator[tuple[str, str]]:
     """Every method and path of the application; parameters are filled in."""
     for route in iter_route_contexts(app.routes):
         if route.path is not None and route.methods:
-            path = route.path.replace("{job_id}", "j000").replace("{artifact_id}", "a000")
+            path = route.path.replace("{job_id}", "j000").replace("{artifact_id}", "a000").replace("{study_id}", "s000")
             assert "{" not in path
             yield from ((method, path) for method in sorted(route.methods))
 

@@ -70,7 +70,7 @@ def test_help_lists_every_command(glora: Glora) -> None:
     ended = glora("--help")
 
     assert ended.status == 0
-    made = {"pause", "resume", "extend", "fork", "clone", "delete", "cache", "admin"}
+    made = {"pause", "resume", "extend", "fork", "clone", "delete", "cache", "admin", "study", "studies"}
     assert set(COMMANDS) == {"serve", "submit", "watch", "jobs", "logs", "cancel", "download"} | made
     assert [name for name in COMMANDS if name not in ended.out] == []
 

@@ -36,7 +36,7 @@ SETTINGS = TrainingSettings(epochs=100, batch_size=10)
 KILL_AT = 30
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Noting(Workload):
     """A workload that notes the processes which make a supernet of it: the training workers."""
 
@@ -73,7 +73,7 @@ def _train(
     """Train with two workers; gives the last state, and who trained."""
     torch.manual_seed(0)
     model = timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=8, patch_size=4, embed_dim=16, depth=1, num_heads=2).eval()
-    workload = Noting(model, SearchSpace(adapted_layers(model)), make_toy_split(30), make_toy_split(12), "accuracy", folder / "notes")
+    workload = Noting(model, SearchSpace(adapted_layers(model)), make_toy_split(30), make_toy_split(12), "accuracy", notes=folder / "notes")
     state = train_supernet(
         ray.put(workload),
         SETTINGS,

@@ -56,7 +56,8 @@ def start(database: Database, blobs: BlobStore, tmp_path: Path, monkeypatch: pyt
         info = BackboneInfo.from_dict(stock.INFO | {"arguments": {}, "transform": TRANSFORM})
         context = RunContext(Settings(), database, blobs, lease, request, info, {"fingerprint": "f"}, tmp_path)
         context.__dict__ |= {"data": SimpleNamespace(splits={"test": range(1000)}), "also_tests": {}}
-        prepared: Any = SimpleNamespace(workload=None, weights_hash="w", local=SimpleNamespace(train=range(100), val=range(100)))
+        local = SimpleNamespace(train=range(100), val=range(100), second=None)
+        prepared: Any = SimpleNamespace(workload=None, weights_hash="w", local=local)
         found = Estimate(context, prepared)
         run.measured = len(measured)  # type: ignore[attr-defined]
         return found

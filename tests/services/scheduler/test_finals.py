@@ -95,6 +95,7 @@ class Local:
     supernet: Any
     val: Any
     train: Any = None
+    second: Any = None
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from glora_core.data.readers import ImageReader
 from glora_core.errors import Diverged
 from services.cluster.rung import Task, Trained
 from services.scheduler import retraining
@@ -34,7 +35,7 @@ def again(play: Any, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Calla
             on_done(key, Diverged("training loss became nan") if task.settings.learning_rate >= cluster.diverging else found)
 
     monkeypatch.setattr(retraining, "train_rung", train_rung)
-    monkeypatch.setattr(retraining, "load_split", lambda data, split, transform: SplitName(split))
+    monkeypatch.setattr(ImageReader, "load", lambda reader, data, split: SplitName(split))
     monkeypatch.setattr(retraining.ray, "put", lambda workload: workload)
 
     def run(asked: dict[str, Any] = SOUP, train_on_val: bool = True, **changes: Any) -> Outcome:

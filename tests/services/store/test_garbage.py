@@ -13,6 +13,7 @@ from services.store.database import Database
 from services.store.garbage import Garbage, find_garbage, remove
 from services.store.models import Artifact, Supernet
 from tests.services.store.rows import EPOCH, add_job, add_running_job, change_job
+from tests.services.store.study_rows import driven
 
 KEY = "c" * 64
 
@@ -132,6 +133,24 @@ def test_checkpoints_claims_and_folders_go_with_the_jobs_that_they_belong_to(dat
     assert [path.exists() for path in (*work, *logs)] == [True, False, True, False]
     change_job(database, lease.job_id, state="failed")
     assert find_garbage(database, blobs, home).checkpoints == (used[0],)
+
+
+def test_folders_and_logs_of_studies_go_when_these_do_and_no_other_log_does(database: Database, blobs: BlobStore, home: Path) -> None:
+    lease = driven(database)
+    for path in (
+        home / "work" / f"{lease.study_id}-{lease.epoch}",
+        home / "work" / f"{lease.study_id}-0",
+        home / "work" / "s00000000dead-1",
+    ):
+        path.mkdir(parents=True)
+    (home / "logs").mkdir()
+    for name in (lease.study_id, "s00000000dead", "scheduler"):
+        (home / "logs" / f"{name}.log").write_text("x")
+    age(home)
+
+    found = find_garbage(database, blobs, home)
+
+    assert sorted(path.name for path in found.folders) == sorted([f"{lease.study_id}-0", "s00000000dead-1", "s00000000dead.log"])
 
 
 def test_rows_whose_bytes_are_gone_are_reported_and_kept(database: Database, blobs: BlobStore, home: Path, tmp_path: Path) -> None:
