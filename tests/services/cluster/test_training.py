@@ -32,8 +32,8 @@ from tests.glora_core.conftest import make_toy_split
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = TrainingSettings(epochs=100, batch_size=10)
-KILL_AT = 30
+SETTINGS = TrainingSettings(epochs=400, batch_size=10)
+KILL_AT = 60
 
 
 @dataclass(frozen=True, kw_only=True)
