@@ -37,7 +37,7 @@ class Pool:
         self.scored: list[str] = []
         self._before = before
 
-    def batches(self, codes: Sequence[str], pausing: Callable[[], bool]) -> Iterator[tuple[range, list[Score]]]:
+    def batches(self, codes: Sequence[str], pausing: Callable[[], bool], split: str) -> Iterator[tuple[range, list[Score]]]:
         for place, code in enumerate(codes):
             self._before(len(self.scored))
             if pausing():
@@ -74,12 +74,10 @@ def test_two_jobs_at_once_measure_each_candidate_once_between_them(runner: Runne
     half = threading.Event()
     slow = Pool(lambda number: half.wait(PATIENCE_SECONDS) if number == 2 else None)
     begun = Background(lambda: measure(first, slow, digests[:4]))
-    while len(slow.scored) < 2:
-        pass
+    begun.until(lambda: len(slow.scored) == 2)
     quick = Pool()
     other = Background(lambda: measure(second, quick, digests[2:]))
-    while len(quick.scored) < 2:
-        pass
+    other.until(lambda: len(quick.scored) == 2)
     half.set()
     begun.result()
     other.result()

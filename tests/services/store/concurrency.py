@@ -2,6 +2,7 @@
 
 import multiprocessing
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
@@ -26,6 +27,17 @@ class Background(Generic[T]):
     def give_way(self) -> None:
         """Let the call go as far as it gets: to its end, or to where something of ours blocks it."""
         self._thread.join(0.3)
+
+    def until(self, reached: Callable[[], bool]) -> None:
+        """Wait until something is so that the call is to bring about; raises what it raised before, or TimeoutError."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while not reached():
+            if not self._thread.is_alive() and not reached():
+                self.result()
+                raise AssertionError("the call has ended without it")
+            if time.monotonic() > end:
+                raise TimeoutError("the call hangs")
+            time.sleep(0.005)
 
     def result(self) -> T:
         """What the call returned; raises what it raised, or TimeoutError if it hangs."""
