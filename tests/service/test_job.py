@@ -70,7 +70,7 @@ def test_winner_is_the_first_finalist_and_no_worse_on_val_than_any_known_method(
     assert {(entry["start"], entry["rung"], entry["epochs"]) for entry in finalists} == {
         ("supernet", 1, 1),
         ("supernet", 2, 3),
-        ("scratch", 0, 3),
+        ("scratch", 1, 3),
     }
     assert {entry["learning_rate"] for entry in finalists if entry["rung"] == 1} == {0.01, 0.0033}
 
