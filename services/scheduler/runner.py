@@ -12,11 +12,7 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
-from types import FrameType
-
-from sqlalchemy.exc import SQLAlchemyError
 
 from glora_core.backbones import BackboneInfo
 from services.cluster import presence, resources
@@ -27,11 +23,12 @@ from services.cluster.workload import settle
 from services.job_request import JobRequest
 from services.scheduler.context import RunContext
 from services.scheduler.evaluators import open_pool
-from services.scheduler.exits import LOST, OVER, RETRY, STOPPED
+from services.scheduler.exits import LOST, OVER, RETRY
 from services.scheduler.expecting import Estimate
 from services.scheduler.exporting import export
 from services.scheduler.failures import classify, detail, headline
 from services.scheduler.finals import finals
+from services.scheduler.leased import Heartbeat, stop, until_stored
 from services.scheduler.prepare import prepare
 from services.scheduler.retraining import retrain
 from services.scheduler.searching import search
@@ -79,10 +76,10 @@ def attempt(settings: Settings, database: Database, lease: Lease, workdir: Path,
     workdir.mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = str(workdir)  # what Ray unpacks here goes with the folder, however this process ends
     try:
-        signal.signal(signal.SIGTERM, _stop)
+        signal.signal(signal.SIGTERM, stop)
         context = open_context(settings, database, lease, workdir, pausing)
         join_ray(settings.ray_address)
-        signal.signal(signal.SIGTERM, _stop)  # joining Ray has put a handler of its own there
+        signal.signal(signal.SIGTERM, stop)  # joining Ray has put a handler of its own there
         presence.watch(presence.local_socket(), lambda: _lose_node(settings, database, lease))
         settle(Share())
         run_job(context)
@@ -136,73 +133,43 @@ def record_failure(settings: Settings, database: Database, lease: Lease, error: 
     A database that is out of reach is waited for, as long as the lease lasts.
     """
     told = RetryRules.of(settings), classify(error), headline(error), detail(error)
-    while True:
-        try:
-            with jobs.fenced(database, lease) as (session, job):
-                return RETRY if jobs.attempt_failed(session, job, *told) else OVER
-        except LeaseLost:
-            return LOST
-        except SQLAlchemyError:
-            log.warning("failure of %s not stored", lease.job_id, exc_info=True)
-            time.sleep(settings.heartbeat_seconds)
+
+    def store() -> int:
+        with jobs.fenced(database, lease) as (session, job):
+            return RETRY if jobs.attempt_failed(session, job, *told) else OVER
+
+    return until_stored(settings, lease.job_id, store)
 
 
-class Heartbeat(threading.Thread):
-    """Renews the lease, and ends the process when the lease is lost or the job is cancelled.
+def keep(settings: Settings, database: Database, lease: Lease) -> threading.Event:
+    """Renew the lease from now on, and end the process when the job is cancelled; the event is set while a pause is asked for."""
+    pausing = threading.Event()
 
-    Sets `pausing` while a pause is asked for. A second thread ends the process when the lease has run out, however long a
-    renewal hangs in the database.
-    """
+    def renew() -> None:
+        if jobs.renew(database, lease, settings.lease_seconds):
+            _cancel(database, lease)
 
-    def __init__(self, settings: Settings, database: Database, lease: Lease) -> None:
-        super().__init__(daemon=True, name="heartbeat")
-        self._settings, self._database, self._lease = settings, database, lease
-        self._renewed = time.monotonic()
-        self.pausing = threading.Event()
-
-    def run(self) -> None:
-        """Beat until the process ends."""
-        threading.Thread(target=self._watch, daemon=True, name="lease-watch").start()
-        while True:
-            asked = time.monotonic()
-            try:
-                if jobs.renew(self._database, self._lease, self._settings.lease_seconds):
-                    self._cancel()
-                self._renewed = asked
-                self._heed_pause()
-            except LeaseLost:
-                os._exit(LOST)
-            except SQLAlchemyError:
-                log.warning("lease of %s not renewed", self._lease.job_id, exc_info=True)
-            time.sleep(self._settings.heartbeat_seconds)
-
-    def _heed_pause(self) -> None:
-        if lifecycle.pause_requested(self._database, self._lease.job_id):
-            self.pausing.set()
+    def heed_pause() -> None:
+        if lifecycle.pause_requested(database, lease.job_id):
+            pausing.set()
         else:
-            self.pausing.clear()
+            pausing.clear()
 
-    def _watch(self) -> None:
-        while time.monotonic() - self._renewed < self._settings.lease_seconds:
-            time.sleep(self._settings.heartbeat_seconds)
-        log.error("lease of %s ran out", self._lease.job_id)
-        os._exit(LOST)
+    Heartbeat(settings, lease.job_id, renew, heed_pause).start()
+    return pausing
 
-    def _cancel(self) -> None:
-        with jobs.fenced(self._database, self._lease) as (session, job):
-            jobs.cancelled(session, job)
-        log.info("job %s cancelled", self._lease.job_id)
-        os._exit(OVER)
+
+def _cancel(database: Database, lease: Lease) -> None:
+    with jobs.fenced(database, lease) as (session, job):
+        jobs.cancelled(session, job)
+    log.info("job %s cancelled", lease.job_id)
+    os._exit(OVER)
 
 
 def _lose_node(settings: Settings, database: Database, lease: Lease) -> None:
     """End the process with the Ray node that it had joined, from any thread."""
     log.error("job %s: the Ray node of its runner is gone", lease.job_id)
     os._exit(record_failure(settings, database, lease, ClusterUnavailable("the Ray node that the runner had joined is gone")))
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    os._exit(STOPPED)
 
 
 def main() -> int:
@@ -217,9 +184,7 @@ def main() -> int:
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     database = Database(settings.resolved_database_url)
     lease = Lease(arguments.job, arguments.owner, arguments.epoch)
-    heartbeat = Heartbeat(settings, database, lease)
-    heartbeat.start()
-    return attempt(settings, database, lease, arguments.workdir, heartbeat.pausing)
+    return attempt(settings, database, lease, arguments.workdir, keep(settings, database, lease))
 
 
 if __name__ == "__main__":

@@ -11,15 +11,14 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
-from types import FrameType
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from services.job_request import JobRequest
-from services.scheduler.exits import LOST, OVER, RETRY, STOPPED
+from services.scheduler.exits import LOST, OVER, RETRY
+from services.scheduler.leased import Heartbeat, stop, until_stored
 from services.settings import Settings, get_settings
 from services.store import studies, study_leases, study_progress
 from services.store.database import Database
@@ -46,14 +45,14 @@ def drive(settings: Settings, database: Database, lease: StudyLease, workdir: Pa
         first = studies.trials(session, lease.study_id)[0]
     if numbers:
         join_ray(settings.ray_address)
-        signal.signal(signal.SIGTERM, _stop)  # joining Ray has put a handler of its own there
+        signal.signal(signal.SIGTERM, stop)  # joining Ray has put a handler of its own there
         presence.watch(presence.local_socket(), lambda: _lose_node(settings, database, lease))
-        stop, epochs = request.early_stop, JobRequest.model_validate(first.request).training.epochs
+        early, epochs = request.early_stop, JobRequest.model_validate(first.request).training.epochs
         run_trials(
             Sweep(database.url, lease, Quotas.of(settings), settings.poll_seconds),
             numbers,
             concurrency=request.concurrency,
-            halving=Halving(stop.grace_epochs, stop.reduction_factor, epochs) if stop.rule == "asha" else None,
+            halving=Halving(early.grace_epochs, early.reduction_factor, epochs) if early.rule == "asha" else None,
             told=told,
             folder=workdir,
         )
@@ -78,16 +77,13 @@ def attempt(settings: Settings, database: Database, lease: StudyLease, workdir: 
 
 def record_failure(settings: Settings, database: Database, lease: StudyLease, error: BaseException) -> int:
     """Let the study wait for another attempt, or fail it if none is left; returns the exit status."""
-    while True:
-        try:
-            with study_leases.fenced(database, lease) as (session, study):
-                study_leases.attempt_failed(session, study, RetryRules.of(settings), reason_of(error), str(error)[-2000:])
-            return RETRY
-        except LeaseLost:
-            return LOST
-        except SQLAlchemyError:
-            log.warning("failure of %s not stored", lease.study_id, exc_info=True)
-            time.sleep(settings.heartbeat_seconds)
+
+    def store() -> int:
+        with study_leases.fenced(database, lease) as (session, study):
+            study_leases.attempt_failed(session, study, RetryRules.of(settings), reason_of(error), str(error)[-2000:])
+        return RETRY
+
+    return until_stored(settings, lease.study_id, store)
 
 
 def reason_of(error: BaseException) -> str:
@@ -97,35 +93,6 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, SQLAlchemyError):
         return "database_unavailable"
     return "worker_lost" if type(error).__module__.startswith("ray.") else "internal_error"
-
-
-class Heartbeat(threading.Thread):
-    """Renews the study's lease, and ends the process when it is lost or has run out."""
-
-    def __init__(self, settings: Settings, database: Database, lease: StudyLease) -> None:
-        super().__init__(daemon=True, name="heartbeat")
-        self._settings, self._database, self._lease = settings, database, lease
-        self._renewed = time.monotonic()
-
-    def run(self) -> None:
-        """Beat until the process ends."""
-        threading.Thread(target=self._watch, daemon=True, name="lease-watch").start()
-        while True:
-            asked = time.monotonic()
-            try:
-                study_leases.renew(self._database, self._lease, self._settings.lease_seconds)
-                self._renewed = asked
-            except LeaseLost:
-                os._exit(LOST)
-            except SQLAlchemyError:
-                log.warning("lease of %s not renewed", self._lease.study_id, exc_info=True)
-            time.sleep(self._settings.heartbeat_seconds)
-
-    def _watch(self) -> None:
-        while time.monotonic() - self._renewed < self._settings.lease_seconds:
-            time.sleep(self._settings.heartbeat_seconds)
-        log.error("lease of %s ran out", self._lease.study_id)
-        os._exit(LOST)
 
 
 def _concluded(database: Database, lease: StudyLease) -> bool:
@@ -139,10 +106,6 @@ def _lose_node(settings: Settings, database: Database, lease: StudyLease) -> Non
     os._exit(record_failure(settings, database, lease, ConnectionError("the Ray node that the driver had joined is gone")))
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    os._exit(STOPPED)
-
-
 def main() -> int:
     """Entry point of the process."""
     parser = argparse.ArgumentParser(description="Drives one claimed study; started by a scheduler.")
@@ -153,10 +116,10 @@ def main() -> int:
     arguments = parser.parse_args()
     settings = get_settings()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, stop)
     database = Database(settings.resolved_database_url)
     lease = StudyLease(arguments.study, arguments.owner, arguments.epoch)
-    Heartbeat(settings, database, lease).start()
+    Heartbeat(settings, lease.study_id, lambda: study_leases.renew(database, lease, settings.lease_seconds)).start()
     return attempt(settings, database, lease, arguments.workdir)
 
 
