@@ -1,4 +1,4 @@
-"""What averaging finalists gains, by the learning rate they were trained on at: each alone, and their soups, on val and test.
+"""What averaging finalists gains, as they stand and by the learning rate they were trained on at: each alone, and their soups.
 
 One supernet, one search at LoRA's budget, then the best candidates trained on from their slices at each rate. Prints a table and, with
 `--json`, keeps the figures. Data and backbones are looked for in `--shared`.
@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn.attention import sdpa_kernel
 
-from benchmarks.quality_parts.candidates import Trained, find, soups, train_on, training_settings
+from benchmarks.quality_parts.candidates import Trained, find, measured, soups, train_on, training_settings
 from benchmarks.quality_parts.sources import Data
 from benchmarks.quality_parts.tasks import Task, known_tasks
 from benchmarks.quality_parts.training import ATTENTION
@@ -29,25 +29,27 @@ from glora_core.effort import EFFORTS
 
 
 def run(task: Task, seed: int, rates: Sequence[float], count: int, epochs: int) -> list[dict[str, Any]]:
-    """A row for each rate, and one for all of them together where there are several."""
+    """A row for the candidates as they stand, one for each rate, one for all rates together, and one for everyone."""
     data, effort = task.source.load(task.spec, seed), EFFORTS["standard"]
     training = training_settings(task, seed, effort)
     with sdpa_kernel(ATTENTION):
         supernet, configs = find(task, data, seed, training, count, effort)
-        rows, everyone = [], list[Trained]()
+        standing, everyone = [measured(supernet, config, data) for config in configs], list[Trained]()
+        rows = [_row("as they stand", supernet, standing, data)]
         for rate in rates:
             finals = replace(training, learning_rate=rate, epochs=task.epochs(epochs), seed=seed + 1000)
             group = [train_on(supernet, config, data, finals) for config in configs]
             everyone += group
             rows.append(_row(f"{rate:g}", supernet, group, data))
         if len(rates) > 1:
-            rows.append(_row("all", supernet, everyone, data))
+            rows.append(_row("all rates", supernet, everyone, data))
+        rows.append(_row("everyone", supernet, standing + everyone, data))
     return rows
 
 
 def _row(name: str, supernet: Supernet, group: Sequence[Trained], data: Data) -> dict[str, Any]:
-    alone = [member.test.accuracy for member in group]
-    return {"rate": name, "alone": alone, "alone_val": [member.val.accuracy for member in group]} | soups(supernet, group, data)
+    alone = {"alone": [one.test.accuracy for one in group], "alone_loss": [one.test.loss for one in group]}
+    return {"rate": name, "alone_val": [one.val.accuracy for one in group]} | alone | soups(supernet, group, data)
 
 
 def main() -> None:
@@ -67,11 +69,12 @@ def main() -> None:
     torch.set_num_threads(1)
     start = time.monotonic()
     rows = run(known_tasks(given.shared, given.home)[given.task](), given.seed, given.rates, given.candidates, given.epochs)
-    table = Table("peak rate", "alone, on test", "their mean", "uniform soup", "greedy soup (members)")
+    table = Table("peak rate", "alone, on test", "loss", "their mean", "uniform soup", "greedy soup (members)")
     for row in rows:
         span = f"{100 * min(row['alone']):.1f}–{100 * max(row['alone']):.1f} %"
         greedy = f"{100 * row['greedy']:.1f} % ({row['greedy_members']})"
-        table.add_row(row["rate"], span, f"{100 * statistics.mean(row['alone']):.1f} %", f"{100 * row['uniform']:.1f} %", greedy)
+        losses = f"{min(row['alone_loss']):.2f}–{max(row['alone_loss']):.2f}"
+        table.add_row(row["rate"], span, losses, f"{100 * statistics.mean(row['alone']):.1f} %", f"{100 * row['uniform']:.1f} %", greedy)
     Console().print(table)
     if given.json:
         facts = {"task": given.task, "seed": given.seed, "epochs": given.epochs, "seconds": time.monotonic() - start}

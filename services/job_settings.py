@@ -184,6 +184,13 @@ class FinalsRequest(Strict):
         "empty list: none are. If absent the effort's, in proportion to those of the supernet.",
         examples=[[5, 15, 30]],
     )
+    standing: int = Field(
+        _EFFORT.standing,
+        ge=0,
+        le=50,
+        description="Best distinct candidates that are compared with the others, and offered to the soup, as they stand in the supernet; 0 "
+        "with `train_on_val`, since they cannot be trained again.",
+    )
     soup: bool = Field(
         True,
         description="Export the average of several finalists' weights where it is better on val than the best of them. Each of them keeps "
@@ -204,4 +211,5 @@ class FinalsRequest(Strict):
             tuple(self.learning_rates or usual.learning_rates),
             tuple(self.epochs or usual.finals),
             usual.scratch_epochs if self.scratch_epochs is None else tuple(self.scratch_epochs),
+            self.standing,
         )

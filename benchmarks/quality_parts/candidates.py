@@ -1,4 +1,4 @@
-"""Candidates of one search trained on alone from their slices, and their soups: what the studies of finals share."""
+"""Candidates of one search, as they stand and trained on alone from their slices, and their soups: what the studies of finals share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ BATCH = VAL_BATCH
 
 @dataclass(frozen=True)
 class Trained:
-    """One candidate trained on alone at a rate: its scores, and its merged weights in float64."""
+    """One candidate trained on alone at a rate, 0 as it stands: its scores, and its merged weights in float64."""
 
     rate: float
     val: Score
@@ -55,9 +55,14 @@ def train_on(supernet: Supernet, config: SubnetConfig, data: Data, training: Tra
     """A candidate trained on from its slice."""
     alone = supernet.cut(config)
     Trainer(alone, data.train, replace(training, policy="fixed", fixed=encode(config))).fit()
-    network = SubnetScorer(alone).load(config)
+    return measured(alone, config, data, training.learning_rate)
+
+
+def measured(supernet: Supernet, config: SubnetConfig, data: Data, rate: float = 0.0) -> Trained:
+    """A candidate as it is in a supernet, its own or that of all."""
+    network = SubnetScorer(supernet).load(config)
     val, test = (score(network, split, BATCH) for split in (data.val, data.test))
-    return Trained(training.learning_rate, val, test, alone.merged_state(config, torch.float64))
+    return Trained(rate, val, test, supernet.merged_state(config, torch.float64))
 
 
 def soups(supernet: Supernet, members: Sequence[Trained], data: Data) -> dict[str, float]:

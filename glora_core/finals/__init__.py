@@ -6,12 +6,13 @@
 
 from glora_core.finals.plan import FinalsSettings, Trial, distinct, first_rung, from_scratch, survivors
 from glora_core.finals.ranking import asked_for_soup, one_basin, rank_finalists
-from glora_core.finals.rungs import Leg, halved, play, way
+from glora_core.finals.rungs import Leg, as_they_stand, halved, play, way
 
 __all__ = [
     "FinalsSettings",
     "Leg",
     "Trial",
+    "as_they_stand",
     "asked_for_soup",
     "distinct",
     "first_rung",

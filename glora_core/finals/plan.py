@@ -31,6 +31,7 @@ class FinalsSettings:
         learning_rates: peak rates that each of them is tried at.
         epochs: of each rung in turn; after each but the last, the better half of the trials goes on from where it is.
         scratch_epochs: the same of known methods trained from scratch, which are halved among themselves; empty: none are.
+        standing: best distinct candidates that are compared, and offered to the soup, as they stand in the supernet.
 
     Raises:
         ConfigInvalid: a value is not accepted.
@@ -41,11 +42,13 @@ class FinalsSettings:
     learning_rates: tuple[float, ...] = (1e-3, 3e-3)
     epochs: tuple[int, ...] = (20,)
     scratch_epochs: tuple[int, ...] = (5, 15, 30)
+    standing: int = 5
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ConfigInvalid(f"finals mode {self.mode!r} is unknown; accepted: {', '.join(MODES)}")
-        check_whole("candidates", self.candidates, 0)
+        for name in ("candidates", "standing"):
+            check_whole(name, getattr(self, name), 0)
         for name in ("learning_rates", "epochs"):
             if not getattr(self, name):
                 raise ConfigInvalid(f"{name} are {getattr(self, name)}; accepted are one or more")
@@ -69,18 +72,20 @@ class Trial:
     Attributes:
         source: where the subnet comes from: `search #1`, …, or the name of a known method.
         config: the subnet.
-        learning_rate: peak, in every rung.
+        learning_rate: peak, in every rung; None of a subnet that is not trained alone.
         sliced: whether it starts from its slice of the supernet; else from scratch.
     """
 
     source: str
     config: SubnetConfig
-    learning_rate: float
+    learning_rate: float | None
     sliced: bool
 
     @property
     def name(self) -> str:
         """What tells it from the other trials, such as `lora from scratch @ 0.003`."""
+        if self.learning_rate is None:
+            return f"{self.source} as it stands"
         return f"{self.source}{'' if self.sliced else ' from scratch'} @ {self.learning_rate:g}"
 
 
@@ -89,8 +94,7 @@ def first_rung(ranked: Sequence[Evaluated], settings: FinalsSettings) -> list[Tr
     if settings.mode == "off":
         return []
     count = 1 if settings.mode == "winner" else settings.candidates
-    entrants = {f"search #{place}": config for place, config in enumerate(distinct(ranked, count), 1)}
-    return _trials(entrants, settings, sliced=True)
+    return _trials(entrants(ranked, count), settings, sliced=True)
 
 
 def from_scratch(known: Mapping[str, SubnetConfig], settings: FinalsSettings) -> list[Trial]:
@@ -98,8 +102,13 @@ def from_scratch(known: Mapping[str, SubnetConfig], settings: FinalsSettings) ->
     return _trials(known, settings, sliced=False) if settings.mode == "thorough" and settings.scratch_epochs else []
 
 
-def _trials(entrants: Mapping[str, SubnetConfig], settings: FinalsSettings, *, sliced: bool) -> list[Trial]:
-    return [Trial(source, config, rate, sliced) for (source, config), rate in product(entrants.items(), settings.learning_rates)]
+def entrants(ranked: Sequence[Evaluated], count: int) -> dict[str, SubnetConfig]:
+    """The best distinct subnets by their place in the search."""
+    return {f"search #{place}": config for place, config in enumerate(distinct(ranked, count), 1)}
+
+
+def _trials(subnets: Mapping[str, SubnetConfig], settings: FinalsSettings, *, sliced: bool) -> list[Trial]:
+    return [Trial(source, config, rate, sliced) for (source, config), rate in product(subnets.items(), settings.learning_rates)]
 
 
 def survivors(trials: Sequence[Trial], fitness: Mapping[str, Evaluated]) -> list[Trial]:

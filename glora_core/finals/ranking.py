@@ -26,10 +26,10 @@ def rank_finalists(found: Iterable[F], examples: int) -> list[F]:
     None leads that is worse on val than a known method trained from scratch, so the first, who wins, is not.
 
     Args:
-        found: what `play` gave, in its order, which decides what is left open here.
+        found: what `play` gave, and what stands as it is in the supernet; in any order.
         examples: of the validation split.
     """
-    ranked = list(found)
+    ranked = sorted(found, key=_settled)
     floor = max((f.fitness.fitness for f in ranked if f.leg is not None and not f.leg.trial.sliced), default=-math.inf)
     return lead_within_noise(ranked, lambda finalist: finalist.fitness, examples, floor)
 
@@ -41,10 +41,10 @@ def asked_for_soup(finalists: Iterable[F], examples: int) -> list[F]:
     a rate that was too high for one subnet alone makes members that differ more, and so an average that gains more.
 
     Args:
-        finalists: in any order; all were trained alone.
+        finalists: in any order.
         examples: of the validation split.
     """
-    ranked = rank_finalists(sorted(finalists, key=_settled), examples)
+    ranked = rank_finalists(finalists, examples)
     furthest = {f.leg.trial.name: f.leg.rung for f in sorted(ranked, key=_rung) if f.leg is not None}
     others = [f for f in ranked[1:] if f.leg is not None and f.leg.trial.sliced and f.leg.rung == furthest[f.leg.trial.name]]
     return ranked[:1] + sorted(others, key=lambda f: f.fitness.loss)

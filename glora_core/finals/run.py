@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from glora_core.configs import SubnetConfig, decode, encode
 from glora_core.data.split import Split
-from glora_core.errors import Diverged
+from glora_core.errors import ConfigInvalid, Diverged
 from glora_core.evaluation import Score, SubnetScorer, score
 from glora_core.finals.plan import FinalsSettings, first_rung, from_scratch
 from glora_core.finals.ranking import asked_for_soup, one_basin, rank_finalists
-from glora_core.finals.rungs import Leg, play, way
+from glora_core.finals.rungs import Leg, as_they_stand, play, way
 from glora_core.finals.soup import best_soup
 from glora_core.methods import methods_within
 from glora_core.metrics import ACCURACY
@@ -27,10 +27,10 @@ from glora_core.training import Progress, Trainer, TrainingSettings
 
 @dataclass(frozen=True)
 class Finalist:
-    """A subnet trained alone.
+    """A subnet trained alone, or as it stands in a supernet.
 
     Attributes:
-        leg: the trial, and how far it was trained.
+        leg: the trial, and how far it was trained alone.
         fitness: on val, as everyone's here.
         state: trainable state of a supernet that has this one subnet.
     """
@@ -66,8 +66,8 @@ def run_finals(
 ) -> list[Finalist]:
     """Train the best candidates and the known methods within the budget alone; returns every finalist of every rung, best first.
 
-    Ranked as by `rank_finalists`, so that the first one is never worse on val than a known method within the budget that was
-    trained from scratch. A trial that diverges is left out.
+    The best candidates as they stand in the supernet are finalists too. Ranked as by `rank_finalists`, so that the first one is never
+    worse on val than a known method within the budget that was trained from scratch. A trial that diverges is left out.
 
     Args:
         supernet: trained; left as it is.
@@ -87,16 +87,21 @@ def run_finals(
             start = before.get(leg.trial.name)
             alone = start.on(supernet) if start else _start(supernet, leg, training.seed)
             try:
-                _, score = train_alone(alone, train_split, val_split, leg_settings(leg, training), batch_size, metric=metric)
+                Trainer(alone, train_split, leg_settings(leg, training)).fit()
             except Diverged:
                 continue
-            fitness = _evaluated(alone, leg.trial.config, score, metric)
-            found[leg.trial.name] = Finalist(leg, fitness, alone.trainable_state())
-            on_trial(found[leg.trial.name])
+            found[leg.trial.name] = reached(leg, alone)
         return found
 
+    def reached(leg: Leg, alone: Supernet) -> Finalist:
+        score = SubnetScorer(alone).score(leg.trial.config, val_split, batch_size, metric=metric)
+        finalist = Finalist(leg, _evaluated(alone, leg.trial.config, score, metric), alone.trainable_state())
+        on_trial(finalist)
+        return finalist
+
+    standing = [reached(leg, supernet.cut(leg.trial.config)) for leg in as_they_stand(ranked, settings)]
     found = play(first_rung(ranked, settings), from_scratch(known, settings), settings, train)
-    return rank_finalists(found, len(val_split))
+    return rank_finalists(standing + found, len(val_split))
 
 
 def _evaluated(alone: Supernet, config: SubnetConfig, score: Score, metric: str) -> Evaluated:
@@ -114,8 +119,11 @@ def train_again(supernet: Supernet, finalist: Finalist, split: Split, settings: 
         settings, training: those of its finals.
 
     Raises:
+        ConfigInvalid: the finalist was not trained alone, but stands as it is in the supernet.
         Diverged: a loss is not finite.
     """
+    if not finalist.leg.epochs:
+        raise ConfigInvalid(f"{finalist.leg.trial.name} was not trained alone; accepted is a finalist that was (finals with standing=0)")
     first, *further = way(finalist.leg, settings)
     alone = _start(supernet, first, training.seed)
     for leg in (first, *further):
@@ -160,6 +168,7 @@ def leg_settings(leg: Leg, training: TrainingSettings, start: str | None = None)
         training: of the supernet.
         start: key of what it starts from; None where nothing needs to know.
     """
+    assert leg.trial.learning_rate is not None, "a subnet that stands as it is in the supernet is not trained"
     return replace(
         training,
         epochs=leg.epochs,

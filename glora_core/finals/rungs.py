@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from glora_core.finals.plan import FinalsSettings, Trial, survivors
+from glora_core.finals.plan import FinalsSettings, Trial, entrants, survivors
 from glora_core.search.history import Evaluated
 
 
@@ -20,7 +20,7 @@ class Leg:
 
     Attributes:
         trial: who is trained.
-        rung: which, from 1.
+        rung: which, from 1; 0 of a subnet as it stands in the supernet, which is not trained at all.
         epochs: of this stretch.
         trained: epochs that it has been trained alone once this stretch is done.
     """
@@ -41,6 +41,12 @@ R = TypeVar("R", bound=_Reached)
 
 TrainRung = Callable[[Sequence[Leg], Mapping[str, R]], Mapping[str, R]]
 """Trains all legs of a rung, given what each trial reached in the rung before, by its name; those that diverge are left out."""
+
+
+def as_they_stand(ranked: Sequence[Evaluated], settings: FinalsSettings) -> list[Leg]:
+    """The best distinct of the search's evaluated subnets, given best first, which are compared with what is trained alone."""
+    count = 0 if settings.mode == "off" else settings.standing
+    return [Leg(Trial(source, config, None, sliced=True), 0, 0, 0) for source, config in entrants(ranked, count).items()]
 
 
 def play(sliced: Sequence[Trial], scratch: Sequence[Trial], settings: FinalsSettings, train: TrainRung[R]) -> list[R]:

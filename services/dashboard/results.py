@@ -234,5 +234,5 @@ def _entry(row: Mapping[str, Any], result: Mapping[str, Any]) -> Entry:
         is_winner=is_winner,
         gain=None if is_winner else best["val_accuracy"] - row["val_accuracy"],
         also_tests=_also_tests(row),
-        in_soup=any(row["supernet"] == member["supernet"] for member in best.get("members", ())),
+        in_soup=any(_is(row, member) for member in best.get("members", ())),
     )

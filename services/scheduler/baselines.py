@@ -1,9 +1,11 @@
-"""Known methods as fixed subnets of the job's own supernet, as they stand in it; what they reach trained alone is the finals' affair.
+"""Subnets as they stand in the job's own supernet: known methods, and the search's best; what they reach alone is the finals' affair.
 
 Most have been candidates of the search, so that their fitness is stored; the others are scored once.
 """
 
-from glora_core.configs import config_hash, encode
+from collections.abc import Mapping
+
+from glora_core.configs import SubnetConfig, config_hash, encode
 from glora_core.methods import methods_inside
 from services.cluster.scoring import score_split
 from services.protocol import PROTOCOL
@@ -26,7 +28,11 @@ def inside(context: RunContext, prepared: Prepared, searched: Finalist) -> list[
         searched: any subnet of that supernet, for its key and settings.
     """
     known = methods_inside(context.space, context.request.budget)
-    chosen = {name: known[name] for name in BASELINES if name in known}
+    return standing(context, prepared, searched, {name: known[name] for name in BASELINES if name in known})
+
+
+def standing(context: RunContext, prepared: Prepared, searched: Finalist, chosen: Mapping[str, SubnetConfig]) -> list[Finalist]:
+    """Subnets of the job's supernet as they stand in it, by their source; `searched` as of `inside`."""
     digests = {name: config_hash(config) for name, config in chosen.items()}
     rows = _stored(context, searched.supernet_key, list(digests.values()))
     missing = [name for name, digest in digests.items() if digest not in rows]

@@ -1,18 +1,19 @@
 """Phase `finals`: the best candidates trained on alone, the known methods within the budget from scratch, all compared on val.
 
 Every finalist is stored as soon as it is trained, so a resumed job trains none twice. The winner is never worse on val
-than a known method trained from scratch. Known methods asked for as trained baselines are trained here too.
+than a known method trained from scratch. Compared with what is trained are the best candidates as they stand in the
+supernet. Known methods asked for as trained baselines are trained here too.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from glora_core.finals import FinalsSettings, Trial, first_rung, from_scratch, play, rank_finalists
+from glora_core.finals import FinalsSettings, Leg, Trial, as_they_stand, first_rung, from_scratch, play, rank_finalists
 from glora_core.methods import methods_within
 from glora_core.search import Evaluated
 from glora_core.search.front import by_both
 from glora_core.search.noise import rank_within_noise
-from services.scheduler.baselines import BASELINES, inside
+from services.scheduler.baselines import BASELINES, inside, standing
 from services.scheduler.context import RunContext
 from services.scheduler.legs import Finalist, Rungs
 from services.scheduler.prepare import Prepared
@@ -47,11 +48,14 @@ def finals(context: RunContext, prepared: Prepared, ranked: Sequence[Evaluated],
     ordered = by_both(ranked) if two else rank_within_noise(ranked, examples)
     searched = Finalist("search", ordered[0] if two else ranked[0], supernet_key, supernet_settings(context))
     settings = context.request.finals.settings(context.request.training)
+    if context.request.train_on_val:  # what was not trained alone cannot be trained again
+        settings = replace(settings, standing=0)
     compared, baselines = _from_scratch(context, settings)
     if context.request.baselines == "trained":  # all of them to the end, or the reported ones would not be at their best
         settings = replace(settings, scratch_epochs=(sum(settings.scratch_epochs) or context.request.training.epochs,))
     sliced = first_rung(ordered, settings)
     found = play(sliced, compared or baselines, settings, Rungs(context, prepared, searched, settings).train)
+    found += _standing(context, prepared, searched, as_they_stand(ordered, settings))
     ranking = rank_finalists([finalist for finalist in found if finalist.sliced or compared], examples)
     told = inside(context, prepared, searched) if context.request.baselines else []
     told += _baselines(found) if context.request.baselines == "trained" else []
@@ -63,6 +67,12 @@ def _from_scratch(context: RunContext, settings: FinalsSettings) -> tuple[list[T
     known = methods_within(context.space, context.request.budget)
     wanted = {name: config for name, config in known.items() if name in BASELINES and context.request.baselines == "trained"}
     return from_scratch(known, settings), from_scratch(wanted, replace(settings, mode="thorough", scratch_epochs=(1,)))
+
+
+def _standing(context: RunContext, prepared: Prepared, searched: Finalist, legs: Sequence[Leg]) -> list[Finalist]:
+    """The best candidates as they stand in the supernet."""
+    found = standing(context, prepared, searched, {leg.trial.source: leg.trial.config for leg in legs})
+    return [replace(finalist, leg=leg) for finalist, leg in zip(found, legs, strict=True)]
 
 
 def _baselines(found: Sequence[Finalist]) -> list[Finalist]:

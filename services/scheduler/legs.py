@@ -43,7 +43,7 @@ class Finalist:
         fitness: on val.
         supernet_key: of the supernet that holds its weights.
         settings: how that supernet was trained.
-        leg: how it was trained alone; None as it is in the job's supernet.
+        leg: how it was trained alone, in no epochs where it stands as it is in the job's supernet; None where there were no finals.
     """
 
     source: str
@@ -53,8 +53,13 @@ class Finalist:
     leg: Leg | None = None
 
     @property
+    def key(self) -> str:
+        """What tells its weights from all others."""
+        return f"{self.supernet_key}:{config_hash(self.fitness.config)}"
+
+    @property
     def sliced(self) -> bool:
-        """Whether it was trained on from its slice of the job's supernet."""
+        """Whether it comes from its slice of the job's supernet."""
         return self.leg is not None and self.leg.trial.sliced
 
     def state(self, context: RunContext) -> dict[str, Tensor]:
@@ -79,7 +84,9 @@ class _Plan:
 
 
 def trained_alone(leg: Leg) -> dict[str, Any]:
-    """How a leg's subnet was trained alone, for events and results; `epochs` are all of these."""
+    """How a leg's subnet was trained alone, for events and results; `epochs` are all of these. Nothing if it was not."""
+    if not leg.trained:
+        return {}
     start = "supernet" if leg.trial.sliced else "scratch"
     return {"start": start, "learning_rate": leg.trial.learning_rate, "rung": leg.rung, "epochs": leg.trained}
 

@@ -35,7 +35,7 @@ class Soup:
     @property
     def digest(self) -> str:
         """Hash of what is averaged."""
-        return hashlib.sha256("\n".join(member.supernet_key for member in self.members).encode()).hexdigest()
+        return hashlib.sha256("\n".join(member.key for member in self.members).encode()).hexdigest()
 
     def ingredients(self, context: RunContext) -> list[Ingredient]:
         """What a task of the cluster averages."""
@@ -47,7 +47,7 @@ def soup_of(context: RunContext, prepared: Prepared, finalists: Sequence[Finalis
     asked = asked_for_soup(finalists, len(prepared.local.val)) if context.request.finals.soup else []
     if len(asked) < 2:
         return None
-    keys = [finalist.supernet_key for finalist in asked]
+    keys = [finalist.key for finalist in asked]
     told = _told(context, keys) or _choose(context, prepared, asked)
     members = tuple(asked[keys.index(key)] for key in told["members"])
     return Soup(members, _evaluated(context, members, told)) if len(members) > 1 else None
@@ -70,8 +70,8 @@ def _choose(context: RunContext, prepared: Prepared, asked: Sequence[Finalist]) 
     places, score = cook(prepared.workload, offered, one_basin(asked), context.worker_share)
     members = [asked[place] for place in places]
     told = {
-        "asked": [finalist.supernet_key for finalist in asked],
-        "members": [member.supernet_key for member in members],
+        "asked": [finalist.key for finalist in asked],
+        "members": [member.key for member in members],
         "finalists": [{"source": member.source, **(trained_alone(member.leg) if member.leg else {})} for member in members],
         "parameters": sum(member.fitness.parameters for member in members),
         **asdict(fitness_of(score)),

@@ -6,12 +6,14 @@ from benchmarks import soup_gain
 from glora_core.effort import Effort
 
 
-def test_a_row_for_each_rate_and_one_for_all_of_them(task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_for_what_stands_for_each_rate_and_for_all_of_them(task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soup_gain, "EFFORTS", {"standard": Effort(2, 4, 1, (1,))})
 
     rows = soup_gain.run(task, seed=0, rates=(1e-3, 1e-2), count=2, epochs=1)
 
-    assert [(row["rate"], len(row["alone"])) for row in rows] == [("0.001", 2), ("0.01", 2), ("all", 4)]
-    assert rows[2]["alone"] == rows[0]["alone"] + rows[1]["alone"]
+    found = {row["rate"]: len(row["alone"]) for row in rows}
+    assert found == {"as they stand": 2, "0.001": 2, "0.01": 2, "all rates": 4, "everyone": 6}
+    assert rows[3]["alone"] == rows[1]["alone"] + rows[2]["alone"]
+    assert rows[4]["alone"] == rows[0]["alone"] + rows[3]["alone"]
     assert all(0 <= row[name] <= 1 for row in rows for name in ("uniform", "greedy"))
     assert all(1 <= row["greedy_members"] <= len(row["alone"]) for row in rows)

@@ -51,4 +51,4 @@ def test_the_library_takes_an_effort_and_what_is_given_overrides_it(tiny, make_v
     result = search(supernet, toy_split, supernet.space.maximum, effort="quick")
     assert len(result.progress) == 2
     found = finals(supernet, toy_split, toy_split, result, supernet.space.maximum, effort="quick", augment=())
-    assert [f.leg.rung for f in sorted(found, key=lambda f: f.leg.rung)] == [1, 2]
+    assert [f.leg.rung for f in sorted(found, key=lambda f: f.leg.rung)] == [0] * 5 + [1, 2]

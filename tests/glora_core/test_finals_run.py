@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from glora_core.errors import ConfigInvalid
 from glora_core.evaluation import SubnetScorer
-from glora_core.finals import FinalsSettings, Leg, Trial, halved, play, rank_finalists, way
+from glora_core.finals import FinalsSettings, Leg, Trial, asked_for_soup, halved, play, rank_finalists, way
 from glora_core.finals.run import leg_settings, run_finals, train_again, train_alone
 from glora_core.methods import method_config, methods_within
 from glora_core.search import Evaluated
@@ -15,7 +16,7 @@ from glora_core.training import Trainer, TrainingSettings
 from tests.glora_core.conftest import make_toy_split
 
 TRAINING = TrainingSettings(epochs=2, batch_size=10, learning_rate=0.01, policy="sandwich")
-SETTINGS = FinalsSettings(candidates=1, learning_rates=(0.01, 0.003), epochs=(1, 2), scratch_epochs=(3,))
+SETTINGS = FinalsSettings(candidates=1, learning_rates=(0.01, 0.003), epochs=(1, 2), scratch_epochs=(3,), standing=0)
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_every_rung_and_every_known_method_is_among_the_finalists_best_first(fin
 
 
 def test_finalists_are_measured_by_the_metric_asked_for(supernet, toy_split, val_split, ranked, budget):
-    settings = FinalsSettings("winner", learning_rates=(0.01,), epochs=(1,))
+    settings = FinalsSettings("winner", learning_rates=(0.01,), epochs=(1,), standing=0)
     (found,) = run_finals(supernet, toy_split, val_split, ranked, budget, settings, TRAINING, metric="macro-accuracy")
     score = SubnetScorer(found.on(supernet)).score(found.config, val_split, 50, metric="macro-accuracy")
     assert (found.fitness.measure, found.fitness.macro_accuracy, found.fitness.accuracy) == (
@@ -90,17 +91,34 @@ def test_a_further_rung_trains_on_from_where_the_trial_was(finalists, supernet, 
 
 
 def test_a_trial_that_diverges_is_left_out(supernet, toy_split, val_split, ranked, budget):
-    settings = FinalsSettings("winner", learning_rates=(1e30, 0.01), epochs=(1, 1))
+    settings = FinalsSettings("winner", learning_rates=(1e30, 0.01), epochs=(1, 1), standing=0)
     found = run_finals(supernet, toy_split, val_split, ranked, budget, settings, TRAINING)
     assert {f.leg.trial.learning_rate for f in found} == {0.01}
 
 
 def test_each_finalist_is_told_as_soon_as_it_is_trained(supernet, toy_split, val_split, ranked, budget):
     told = []
-    settings = FinalsSettings("winner", learning_rates=(0.01, 0.003), epochs=(1, 1))
+    settings = FinalsSettings("winner", learning_rates=(0.01, 0.003), epochs=(1, 1), standing=0)
     found = run_finals(supernet, toy_split, val_split, ranked, budget, settings, TRAINING, on_trial=told.append)
     assert [f.leg.rung for f in told] == [1, 1, 2]
     assert rank_finalists(sorted(told, key=lambda f: f.fitness.order), 12) == found
+
+
+def test_the_best_candidates_are_finalists_as_they_stand_in_the_supernet(supernet, toy_split, val_split, ranked, budget):
+    settings = replace(SETTINGS, mode="winner", standing=2)
+    found = run_finals(supernet, toy_split, val_split, ranked, budget, settings, TRAINING)
+
+    standing = {f.leg.trial.source: f for f in found if not f.leg.trained}
+    assert [standing[f"search #{place}"].config for place in (1, 2)] == [candidate.config for candidate in ranked]
+    assert {f.leg.rung for f in standing.values()} == {0}
+    scorer = SubnetScorer(supernet)
+    for finalist in standing.values():
+        score, alone = (s.score(finalist.config, val_split, 50) for s in (scorer, SubnetScorer(finalist.on(supernet))))
+        assert score == alone
+        assert (score.accuracy, score.loss) == (finalist.fitness.accuracy, finalist.fitness.loss)
+    assert {f.leg.trial.name for f in asked_for_soup(found, 12)} >= {f.leg.trial.name for f in standing.values()}
+    with pytest.raises(ConfigInvalid, match="search #1 as it stands was not trained alone"):
+        train_again(supernet, standing["search #1"], val_split, settings, TRAINING)
 
 
 class Reached:

@@ -119,10 +119,12 @@ def play(database: Database, blobs: BlobStore, tmp_path: Path, cluster: Cluster)
         examples: int = 10**6,
         history: Sequence[Evaluated] = RANKED,
         then: Callable[..., Outcome] = lambda context, prepared, outcome, key: outcome,
+        train_on_val: bool = False,
     ) -> Outcome:
         if not lease:
             lease.append(stock.add_running(database))
-        request = JobRequest.model_validate(stock.body(finals=finals_asked, baselines=baselines, search={"metric": cluster.metric}))
+        asked = {"finals": finals_asked, "baselines": baselines, "train_on_val": train_on_val, "search": {"metric": cluster.metric}}
+        request = JobRequest.model_validate(stock.body(**asked))
         info = BackboneInfo.from_dict(stock.INFO | {"arguments": {}, "transform": TRANSFORM})
         context = RunContext(Settings(), database, blobs, lease[0], request, info, {"fingerprint": "f"}, tmp_path)
         sliced = SimpleNamespace(cut=lambda config: SimpleNamespace(trainable_state=lambda: {"slice": torch.ones(1)}))
@@ -150,7 +152,7 @@ def told(database: Database, kind: str) -> list[dict[str, Any]]:
         return [event.data for event in events.of_kind(session, job.id, kind)]
 
 
-ASKED = {"candidates": 1, "learning_rates": [0.1, 0.2], "epochs": [1, 2], "scratch_epochs": 3}
+ASKED = {"candidates": 1, "learning_rates": [0.1, 0.2], "epochs": [1, 2], "scratch_epochs": 3, "standing": 0}
 
 
 def test_every_trial_of_every_rung_is_a_finalist_and_the_best_wins(play: Any, cluster: Cluster, database: Database) -> None:
@@ -195,7 +197,7 @@ def test_a_trial_that_diverged_is_dropped_and_not_tried_again(play: Any, cluster
 
 def test_where_all_diverge_the_searchs_winner_is_exported(play: Any, cluster: Cluster) -> None:
     cluster.diverging = 0.0
-    outcome = play({"mode": "winner"})
+    outcome = play({"mode": "winner", "standing": 0})
     assert (outcome.winner.source, outcome.winner.leg, outcome.finalists) == ("search", None, [])
 
 
@@ -301,7 +303,41 @@ def test_finalists_are_compared_by_the_jobs_metric_and_trained_once_for_all_metr
     assert cluster.scored == trained
 
 
+def test_the_best_candidates_are_compared_as_they_stand_in_the_supernet_and_scored_once(play: Any, cluster: Cluster) -> None:
+    asked = ASKED | {"standing": 2}
+    outcome = play(asked)
+
+    standing = [f for f in outcome.finalists if f.leg.rung == 0]
+    assert sorted((f.source, f.fitness.config) for f in standing) == [(f"search #{i}", r.config) for i, r in enumerate(RANKED, 1)]
+    assert {(f.supernet_key, f.leg.trained, f.fitness.accuracy) for f in standing} == {("s", 0, 0.503)}
+    assert outcome.winner == outcome.finalists[0] == max(outcome.finalists, key=lambda f: f.fitness.accuracy)
+    assert cluster.scored == 2
+    assert play(asked) == outcome
+    assert cluster.scored == 2
+
+
+def test_what_is_trained_again_on_train_and_val_has_been_trained_alone(play: Any, cluster: Cluster) -> None:
+    assert all(f.leg.trained for f in play(ASKED | {"standing": 2}, train_on_val=True).finalists)
+
+
+def test_where_no_trial_is_as_good_the_searchs_best_wins_as_it_stands(play: Any, cluster: Cluster) -> None:
+    outcome = play({"mode": "winner", "learning_rates": [1e-3], "epochs": [1], "standing": 1})
+    assert (outcome.winner.source, outcome.winner.supernet_key, outcome.winner.leg.trained) == ("search #1", "s", 0)
+    assert len(outcome.finalists) == 2
+
+
 SOUP = ASKED | {"mode": "winner"}
+
+
+def test_a_soup_tells_two_candidates_of_one_supernet_apart(play: Any, cluster: Cluster) -> None:
+    cluster.soup = (1, 2)
+    asked = SOUP | {"learning_rates": [1e-4], "epochs": [1], "standing": 2}
+    outcome = play(asked, examples=10)
+
+    assert outcome.soup is not None
+    assert [(m.source, m.supernet_key, m.leg.trained) for m in outcome.soup.members] == [("search #2", "s", 0), ("search #1", "s", 0)]
+    assert play(asked, examples=10) == outcome
+    assert cluster.cooked == [3]
 
 
 def test_a_soup_of_finalists_is_told_with_the_sum_of_its_parameters(play: Any, cluster: Cluster, database: Database) -> None:
@@ -316,8 +352,7 @@ def test_a_soup_of_finalists_is_told_with_the_sum_of_its_parameters(play: Any, c
     assert outcome.soup.fitness.parameters == sum(member.fitness.parameters for member in members)
     assert (outcome.soup.fitness.accuracy, outcome.soup.fitness.fitness, outcome.soup.fitness.loss) == (1.0, 1.0, 0.01)
     (event,) = told(database, "soup")
-    assert event["members"] == [member.supernet_key for member in members]
-    assert event["asked"] == [member.supernet_key for member in members]
+    assert event["members"] == event["asked"] == [member.key for member in members]
     assert [found["learning_rate"] for found in event["finalists"]] == [member.leg.trial.learning_rate for member in members if member.leg]
 
 
