@@ -283,8 +283,8 @@ def _finalist(winner: dict[str, Any]) -> str:
     if source == "search":
         return "the best candidate of the search"
     named = f"candidate {source.removeprefix('search ')} of the search" if source.startswith("search ") else f"the known method {source}"
-    if "epochs" not in winner:
-        return named
+    if not winner.get("epochs"):
+        return f"{named}, as it stands in the supernet"
     start = "from scratch" if winner["start"] == "scratch" else "from the supernet"
     return f"{named}, trained alone {start} for {winner['epochs']:,} epochs at rate {winner['learning_rate']:.3g}"
 

@@ -183,7 +183,7 @@ def trained(data: Mapping[str, Any]) -> str:
     epochs = data.get("epochs")
     if data.get("members"):
         return "their average"
-    if epochs is None:
+    if not epochs:
         return "as in the supernet"
     return f"{thousands(epochs)} epochs {'from scratch' if data.get('start') == 'scratch' else 'from the supernet'}"
 

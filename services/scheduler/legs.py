@@ -84,9 +84,7 @@ class _Plan:
 
 
 def trained_alone(leg: Leg) -> dict[str, Any]:
-    """How a leg's subnet was trained alone, for events and results; `epochs` are all of these. Nothing if it was not."""
-    if not leg.trained:
-        return {}
+    """How a leg's subnet was trained alone, for events and results; `epochs` are all of these, 0 as it stands in the supernet."""
     start = "supernet" if leg.trial.sliced else "scratch"
     return {"start": start, "learning_rate": leg.trial.learning_rate, "rung": leg.rung, "epochs": leg.trained}
 

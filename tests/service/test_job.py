@@ -68,6 +68,7 @@ def test_winner_is_the_first_finalist_and_no_worse_on_val_than_any_known_method(
     assert {entry["source"] for entry in known} >= {"linear-probe", "bitfit", "lora"}
     assert all(winner["val_accuracy"] >= entry["val_accuracy"] for entry in known)
     assert {(entry["start"], entry["rung"], entry["epochs"]) for entry in finalists} == {
+        ("supernet", 0, 0),
         ("supernet", 1, 1),
         ("supernet", 2, 3),
         ("scratch", 1, 3),
