@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     await_seconds: float = Field(
         5.0,
         ge=0,
-        description="How long a runner waits for a supernet that another job trains before its job goes back into the queue, in seconds.",
+        description="How long a runner waits for what another job trains before its job goes back into the queue, in seconds.",
     )
     log_seconds: float = Field(3.0, gt=0, description="How often the log of a running job is stored, if it has grown, in seconds.")
     describe_seconds: float = Field(

@@ -118,7 +118,9 @@ class JobView(BaseModel):
     cancel_reason: str | None = Field(description="Why it is cancelled, where a study has done that.")
     study: OfStudy | None = Field(description="The study that has submitted it.")
     pause_requested: bool = Field(description="It pauses as soon as what it has in hand is stored.")
-    waiting_for: str | None = Field(description="The job that is training the supernet that this one needs, while it waits for it.")
+    waiting_for: str | None = Field(
+        description="The job that is training the supernet, or a finalist, that this one needs, while it waits for it."
+    )
     lineage: Lineage | None = Field(description="The job that this one was made from; null if it was submitted by itself.")
     children: list[Lineage] = Field(description="Jobs made from this one, oldest first.")
     attempts: int = Field(description="Attempts that failed since the job last made progress.")

@@ -8,6 +8,8 @@ from typing import Any
 
 import ray
 
+from services.cluster.demand import Growth, asked_for
+
 _POLL_SECONDS = 0.5
 MOST_EVALUATORS = 1024
 
@@ -49,19 +51,25 @@ class Share:
 
 
 def wait_for(count: int, share: Share, patience_seconds: float, name: str = "training worker") -> None:
-    """Return once the cluster can hold so many processes of a name; nodes that are just joining are waited for.
+    """Return once the cluster can hold so many processes of a name; nodes are asked for, and those that are just joining waited for.
 
     Raises:
         ResourcesUnavailable: after `patience_seconds` it still has less than they ask for.
     """
+    if share.fitting(ray.cluster_resources()) >= count:
+        return
     deadline = time.monotonic() + patience_seconds
-    while share.fitting(ray.cluster_resources()) < count:
-        if time.monotonic() > deadline:
-            has = ray.cluster_resources()
-            what = " and ".join(f"{has.get(name, 0.0):g} {name}s" for name in share.bundle())
-            several = f"{count} {name}{'s' if count > 1 else ''}"
-            raise ResourcesUnavailable(f"the job asks for {several} with {share} each, and the cluster has {what}")
-        time.sleep(_POLL_SECONDS)
+    with asked_for(count, share.bundle()):
+        while share.fitting(ray.cluster_resources()) < count:
+            if time.monotonic() > deadline:
+                raise ResourcesUnavailable(_too_little(count, share, name))
+            time.sleep(_POLL_SECONDS)
+
+
+def _too_little(count: int, share: Share, name: str) -> str:
+    has = ray.cluster_resources()
+    what = " and ".join(f"{has.get(name, 0.0):g} {name}s" for name in share.bundle())
+    return f"the job asks for {count} {name}{'s' if count > 1 else ''} with {share} each, and the cluster has {what}"
 
 
 def pool_size(asked: int, share: Share) -> int:
@@ -70,16 +78,37 @@ def pool_size(asked: int, share: Share) -> int:
     return max(1, min(asked or fitting, fitting))
 
 
-def evaluator_limit(asked: int, share: Share, jobs_running: Callable[[], int]) -> Callable[[], int]:
+class EvaluatorLimit:
     """How many evaluators a job may have now, for its pool to ask again and again.
 
     A job that is alone has what it asked for, and where that is 0, one more than fit: the one that waits takes the next free place,
-    and is what makes an autoscaler add a node. Jobs that run side by side share the cluster evenly.
+    and is what makes an autoscaler add a node. Jobs that run side by side share the cluster evenly; none of their evaluators waits,
+    since it would take a place that is another job's, so what makes the cluster grow is asked for apart from them.
+
+    Args:
+        asked: evaluators by the job's request.
+        share: of the cluster, that each of them holds.
+        jobs_running: how many jobs share the cluster, this one counted.
+        quota: how many its user leaves it; None: any number.
     """
 
-    def limit() -> int:
-        fitting, running = share.fitting(ray.cluster_resources()), jobs_running()
-        wanted = asked or min(fitting + 1, MOST_EVALUATORS)
-        return wanted if running <= 1 else max(1, min(wanted, fitting // running))
+    def __init__(self, asked: int, share: Share, jobs_running: Callable[[], int], quota: Callable[[], int | None] = lambda: None) -> None:
+        self._asked, self._share = asked, share
+        self._jobs_running, self._quota = jobs_running, quota
+        self._growth = Growth(share.options())
 
-    return limit
+    def __call__(self) -> int:
+        """The number as of now."""
+        fitting, running, quota = self._share.fitting(ray.cluster_resources()), self._jobs_running(), self._quota()
+        most = MOST_EVALUATORS if quota is None else quota
+        wanted = min(self._asked or fitting + 1, most)
+        even = wanted if running <= 1 else max(1, min(wanted, fitting // running))
+        if even < wanted:
+            self._growth.ask()
+        else:
+            self._growth.rest()
+        return even
+
+    def close(self) -> None:
+        """Ask for no more room."""
+        self._growth.rest()

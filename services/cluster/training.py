@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ import torch.distributed as dist
 from fsspec import AbstractFileSystem
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch.config import _TorchBackend
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 from glora_core.errors import Diverged, NotLearning
@@ -106,6 +107,7 @@ def train_supernet(
     started_from = [] if start is None else [ray.put(start)]
     trainer = _Trainer(
         _train_worker,
+        torch_config=_TorchConfig(),
         train_loop_config={
             "workload": [workload],
             "start": started_from,
@@ -143,6 +145,23 @@ class _Trainer(TorchTrainer):  # type: ignore[misc]
     def _create_default_callbacks(self) -> list[Any]:
         callbacks: list[Any] = super()._create_default_callbacks()
         return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
+
+
+class _TorchConfig(TorchConfig):  # type: ignore[misc]
+    """Workers talk by NCCL where they have GPUs, as with Ray Train's own, unless torch finds none: NCCL would not start."""
+
+    @property
+    def backend_cls(self) -> type[_TorchBackend]:
+        """What Ray Train sets the workers up with."""
+        return _Backend
+
+
+class _Backend(_TorchBackend):  # type: ignore[misc]
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        """Called by Ray Train's controller once the workers have started."""
+        if not all(worker_group.execute(torch.cuda.is_available)):
+            backend_config = replace(backend_config, backend="gloo")
+        super().on_start(worker_group, backend_config)
 
 
 def _train_worker(config: dict[str, Any]) -> Diverged | NotLearning | Paused | None:

@@ -1,5 +1,6 @@
 """What a job's Ray workers need, put into the object store once, so that each node receives it once."""
 
+import logging
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -14,6 +15,8 @@ from glora_core.supernet import Supernet
 from glora_core.training import TrainingSettings
 from services.cluster.resources import Share
 from services.protocol import THREADS
+
+log = logging.getLogger("glora.workload")
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,14 @@ class Workload:
 def settle(share: Share) -> torch.device:
     """Prepare this process for deterministic work in true float32; returns the device to use.
 
-    A process that holds a part of a GPU can take no more than that part of its memory, so that its neighbours never run out of theirs.
+    A process that holds a part of a GPU can allocate no more than that part of its memory, which leaves its neighbours theirs; what CUDA
+    itself takes for each process comes on top. One that holds a GPU which torch does not find computes on the CPU.
     """
     torch.set_num_threads(THREADS)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    if share.use_gpu and not torch.cuda.is_available():
+        log.warning("torch %s finds no GPU, though this process holds %s: it computes on the CPU", torch.__version__, share)
+        return torch.device("cpu")
     if 0 < share.gpus < 1:
         torch.cuda.set_per_process_memory_fraction(share.gpus)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     return torch.device("cuda" if share.use_gpu else "cpu")

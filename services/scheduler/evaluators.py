@@ -1,7 +1,8 @@
 """The job's evaluator pool: what its evaluators load, what each holds of the cluster, and how many there may be beside other jobs."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from services.cluster.evaluator import evaluators
 from services.cluster.pool import EvaluatorPool
-from services.cluster.resources import evaluator_limit
+from services.cluster.resources import EvaluatorLimit
 from services.scheduler.context import RunContext
 from services.scheduler.prepare import Prepared
 from services.scheduler.supernets import supernet_settings
@@ -20,22 +21,19 @@ from services.store.database import Database
 log = logging.getLogger("glora.evaluators")
 
 
-def open_pool(context: RunContext, prepared: Prepared, state: dict[str, Tensor]) -> EvaluatorPool:
-    """A pool over the job's supernet; training examples are left out of what evaluators are sent."""
+@contextmanager
+def open_pool(context: RunContext, prepared: Prepared, state: dict[str, Tensor]) -> Iterator[EvaluatorPool]:
+    """A pool over the job's supernet while the block runs; training examples are left out of what evaluators are sent."""
     share, asked = context.evaluator_share, context.request.search
     start = evaluators(ray.put(prepared.local.for_evaluation()), ray.put(state), supernet_settings(context), share, asked.precision)
-    beside = evaluator_limit(asked.evaluators, share, JobsRunning(context.database))
-    return EvaluatorPool(start, within_quota(beside, UsersShare(context.database, context.lease.job_id, context.settings.user_evaluators)))
-
-
-def within_quota(limit: Callable[[], int], share: Callable[[], int | None]) -> Callable[[], int]:
-    """A limit that is no larger than the job's share of what its user may have, if there is one."""
-
-    def least() -> int:
-        most, own = limit(), share()
-        return most if own is None else min(most, own)
-
-    return least
+    quota = UsersShare(context.database, context.lease.job_id, context.settings.user_evaluators)
+    limit = EvaluatorLimit(asked.evaluators, share, JobsRunning(context.database), quota)
+    pool = EvaluatorPool(start, limit)
+    try:
+        yield pool
+    finally:
+        pool.close()
+        limit.close()
 
 
 @dataclass

@@ -28,7 +28,7 @@ from services.scheduler.evaluating import fitness_of
 from services.scheduler.prepare import Prepared
 from services.scheduler.searching import evaluated
 from services.scheduler.supernets import epoch_event, key_of, recipe_of, store_state, store_supernet, stored_state, supernet_settings
-from services.scheduler.turns import POLL_SECONDS
+from services.scheduler.turns import POLL_SECONDS, give_way
 from services.store import claims, events, search_state
 from services.store.models import Job
 from services.store.search_state import evaluation_row
@@ -154,8 +154,12 @@ class Rungs:
         self._context.emit("finals", {"rung": self._rung, "rungs": rungs, "missing": missing, "done": done, "finalists": total})
 
     def _train_missing(self, missing: Mapping[str, _Plan], before: Mapping[str, Finalist]) -> None:
-        """Train what nobody has stored, and wait for what another job is just training; take that over if it is given up."""
-        left = {key: plan for key, plan in missing.items() if not self._scored_as_trained(plan)}
+        """Train what nobody has stored, and wait for what another job is just training; take that over if it is given up.
+
+        Raises:
+            GaveWay: the other job takes longer than a runner should wait.
+        """
+        left, since = {key: plan for key, plan in missing.items() if not self._scored_as_trained(plan)}, time.monotonic()
         while left:
             with self._context.fenced() as (session, _):
                 ours = claims.take(session, self._context.lease, left)
@@ -163,10 +167,13 @@ class Rungs:
                 claims.drop(session, self._context.lease, ours - free)
             if free:
                 self._train({key: left[key] for key in free}, before)
+                since = time.monotonic()
             diverged = self._diverged()
             left = {k: p for k, p in left.items() if k not in diverged and self._stored(p) is None and not self._scored_as_trained(p)}
             if left:
                 self._context.pause_here()
+                if time.monotonic() - since > self._context.settings.await_seconds:
+                    give_way(self._context, max(left))  # a rung is trained in the order of keys
                 time.sleep(POLL_SECONDS)
 
     def _train(self, missing: Mapping[str, _Plan], before: Mapping[str, Finalist]) -> None:

@@ -58,12 +58,8 @@ def run_job(context: RunContext) -> None:
     with estimate.phase("supernet"):
         key, state = train_or_find(context, prepared.workload, prepared.weights_hash)
     context.enter("search")
-    with estimate.phase("search"):
-        pool = open_pool(context, prepared, state)
-        try:
-            ranked = search(context, key, pool, prepared.local.second.key if prepared.local.second else None)
-        finally:
-            pool.close()
+    with estimate.phase("search"), open_pool(context, prepared, state) as pool:
+        ranked = search(context, key, pool, prepared.local.second.key if prepared.local.second else None)
     context.enter("finals")
     with estimate.phase("finals"):
         outcome = retrain(context, prepared, finals(context, prepared, ranked, key), key)

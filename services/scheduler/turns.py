@@ -45,11 +45,27 @@ def made_once(context: RunContext, key: str, find: Callable[[], T | None], make:
             told = maker
         context.pause_here()
         if time.monotonic() - since > context.settings.await_seconds:
-            _give_way(context, key)
+            give_way(context, key)
         time.sleep(POLL_SECONDS)
     if told:
         _wait_for(context, None, key)
     return found, True
+
+
+def give_way(context: RunContext, key: str) -> None:
+    """Go back into the queue until another job has made something, or has given that up.
+
+    Returns if nobody makes it any more, or the job is just asked to pause or end, which is heeded elsewhere.
+
+    Raises:
+        GaveWay: done.
+    """
+    with context.fenced() as (session, job):
+        maker = claims.holder(session, key)
+        if maker is None or job.pause_requested or job.cancel_requested:
+            return
+        jobs.give_way(session, job, key, maker)
+    raise GaveWay(f"job {context.lease.job_id} waits in the queue for what job {maker} is making")
 
 
 def give_up(context: RunContext, key: str) -> None:
@@ -69,16 +85,6 @@ def _take(context: RunContext, key: str) -> str | None:
             job.waiting_for = None
             return None
         return claims.holder(session, key) or ""
-
-
-def _give_way(context: RunContext, key: str) -> None:
-    """Go back into the queue. Returns if nobody makes it any more, or the job is just asked to pause or end, which is heeded elsewhere."""
-    with context.fenced() as (session, job):
-        maker = claims.holder(session, key)
-        if maker is None or job.pause_requested or job.cancel_requested:
-            return
-        jobs.give_way(session, job, key, maker)
-    raise GaveWay(f"job {context.lease.job_id} waits in the queue for what job {maker} is making")
 
 
 def _wait_for(context: RunContext, maker: str | None, key: str) -> None:

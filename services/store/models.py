@@ -105,7 +105,7 @@ class Job(Base):
     """One request, its state, and the lease under which a runner owns it.
 
     `parent_id` and `parent_action` are its lineage and outlive the parent; `inherited` generations were taken over from it.
-    `waiting_for` is the job that trains the supernet that this one waits for; `awaited_key` is that supernet's key while the job waits
+    `waiting_for` is the job that trains the supernet or finalist that this one waits for; `awaited_key` is its key while the job waits
     in the queue, and not in a runner. `study_id` and `study_trial` say which study has submitted it, as which of its trials;
     `cancel_reason` is why it is cancelled, where that was not a person's wish.
     """

@@ -166,7 +166,7 @@ def _held(row: Job, now: datetime, maker: str | None) -> tuple[str, str] | None:
     if row.next_try_at is not None and row.next_try_at > now:
         seconds = max(1, round((row.next_try_at - now).total_seconds()))
         return "retry", f"tried again in {seconds} s, after {(row.retry or {}).get('reason', 'a failed attempt')}"
-    return None if maker is None else ("supernet", f"job {maker} is training the supernet that it needs")
+    return None if maker is None else ("supernet", f"job {maker} is training the supernet, or a finalist, that it needs")
 
 
 def _why(row: Job, position: int, full: int | None, blocked: tuple[str, str] | None) -> tuple[str, str]:

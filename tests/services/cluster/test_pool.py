@@ -21,10 +21,10 @@ from glora_core.precision import Precision
 from glora_core.sampling import FeasibleSampler, stream
 from glora_core.space import SearchSpace
 from glora_core.training import Trainer, TrainingSettings
-from services.cluster import pace
+from services.cluster import demand, pace
 from services.cluster.evaluator import evaluators
 from services.cluster.pool import EvaluatorPool, WorkerLost
-from services.cluster.resources import ResourcesUnavailable, Share, evaluator_limit, wait_for
+from services.cluster.resources import EvaluatorLimit, ResourcesUnavailable, Share, wait_for
 from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE
 from tests.glora_core.conftest import make_toy_split
@@ -185,7 +185,7 @@ def test_stopped_evaluator_that_is_alone_is_replaced(make: Callable[..., Evaluat
 def test_pool_grows_into_what_gets_free(make: Callable[..., EvaluatorPool]) -> None:
     other = ray.remote(num_cpus=CPUS - 1)(Troubled).remote(Path("/nowhere"), "")
     ray.get(other.pid.remote())
-    pool = make("none", limit=evaluator_limit(0, Share(), lambda: 1))
+    pool = make("none", limit=EvaluatorLimit(0, Share(), lambda: 1))
     assert _losses(pool.score(CODES)) == CODES
     assert len(pool.pids()) == 1
 
@@ -196,13 +196,33 @@ def test_pool_grows_into_what_gets_free(make: Callable[..., EvaluatorPool]) -> N
 def test_pool_makes_room_for_another_job(make: Callable[..., EvaluatorPool], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.cluster.pool._LIMIT_SECONDS", 0.0)
     running = [1]
-    pool = make("none", limit=evaluator_limit(0, Share(), lambda: running[0]))
+    pool = make("none", limit=EvaluatorLimit(0, Share(), lambda: running[0]))
     _until(lambda: _losses(pool.score(CODES)) == CODES and len(pool.pids()) == CPUS)
 
     running[0] = 2
     assert _losses(pool.score(CODES)) == CODES
     _until(lambda: _losses(pool.score(CODES)) == CODES and len(pool.pids()) == CPUS // 2)
     _until(lambda: _free() == CPUS - CPUS // 2)
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_job_beside_others_asks_for_room_until_it_is_closed_and_holds_none(
+    closed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = tmp_path / "done"
+    monkeypatch.setattr(demand, "_nothing", lambda: done.touch())
+    others = ray.remote(num_cpus=CPUS)(Troubled).remote(Path("/nowhere"), "")
+    ray.get(others.pid.remote())
+    limit = EvaluatorLimit(0, Share(), lambda: 2)
+    assert limit() == CPUS // 2
+    if closed:
+        limit.close()
+
+    ray.kill(others)
+    ray.get(ray.remote(num_cpus=CPUS)(Troubled).remote(Path("/nowhere"), "").pid.remote())
+
+    _until(lambda: done.exists() != closed)
+    _until(lambda: _free() == CPUS)
 
 
 def test_a_pause_lets_the_batches_in_hand_be_the_last_and_the_rest_can_be_scored_later(make: Callable[..., EvaluatorPool]) -> None:

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from services.cluster import resources
-from services.cluster.resources import Share
-from services.scheduler.evaluators import JobsRunning, UsersShare, within_quota
+from services.cluster.resources import EvaluatorLimit, Share
+from services.scheduler.evaluators import JobsRunning, UsersShare
 from services.store.database import Database
 from tests.services.store.rows import EPOCH, add_job, add_running_job, change_job
 
@@ -57,7 +57,7 @@ def test_searching_jobs_of_a_user_share_the_quota_evenly_and_each_has_one(
 def test_jobs_that_begin_and_end_to_search_change_what_is_left_for_others(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources.ray, "cluster_resources", lambda: {"CPU": 8.0})
     first, second = _search(database, "ada", 0), _search(database, "ada", 1, phase="train")
-    limit = within_quota(resources.evaluator_limit(0, Share(), lambda: 1), UsersShare(database, first, 5))
+    limit = EvaluatorLimit(0, Share(), lambda: 1, UsersShare(database, first, 5))
     assert limit() == 5
     change_job(database, second, phase="search")
     assert limit() == 3
@@ -69,8 +69,8 @@ def test_quota_gives_no_more_than_the_cluster_has_room_for(database: Database, m
     monkeypatch.setattr(resources.ray, "cluster_resources", lambda: {"CPU": 3.0})
     job_id = _search(database, "ada", 0)
 
-    assert within_quota(resources.evaluator_limit(2, Share(), lambda: 1), UsersShare(database, job_id, 50))() == 2
-    assert within_quota(resources.evaluator_limit(0, Share(), lambda: 1), UsersShare(database, job_id, None))() == 4
+    assert EvaluatorLimit(2, Share(), lambda: 1, UsersShare(database, job_id, 50))() == 2
+    assert EvaluatorLimit(0, Share(), lambda: 1, UsersShare(database, job_id, None))() == 4
 
 
 def test_users_share_holds_while_the_database_is_away(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,12 +26,14 @@ from services.job_request import JobRequest
 from services.scheduler import baselines, legs, soups
 from services.scheduler.context import RunContext
 from services.scheduler.finals import Outcome, finals
+from services.scheduler.turns import GaveWay
 from services.settings import Settings
 from services.store import events, jobs
 from services.store.blobs import BlobStore
 from services.store.database import Database
 from services.store.jobs import Lease
 from services.store.models import Artifact, Supernet
+from services.store.retries import RetryRules
 from tests.services.api import stock
 
 TRANSFORM = {"input_size": [3, 8, 8], "interpolation": "bicubic", "mean": [0.5], "std": [0.5], "crop_pct": 1.0, "crop_mode": "center"}
@@ -110,8 +112,11 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 @pytest.fixture
 def play(database: Database, blobs: BlobStore, tmp_path: Path, cluster: Cluster) -> Callable[..., Outcome]:
-    """Plays the finals of one job, as many times as it is called, for the cluster's metric, with so many examples on val."""
-    lease: list[Lease] = []
+    """Plays the finals of one job, as many times as it is called, for the cluster's metric, with so many examples on val.
+
+    Another job's with another `lease`.
+    """
+    leases: list[Lease] = []
 
     def run(
         finals_asked: dict[str, Any],
@@ -120,13 +125,15 @@ def play(database: Database, blobs: BlobStore, tmp_path: Path, cluster: Cluster)
         history: Sequence[Evaluated] = RANKED,
         then: Callable[..., Outcome] = lambda context, prepared, outcome, key: outcome,
         train_on_val: bool = False,
+        lease: Lease | None = None,
+        settings: Settings | None = None,
     ) -> Outcome:
-        if not lease:
-            lease.append(stock.add_running(database))
+        if not leases:
+            leases.append(stock.add_running(database))
         asked = {"finals": finals_asked, "baselines": baselines, "train_on_val": train_on_val, "search": {"metric": cluster.metric}}
         request = JobRequest.model_validate(stock.body(**asked))
         info = BackboneInfo.from_dict(stock.INFO | {"arguments": {}, "transform": TRANSFORM})
-        context = RunContext(Settings(), database, blobs, lease[0], request, info, {"fingerprint": "f"}, tmp_path)
+        context = RunContext(settings or Settings(), database, blobs, lease or leases[0], request, info, {"fingerprint": "f"}, tmp_path)
         sliced = SimpleNamespace(cut=lambda config: SimpleNamespace(trainable_state=lambda: {"slice": torch.ones(1)}))
         local = Local(lambda *given: sliced, range(examples))
         prepared: Any = SimpleNamespace(workload=None, weights_hash="w", local=local)
@@ -182,6 +189,35 @@ def test_finals_cut_off_anywhere_end_the_same_and_train_no_trial_twice(
     assert len(cluster.trained) == len(resumed.finalists) == len(told(database, "finalist")) == 11
     assert resumed == play(ASKED)
     assert len(cluster.trained) == 11
+
+
+def test_job_that_waits_long_for_a_finalist_of_another_goes_back_into_the_queue_until_the_last_is_stored(
+    play: Callable[..., Outcome], cluster: Cluster, database: Database
+) -> None:
+    asked, impatient = {"candidates": 2, "learning_rates": [0.1, 0.2]}, Settings(await_seconds=0)
+    cluster.survives = 1
+    with pytest.raises(Killed):
+        play(asked)  # under a lease that goes on
+    second = stock.add_running(database, "another")
+
+    with pytest.raises(GaveWay):
+        play(asked, lease=second, settings=impatient)
+
+    with database.read() as session:
+        job = jobs.get(session, second.job_id)
+        assert (job.state, job.attempts) == ("queued", 0)
+        assert job.waiting_for not in (None, second.job_id)
+    for cluster.survives in (1, 1):
+        with database.write() as session:
+            assert jobs.claim(session, "early", 600, RetryRules()) is None
+        with pytest.raises(Killed):
+            play(asked)
+    cluster.survives = 1000
+    outcome, trained = play(asked), len(cluster.trained)
+    again = stock.claim(database)
+    assert again.job_id == second.job_id
+    assert play(asked, lease=again, settings=impatient).winner == outcome.winner
+    assert len(cluster.trained) == trained
 
 
 def test_a_trial_that_diverged_is_dropped_and_not_tried_again(play: Any, cluster: Cluster, database: Database) -> None:

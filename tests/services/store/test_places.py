@@ -86,7 +86,7 @@ def test_job_that_gave_way_waits_in_the_queue_and_says_for_what(database: Databa
     with database.read() as session:
         place = places.waiting(session, jobs.UNLIMITED, [job])[job.id]
     assert (place.position, place.of, place.reason) == (1, 1, "supernet")
-    assert place.message == f"job {maker.job_id} is training the supernet that it needs"
+    assert place.message == f"job {maker.job_id} is training the supernet, or a finalist, that it needs"
     assert events_of(database, waiter.job_id)[-1].data == {"attempts": 0, "supernet": KEY, "job": maker.job_id}
 
 
@@ -129,7 +129,7 @@ def test_of_those_that_gave_way_one_goes_on_when_the_maker_is_gone_and_makes_it_
     with database.read() as session:
         assert claims.holder(session, KEY) == first.job_id
         told = places.waiting(session, jobs.UNLIMITED, [jobs.get(session, second.job_id)])
-    assert told[second.job_id].message == f"job {first.job_id} is training the supernet that it needs"
+    assert told[second.job_id].message == f"job {first.job_id} is training the supernet, or a finalist, that it needs"
 
 
 def test_job_that_gave_way_can_be_paused_and_cancelled(database: Database) -> None:
