@@ -1,8 +1,9 @@
 """What the search is worth: its best candidates against random ones, the middle of the space and LoRA, all given the same finals.
 
 One supernet and one search at LoRA's budget for each seed. Every group's subnets are trained on from their slices at the same rates for
-the same epochs, by the same teacher, the average of the search's best; told are their accuracy inside the supernet, alone after that, and as a soup. Prints a table over seeds; `--json` keeps
-the figures, and seeds that are in the file already are not run again. Data and backbones are looked for in `--shared`.
+the same epochs, by the same teacher, the average of the search's best; told are their accuracy inside the supernet, alone after that,
+and as a soup. Prints a table over seeds; `--json` keeps the figures, and seeds that are in the file already are not run again. Data and
+backbones are looked for in `--shared`.
 
 python -m benchmarks.search_worth --shared DIR --seeds 0 1 2 --json FILE
 """
