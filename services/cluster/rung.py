@@ -95,8 +95,8 @@ def train_rung(
     os.environ.update(_QUIET)
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # it misses the files that nobody reads
     keys = sorted(tasks)
-    taught = {"origin": ray.put(origin), "tasks": [ray.put(tasks[key]) for key in keys]}
-    trial = tune.with_parameters(_train, workload=workload, share=share, **taught)
+    references = [ray.put(tasks[key]) for key in keys]
+    trial = tune.with_parameters(_train, workload=workload, share=share, origin=ray.put(origin), tasks=references)
     tuner = tune.Tuner(
         tune.with_resources(trial, {"cpu": share.cpus, "gpu": share.gpus}),
         param_space={"place": tune.grid_search(list(range(len(keys))))},
@@ -163,9 +163,7 @@ class _Results(tune.Callback):  # type: ignore[misc]
             raise Paused
 
 
-def _train(
-    config: dict[str, Any], workload: Workload, share: Share, origin: "ray.ObjectRef[Origin | None]", tasks: "list[ray.ObjectRef[Task]]"
-) -> None:
+def _train(config: dict[str, Any], workload: Workload, share: Share, origin: Origin | None, tasks: "list[ray.ObjectRef[Task]]") -> None:
     """Runs in a trial's process."""
     if tune.get_checkpoint() is not None:
         return  # lost between its report and its end: there is nothing left to do
@@ -173,7 +171,7 @@ def _train(
     alone = workload.supernet(task.settings, task.start).to(device)
     try:
         plain, train, val = workload.plain.to(device), workload.train.to(device), workload.val.to(device)
-        teacher = _teacher(workload, ray.get(origin), task.settings.teachers, device)
+        teacher = _teacher(workload, origin, task.settings.teachers, device)
         history, score = train_alone(alone, train, val, task.settings, BATCH_SIZE, plain, metric=workload.metric, teacher=teacher)
         found = {"state": alone.trainable_state(), "history": [asdict(row) for row in history], "val": asdict(score)}
     except Diverged as error:  # it would in every further attempt
