@@ -1,8 +1,9 @@
 """What the search is worth: its best candidates against random ones, the middle of the space and LoRA, all given the same finals.
 
 One supernet and one search at LoRA's budget for each seed. Every group's subnets are trained on from their slices at the same rates for
-the same epochs; told are their accuracy inside the supernet, alone after that, and as a soup. Prints a table over seeds; `--json` keeps
-the figures, and seeds that are in the file already are not run again. Data and backbones are looked for in `--shared`.
+the same epochs, by the same teacher, the average of the search's best; told are their accuracy inside the supernet, alone after that,
+and as a soup. Prints a table over seeds; `--json` keeps the figures, and seeds that are in the file already are not run again. Data and
+backbones are looked for in `--shared`.
 
 python -m benchmarks.search_worth --shared DIR --seeds 0 1 2 --json FILE
 """
@@ -68,15 +69,18 @@ def run(task: Task, seed: int, rates: Sequence[float], count: int, epochs: int) 
     data, effort = task.source.load(task.spec, seed), EFFORTS["standard"]
     training = training_settings(task, seed, effort)
     with sdpa_kernel(ATTENTION):
-        supernet, found = find(task, data, seed, training, count, effort)
+        supernet, best = find(task, data, seed, training, max(count, effort.teachers), effort)
+        teachers = best[: effort.teachers]
         finals = [replace(training, learning_rate=rate, epochs=task.epochs(epochs), seed=seed + 1000) for rate in rates]
-        return {name: _worth(supernet, configs, data, finals) for name, configs in groups(task, found).items()}
+        return {name: _worth(supernet, configs, data, finals, teachers) for name, configs in groups(task, best[:count]).items()}
 
 
-def _worth(supernet: Supernet, configs: Sequence[SubnetConfig], data: Data, finals: Sequence[TrainingSettings]) -> Worth:
+def _worth(
+    supernet: Supernet, configs: Sequence[SubnetConfig], data: Data, finals: Sequence[TrainingSettings], teachers: Sequence[SubnetConfig]
+) -> Worth:
     scorer = SubnetScorer(supernet)
     inside = [scorer.score(config, data.test, BATCH).accuracy for config in configs]
-    trained = [train_on(supernet, config, data, settings) for config in configs for settings in finals]
+    trained = [train_on(supernet, config, data, settings, teachers) for config in configs for settings in finals]
     best = min(trained, key=lambda trial: (-trial.val.accuracy, trial.val.loss))
     return Worth(inside, [trial.test.accuracy for trial in trained], best.test.accuracy, soups(supernet, trained, data)["greedy"])
 

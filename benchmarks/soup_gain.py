@@ -1,6 +1,7 @@
-"""What averaging finalists gains, as they stand and by the learning rate they were trained on at: each alone, and their soups.
+"""What training finalists on and averaging them gains: as they stand, and by the rate they were trained on at, taught and untaught.
 
-One supernet, one search at LoRA's budget, then the best candidates trained on from their slices at each rate. Prints a table and, with
+One supernet, one search at LoRA's budget, then the best candidates trained on from their slices at each rate, on labels alone and taught by
+the average of the candidates as they stand: each alone, and their soups. Prints a table and, with
 `--json`, keeps the figures. Data and backbones are looked for in `--shared`.
 
 python -m benchmarks.soup_gain --shared DIR --seed 1
@@ -29,21 +30,23 @@ from glora_core.effort import EFFORTS
 
 
 def run(task: Task, seed: int, rates: Sequence[float], count: int, epochs: int) -> list[dict[str, Any]]:
-    """A row for the candidates as they stand, one for each rate, one for all rates together, and one for everyone."""
+    """A row for the candidates as they stand, rows by rate, on labels alone and taught, one for all of either, and one for everyone."""
     data, effort = task.source.load(task.spec, seed), EFFORTS["standard"]
     training = training_settings(task, seed, effort)
     with sdpa_kernel(ATTENTION):
-        supernet, configs = find(task, data, seed, training, count, effort)
-        standing, everyone = [measured(supernet, config, data) for config in configs], list[Trained]()
-        rows = [_row("as they stand", supernet, standing, data)]
-        for rate in rates:
-            finals = replace(training, learning_rate=rate, epochs=task.epochs(epochs), seed=seed + 1000)
-            group = [train_on(supernet, config, data, finals) for config in configs]
-            everyone += group
-            rows.append(_row(f"{rate:g}", supernet, group, data))
-        if len(rates) > 1:
-            rows.append(_row("all rates", supernet, everyone, data))
-        rows.append(_row("everyone", supernet, standing + everyone, data))
+        supernet, best = find(task, data, seed, training, max(count, effort.teachers), effort)
+        configs, teachers = best[:count], best[: effort.teachers]
+        everyone = [measured(supernet, config, data) for config in configs]
+        rows = [_row("as they stand", supernet, everyone, data)]
+        for name, wise in (("", ()), (", taught", teachers)):
+            groups = {}
+            for rate in rates:
+                finals = replace(training, learning_rate=rate, epochs=task.epochs(epochs), seed=seed + 1000)
+                groups[f"{rate:g}{name}"] = [train_on(supernet, config, data, finals, wise) for config in configs]
+            together = [one for group in groups.values() for one in group]
+            rows += [_row(label, supernet, group, data) for label, group in {**groups, f"all rates{name}": together}.items()]
+            everyone += together
+        rows.append(_row("everyone", supernet, everyone, data))
     return rows
 
 
@@ -58,7 +61,7 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, required=True, help="folder with data/ and backbones/")
     parser.add_argument("--task", default="sign_digits/vit", help="as of benchmarks/quality.py")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rates", type=float, nargs="+", default=[3e-4, 1e-3, 3e-3])
+    parser.add_argument("--rates", type=float, nargs="+", default=list(EFFORTS["standard"].learning_rates))
     parser.add_argument("--candidates", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=EFFORTS["standard"].finals[0], help="of each candidate alone")
     parser.add_argument("--home", type=Path, default=Path(".glora/benchmarks"), help="cache folder")

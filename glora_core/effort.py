@@ -28,6 +28,7 @@ class Effort:
         candidates: distinct candidates of the search that start in the finals.
         learning_rates: peak rates that each of them starts at.
         scratch_epochs: epochs of each rung of the known methods trained from scratch in the finals; empty: none are.
+        teachers: distinct candidates whose average teaches those that start in the finals.
         standing: distinct candidates that the finals compare as they stand in the supernet.
     """
 
@@ -39,6 +40,7 @@ class Effort:
     candidates: int = 3
     learning_rates: tuple[float, ...] = (1e-3, 3e-3)
     scratch_epochs: tuple[int, ...] = ()
+    teachers: int = 5
     standing: int = 5
 
     def of(self, epochs: int | None = None, learning_rate: float | None = None) -> "Effort":
@@ -62,7 +64,8 @@ class Effort:
     @property
     def finals_settings(self) -> FinalsSettings:
         """Of finals that say nothing else."""
-        return FinalsSettings("thorough", self.candidates, self.learning_rates, self.finals, self.scratch_epochs, self.standing)
+        rungs = (self.finals, self.scratch_epochs)
+        return FinalsSettings("thorough", self.candidates, self.learning_rates, *rungs, self.teachers, self.standing)
 
 
 EFFORTS: Mapping[str, Effort] = {

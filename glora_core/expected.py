@@ -15,6 +15,8 @@ from glora_core.training.settings import TrainingSettings
 PROBED = 8 * 5
 """Subnets scored along the training of a supernet, on up to `PROBE_EXAMPLES` each."""
 PROBE_EXAMPLES = 100
+TAUGHT = 1.4
+"""What a training step costs with a teacher's forward pass, in steps without."""
 START = 5.0
 """Seconds until the processes of a phase, or of a rung of the finals, have started (docs/benchmarks.md)."""
 
@@ -127,11 +129,12 @@ def _finals(work: Work, speed: Speed) -> float:
     """Rung after rung, each as long as its trials take on the processes there are."""
     settings, rates = work.finals, len(work.finals.learning_rates)
     sliced = {"off": 0, "winner": 1, "thorough": settings.candidates}[settings.mode] * rates
+    taught = TAUGHT if settings.teachers else 1.0
     total = 0.0
     for own, scratch in zip_longest(_rungs(settings.epochs, sliced), _rungs(settings.scratch_epochs, work.known * rates), fillvalue=(0, 0)):
-        trials = [_alone(work, speed, epochs) for epochs, count in (own, scratch) for _ in range(count)]
+        trials = [_alone(work, speed, epochs) * more for (epochs, count), more in ((own, taught), (scratch, 1.0)) for _ in range(count)]
         total += START + _parallel(trials, work.slots) if trials else 0.0
-    return total + (START + _alone(work, speed, sum(settings.epochs)) if work.retrained else 0.0)
+    return total + (START + taught * _alone(work, speed, sum(settings.epochs)) if work.retrained else 0.0)
 
 
 def _rungs(epochs: Sequence[int], trials: int) -> list[tuple[int, int]]:

@@ -184,6 +184,13 @@ class FinalsRequest(Strict):
         "empty list: none are. If absent the effort's, in proportion to those of the supernet.",
         examples=[[5, 15, 30]],
     )
+    teachers: int = Field(
+        _EFFORT.teachers,
+        ge=0,
+        le=50,
+        description="Best distinct candidates whose average, as they stand in the supernet, gives what is trained on from it half of what "
+        "it learns; 0: the labels are all.",
+    )
     standing: int = Field(
         _EFFORT.standing,
         ge=0,
@@ -211,5 +218,6 @@ class FinalsRequest(Strict):
             tuple(self.learning_rates or usual.learning_rates),
             tuple(self.epochs or usual.finals),
             usual.scratch_epochs if self.scratch_epochs is None else tuple(self.scratch_epochs),
+            self.teachers,
             self.standing,
         )

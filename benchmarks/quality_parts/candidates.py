@@ -12,6 +12,7 @@ from glora_core.configs import SubnetConfig, encode
 from glora_core.effort import Effort
 from glora_core.evaluation import Score, SubnetScorer, score
 from glora_core.finals import distinct
+from glora_core.finals.run import taught_by
 from glora_core.finals.soup import greedy_soup, uniform_soup
 from glora_core.presets import preset
 from glora_core.search.noise import rank_within_noise
@@ -51,10 +52,13 @@ def find(task: Task, data: Data, seed: int, training: TrainingSettings, count: i
     return supernet, distinct(rank_within_noise(found.ranked, len(data.val)), count)
 
 
-def train_on(supernet: Supernet, config: SubnetConfig, data: Data, training: TrainingSettings) -> Trained:
-    """A candidate trained on from its slice."""
-    alone = supernet.cut(config)
-    Trainer(alone, data.train, replace(training, policy="fixed", fixed=encode(config))).fit()
+def train_on(
+    supernet: Supernet, config: SubnetConfig, data: Data, training: TrainingSettings, teachers: Sequence[SubnetConfig] = ()
+) -> Trained:
+    """A candidate trained on from its slice, taught by others as they stand if there are any."""
+    alone, codes = supernet.cut(config), tuple(encode(teacher) for teacher in teachers)
+    settings = replace(training, policy="fixed", fixed=encode(config), teachers=codes)
+    Trainer(alone, data.train, settings, teacher=taught_by(supernet, teachers)).fit()
     return measured(alone, config, data, training.learning_rate)
 
 

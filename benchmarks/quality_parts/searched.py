@@ -13,6 +13,7 @@ from glora_core.api import Supernet, search
 from glora_core.configs import encode
 from glora_core.effort import Effort
 from glora_core.evaluation import score
+from glora_core.finals import halved
 from glora_core.finals.run import Finalist, choose_soup, run_finals
 from glora_core.presets import preset
 from glora_core.search.noise import rank_within_noise
@@ -27,15 +28,18 @@ VAL_BATCH = 50
 
 def passes(effort: Effort, examples: int) -> int:
     """Examples that go forward and backward."""
-    alive, epochs = effort.candidates * len(effort.learning_rates), 2 * effort.epochs
-    for rung in effort.finals:
-        epochs, alive = epochs + alive * rung, (alive + 1) // 2
-    return epochs * examples
+    return (2 * effort.epochs + _alone(effort)) * examples
 
 
-def forwards(effort: Effort, examples: int) -> int:
-    """Examples of `val` that go forward in the search."""
-    return effort.population * effort.generations * examples
+def forwards(effort: Effort, val: int, train: int) -> int:
+    """Examples that only go forward: of `val` in the search, and of training before the teacher of the finals."""
+    return effort.population * effort.generations * val + (_alone(effort) * train if effort.teachers else 0)
+
+
+def _alone(effort: Effort) -> int:
+    """Epochs of all trials of the finals together."""
+    trials = halved(effort.candidates * len(effort.learning_rates), len(effort.finals))
+    return sum(count * epochs for count, epochs in zip(trials, effort.finals, strict=True))
 
 
 def recorded(effort: Effort) -> dict[str, Any]:
@@ -82,7 +86,8 @@ def search_and_finish(task: Task, data: Data, seed: int, budget: int, effort: Ef
     plan = replace(effort, scratch_epochs=()).finals_settings
     finalists = run_finals(supernet, data.train, data.val, ranked, budget, plan, training, VAL_BATCH)
     scored = len(found.ranked) + 2 * len(finalists)
-    return _finish(supernet, data, finalists, passes(effort, len(data.train)), scored * len(data.val))
+    taught = forwards(effort, 0, len(data.train))
+    return _finish(supernet, data, finalists, passes(effort, len(data.train)), scored * len(data.val) + taught)
 
 
 def _finish(supernet: Supernet, data: Data, finalists: Sequence[Finalist], passes: int, forwards: int) -> Found:

@@ -108,7 +108,7 @@ def expected_passes(case: Case) -> float:
     effort, size = case.effort, case.task.source.size
     if not METHODS[case.method].tuned:
         spent = effort_of(case.variants(0)[0].what["effort"])
-        return effort.seeds * (passes(spent, size) + FORWARD * forwards(spent, 200) + SCORING)
+        return effort.seeds * (passes(spent, size) + FORWARD * forwards(spent, 200, size) + SCORING)
     first, *longer = case.epochs
     epochs = [first] * (len(case.variants(0)) - 1 + EXPECTED_RATES) + 2 * longer + [case.epochs[-1]] * (effort.seeds - 1)
     epochs += case.at_our_cost * (1 + effort.seeds)

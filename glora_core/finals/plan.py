@@ -31,6 +31,8 @@ class FinalsSettings:
         learning_rates: peak rates that each of them is tried at.
         epochs: of each rung in turn; after each but the last, the better half of the trials goes on from where it is.
         scratch_epochs: the same of known methods trained from scratch, which are halved among themselves; empty: none are.
+        teachers: best distinct candidates whose average, as they stand in the supernet, gives trials from slices half of what they
+            learn; 0: the labels are all.
         standing: best distinct candidates that are compared, and offered to the soup, as they stand in the supernet.
 
     Raises:
@@ -42,12 +44,13 @@ class FinalsSettings:
     learning_rates: tuple[float, ...] = (1e-3, 3e-3)
     epochs: tuple[int, ...] = (20,)
     scratch_epochs: tuple[int, ...] = (5, 15, 30)
+    teachers: int = 5
     standing: int = 5
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ConfigInvalid(f"finals mode {self.mode!r} is unknown; accepted: {', '.join(MODES)}")
-        for name in ("candidates", "standing"):
+        for name in ("candidates", "teachers", "standing"):
             check_whole(name, getattr(self, name), 0)
         for name in ("learning_rates", "epochs"):
             if not getattr(self, name):
@@ -74,12 +77,14 @@ class Trial:
         config: the subnet.
         learning_rate: peak, in every rung; None of a subnet that is not trained alone.
         sliced: whether it starts from its slice of the supernet; else from scratch.
+        teachers: subnets of the supernet that teach it; see `FinalsSettings`.
     """
 
     source: str
     config: SubnetConfig
     learning_rate: float | None
     sliced: bool
+    teachers: tuple[SubnetConfig, ...] = ()
 
     @property
     def name(self) -> str:
@@ -94,7 +99,7 @@ def first_rung(ranked: Sequence[Evaluated], settings: FinalsSettings) -> list[Tr
     if settings.mode == "off":
         return []
     count = 1 if settings.mode == "winner" else settings.candidates
-    return _trials(entrants(ranked, count), settings, sliced=True)
+    return _trials(entrants(ranked, count), settings, sliced=True, teachers=tuple(distinct(ranked, settings.teachers)))
 
 
 def from_scratch(known: Mapping[str, SubnetConfig], settings: FinalsSettings) -> list[Trial]:
@@ -107,8 +112,11 @@ def entrants(ranked: Sequence[Evaluated], count: int) -> dict[str, SubnetConfig]
     return {f"search #{place}": config for place, config in enumerate(distinct(ranked, count), 1)}
 
 
-def _trials(subnets: Mapping[str, SubnetConfig], settings: FinalsSettings, *, sliced: bool) -> list[Trial]:
-    return [Trial(source, config, rate, sliced) for (source, config), rate in product(subnets.items(), settings.learning_rates)]
+def _trials(
+    subnets: Mapping[str, SubnetConfig], settings: FinalsSettings, *, sliced: bool, teachers: tuple[SubnetConfig, ...] = ()
+) -> list[Trial]:
+    rates = settings.learning_rates
+    return [Trial(source, config, rate, sliced, teachers) for (source, config), rate in product(subnets.items(), rates)]
 
 
 def survivors(trials: Sequence[Trial], fitness: Mapping[str, Evaluated]) -> list[Trial]:

@@ -17,7 +17,7 @@ from glora_core.evaluation import Score, SubnetScorer, score
 from glora_core.finals.plan import FinalsSettings, first_rung, from_scratch
 from glora_core.finals.ranking import asked_for_soup, one_basin, rank_finalists
 from glora_core.finals.rungs import Leg, as_they_stand, play, way
-from glora_core.finals.soup import best_soup
+from glora_core.finals.soup import averaged, best_soup
 from glora_core.methods import methods_within
 from glora_core.metrics import ACCURACY
 from glora_core.search.history import Evaluated
@@ -79,7 +79,8 @@ def run_finals(
         on_trial: called with each finalist as soon as it is trained.
         metric: what fitness on val is, one of `glora_core.metrics.METRIC_NAMES`.
     """
-    known = methods_within(supernet.space, budget)
+    trials, known = first_rung(ranked, settings), methods_within(supernet.space, budget)
+    wise = taught_by(supernet, trials[0].teachers) if trials else None
 
     def train(legs: Sequence[Leg], before: Mapping[str, Finalist]) -> dict[str, Finalist]:
         found: dict[str, Finalist] = {}
@@ -87,7 +88,7 @@ def run_finals(
             start = before.get(leg.trial.name)
             alone = start.on(supernet) if start else _start(supernet, leg, training.seed)
             try:
-                Trainer(alone, train_split, leg_settings(leg, training)).fit()
+                Trainer(alone, train_split, leg_settings(leg, training), teacher=wise if leg.trial.teachers else None).fit()
             except Diverged:
                 continue
             found[leg.trial.name] = reached(leg, alone)
@@ -100,7 +101,7 @@ def run_finals(
         return finalist
 
     standing = [reached(leg, supernet.cut(leg.trial.config)) for leg in as_they_stand(ranked, settings)]
-    found = play(first_rung(ranked, settings), from_scratch(known, settings), settings, train)
+    found = play(trials, from_scratch(known, settings), settings, train)
     return rank_finalists(standing + found, len(val_split))
 
 
@@ -125,9 +126,9 @@ def train_again(supernet: Supernet, finalist: Finalist, split: Split, settings: 
     if not finalist.leg.epochs:
         raise ConfigInvalid(f"{finalist.leg.trial.name} was not trained alone; accepted is a finalist that was (finals with standing=0)")
     first, *further = way(finalist.leg, settings)
-    alone = _start(supernet, first, training.seed)
+    alone, teacher = _start(supernet, first, training.seed), taught_by(supernet, first.trial.teachers)
     for leg in (first, *further):
-        Trainer(alone, split, leg_settings(leg, training)).fit()
+        Trainer(alone, split, leg_settings(leg, training), teacher=teacher).fit()
     return replace(finalist, state=alone.trainable_state())
 
 
@@ -161,6 +162,17 @@ def _merged(supernet: Supernet, finalist: Finalist) -> dict[str, Tensor]:
     return finalist.on(supernet).merged_state(finalist.config, torch.float64)
 
 
+def taught_by(supernet: Supernet, teachers: Sequence[SubnetConfig], plain: nn.Module | None = None) -> nn.Module | None:
+    """The network that teaches trials from slices: the average of subnets as they stand in the supernet; None where there are none.
+
+    Args:
+        plain: a backbone with a head, whose weights are overwritten, in place of a copy of the supernet's.
+    """
+    if not teachers:
+        return None
+    return averaged([partial(supernet.merged_state, config, torch.float64) for config in teachers], plain or supernet.bare())
+
+
 def leg_settings(leg: Leg, training: TrainingSettings, start: str | None = None) -> TrainingSettings:
     """How a leg is trained: as the supernet was, but always the same subnet, at the trial's own rate, and to the end of its epochs.
 
@@ -182,6 +194,7 @@ def leg_settings(leg: Leg, training: TrainingSettings, start: str | None = None)
         budget=None,
         fixed=encode(leg.trial.config),
         start=start,
+        teachers=tuple(encode(config) for config in leg.trial.teachers),
         seed=training.seed + leg.rung,  # examples come in another order than in the training before
     )
 
@@ -195,6 +208,7 @@ def train_alone(
     plain: nn.Module | None = None,
     *,
     metric: str = ACCURACY,
+    teacher: nn.Module | None = None,
 ) -> tuple[list[Progress], Score]:
     """Train a supernet's one subnet, in place; returns the epochs and its score on val.
 
@@ -202,12 +216,13 @@ def train_alone(
         settings: of policy `fixed`.
         plain: see `SubnetScorer`.
         metric: what the score's fitness is.
+        teacher: the network of `settings.teachers`, if there are any.
 
     Raises:
         Diverged: a loss is not finite.
     """
     history: list[Progress] = []
-    Trainer(alone, train_split, settings).fit(history.append)
+    Trainer(alone, train_split, settings, teacher=teacher).fit(history.append)
     return history, SubnetScorer(alone, plain).score(decode(settings.fixed or ""), val_split, batch_size, metric=metric)
 
 

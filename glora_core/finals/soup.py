@@ -44,7 +44,7 @@ def greedy_soup(merged: Sequence[Callable[[], State]], plain: nn.Module, measure
     total = dict(merged[0]())
     best = measure(_filled(plain, total, 1))
     for number, make in enumerate(merged[1:], 1):
-        tried = {name: value + other if value.is_floating_point() else value for (name, value), other in _pairs(total, make())}
+        tried = _sum(total, make())
         score = measure(_filled(plain, tried, len(members) + 1))
         if (-score.fitness, score.loss) <= (-best.fitness, best.loss):
             members, total, best = (*members, number), tried, score
@@ -74,11 +74,25 @@ def best_soup(
 
 def uniform_soup(merged: Sequence[Callable[[], State]], plain: nn.Module, measure: Callable[[nn.Module], Score]) -> Soup:
     """The average of all subnets; arguments as of `greedy_soup`."""
-    total = dict(merged[0]())
-    for make in merged[1:]:
-        total = {name: value + other if value.is_floating_point() else value for (name, value), other in _pairs(total, make())}
+    total = _total(merged)
     score = measure(_filled(plain, total, len(merged)))
     return Soup(tuple(range(len(merged))), score, {name: _mean(value, len(merged)) for name, value in total.items()})
+
+
+def averaged(merged: Sequence[Callable[[], State]], plain: nn.Module) -> nn.Module:
+    """A network of an architecture with the average of merged subnets in it; one at least."""
+    return _filled(plain, _total(merged), len(merged))
+
+
+def _total(merged: Sequence[Callable[[], State]]) -> dict[str, Tensor]:
+    total = dict(merged[0]())
+    for make in merged[1:]:
+        total = _sum(total, make())
+    return total
+
+
+def _sum(total: State, state: State) -> dict[str, Tensor]:
+    return {name: value + other if value.is_floating_point() else value for (name, value), other in _pairs(total, state)}
 
 
 def _pairs(total: State, state: State) -> list[tuple[tuple[str, Tensor], Tensor]]:

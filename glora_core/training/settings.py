@@ -48,6 +48,8 @@ class TrainingSettings:
         budget: upper bound on trainable parameters, head not counted, of subnets drawn by `budget`.
         fixed: canonical text of the subnet config that `fixed` trains.
         start: key of the supernet from whose weights a fixed subnet is trained on; from scratch if absent.
+        teachers: canonical texts of subnets of the supernet that a fixed subnet was cut from, whose average, as they stand there, gives
+            half of what it learns; the labels are all if there are none.
         entanglement: form of weight sharing, `normalised` or `paper`.
         seed: of initial values, order of examples and subnets.
 
@@ -75,6 +77,7 @@ class TrainingSettings:
     budget: int | None = None
     fixed: str | None = None
     start: str | None = None
+    teachers: Sequence[str] = ()
     entanglement: str = "normalised"
     seed: int = 0
 
@@ -86,6 +89,8 @@ class TrainingSettings:
             raise ConfigInvalid("policy 'fixed' and a fixed subnet config go together")
         if self.start is not None and self.fixed is None:
             raise ConfigInvalid("only a fixed subnet can start from another supernet")
+        if self.teachers and self.fixed is None:
+            raise ConfigInvalid("only a fixed subnet can be taught by others")
         if (self.sampling == "budget") != (self.budget is not None):
             raise ConfigInvalid("sampling 'budget' and a budget go together")
         self._check_numbers()

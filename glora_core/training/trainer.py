@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from glora_core.backbones import Inputs
+from glora_core.backbones import Inputs, run
 from glora_core.calibration import calibrate
 from glora_core.configs import SubnetConfig, decode
 from glora_core.data.augment import augment
@@ -45,21 +46,27 @@ class Trainer:
         split: the training split, whole in every process; each trains its share of every batch.
         settings: see `TrainingSettings`.
         probe: subnets to score along the way; nothing trained depends on it.
+        teacher: a network of the backbone's kind, with the averaged weights of the settings' teachers.
 
     Raises:
         ConfigInvalid: the settings name another form of entanglement than the supernet has, a patience without a probe that it could be
-            judged by, or drop paths that the backbone does not have.
+            judged by, drop paths that the backbone does not have, or teachers where no network is given, or the other way round.
         DataInvalid: the split is empty.
     """
 
-    def __init__(self, supernet: Supernet, split: Split, settings: TrainingSettings, probe: Probe | None = None) -> None:
+    def __init__(
+        self, supernet: Supernet, split: Split, settings: TrainingSettings, probe: Probe | None = None, teacher: nn.Module | None = None
+    ) -> None:
         if not len(split):
             raise DataInvalid("the training split is empty; one example at least is needed")
         if settings.entanglement != supernet.entanglement:
             raise ConfigInvalid(f"entanglement {settings.entanglement!r} is not this supernet's, which is {supernet.entanglement!r}")
         if settings.patience is not None and probe is None:
             raise ConfigInvalid(f"patience is {settings.patience}, and nothing is probed on val; accepted is None, or a probe")
+        if bool(settings.teachers) != (teacher is not None):
+            raise ConfigInvalid(f"teachers are {list(settings.teachers)}; accepted are some with their network, or none without one")
         self.supernet, self.split, self.settings, self.probe = supernet.eval(), split, settings, probe
+        self._teacher = None if teacher is None else teacher.eval()
         self._drop_paths = DropPaths(supernet.backbone, settings.drop_path) if settings.drop_path else None
         self._early = EarlyStop(settings.patience) if settings.patience is not None else None
         self.epoch = 0
@@ -215,7 +222,8 @@ class Trainer:
         """Gradients of this process's share of a batch, weighted so that they add up to the whole batch's mean."""
         drawn = [self._fixed] if self._fixed else self._sampler.draw(step)
         if "sandwich" not in self.settings.policy:
-            losses = [self._learn(config, inputs, labels, None, share / len(drawn))[0] for config in drawn]
+            taught = self._taught(inputs, labels)
+            losses = [self._learn(config, inputs, labels, taught, share / len(drawn))[0] for config in drawn]
             return sum(losses) / len(losses) * share
         loss, taught = self._learn(self._largest, inputs, labels, None, share)
         students = [*drawn, self._smallest] if self.settings.policy == "full-sandwich" else drawn
@@ -229,10 +237,7 @@ class Trainer:
         Where a teacher's probabilities are given, they make up half of what is to be learned.
         """
         self.supernet.set_config(config)
-        mixed = self.settings.precision == "bfloat16"
-        with torch.autocast(labels.device.type, torch.bfloat16, enabled=mixed), _attention(mixed and labels.device.type == "cpu"):
-            output = self.supernet(inputs)
-        logits, targets = answers(output.float() if mixed else output, labels)
+        logits, targets = self._output(self.supernet, inputs, labels)
         wanted: Tensor = targets
         if teacher is not None:
             smooth, classes = self.settings.label_smoothing, logits.shape[-1]
@@ -240,6 +245,20 @@ class Trainer:
         loss = F.cross_entropy(logits, wanted, label_smoothing=0.0 if teacher is not None else self.settings.label_smoothing)
         torch.autograd.backward(loss * weight)
         return float(loss.detach()), logits.detach().softmax(-1)
+
+    @torch.no_grad()
+    def _taught(self, inputs: Inputs, labels: Tensor) -> Tensor | None:
+        """The teacher's output (m, classes) as probabilities, if there is one."""
+        if self._teacher is None:
+            return None
+        return self._output(partial(run, self._teacher), inputs, labels)[0].softmax(-1)
+
+    def _output(self, network: Callable[[Inputs], Tensor], inputs: Inputs, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """A network's logits (m, classes) for the answers asked for, and those answers (m,), in the settings' precision."""
+        mixed = self.settings.precision == "bfloat16"
+        with torch.autocast(labels.device.type, torch.bfloat16, enabled=mixed), _attention(mixed and labels.device.type == "cpu"):
+            output = network(inputs)
+        return answers(output.float() if mixed else output, labels)
 
     def _reduce(self, loss: float) -> float:
         """Sum gradients and loss over all processes; tensors that took part in none keep no gradient, as in a single process."""

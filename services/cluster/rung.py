@@ -6,7 +6,7 @@ reached comes back through the folder that training checkpoints go to, and is ha
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
+from glora_core.configs import decode
 from glora_core.errors import Diverged
 from glora_core.evaluation import Score
-from glora_core.finals.run import train_alone
+from glora_core.finals.run import taught_by, train_alone
 from glora_core.training import Progress, TrainingSettings
 from services.cluster.pausing import Asked, Paused, never
 from services.cluster.resources import Share
@@ -52,6 +53,14 @@ class Trained:
     val: Score
 
 
+@dataclass(frozen=True)
+class Origin:
+    """The supernet that subnets were cut from: how it was trained, and to what state. Its own subnets teach them."""
+
+    settings: TrainingSettings
+    state: Mapping[str, Tensor]
+
+
 OnDone = Callable[[str, Trained | Diverged], None]
 
 
@@ -64,6 +73,7 @@ def train_rung(
     filesystem: AbstractFileSystem,
     folder: str,
     on_done: OnDone,
+    origin: Origin | None = None,
     pausing: Asked = never,
 ) -> None:
     """Train several subnets, each alone; returns when all are done.
@@ -75,6 +85,7 @@ def train_rung(
         name: of a folder in `folder` that nothing else uses; it is the caller's to remove.
         filesystem, folder: must be reachable from every node.
         on_done: called in this process, with a task's key, as soon as it is trained, or has diverged; what it raises ends the rung.
+        origin: needed where a task's settings have teachers.
         pausing: whether the trials in hand are to be the last for now.
 
     Raises:
@@ -84,7 +95,8 @@ def train_rung(
     os.environ.update(_QUIET)
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # it misses the files that nobody reads
     keys = sorted(tasks)
-    trial = tune.with_parameters(_train, workload=workload, tasks=[ray.put(tasks[key]) for key in keys], share=share)
+    references = [ray.put(tasks[key]) for key in keys]
+    trial = tune.with_parameters(_train, workload=workload, share=share, origin=ray.put(origin), tasks=references)
     tuner = tune.Tuner(
         tune.with_resources(trial, {"cpu": share.cpus, "gpu": share.gpus}),
         param_space={"place": tune.grid_search(list(range(len(keys))))},
@@ -151,7 +163,7 @@ class _Results(tune.Callback):  # type: ignore[misc]
             raise Paused
 
 
-def _train(config: dict[str, Any], workload: Workload, tasks: "list[ray.ObjectRef[Task]]", share: Share) -> None:
+def _train(config: dict[str, Any], workload: Workload, share: Share, origin: Origin | None, tasks: "list[ray.ObjectRef[Task]]") -> None:
     """Runs in a trial's process."""
     if tune.get_checkpoint() is not None:
         return  # lost between its report and its end: there is nothing left to do
@@ -159,13 +171,21 @@ def _train(config: dict[str, Any], workload: Workload, tasks: "list[ray.ObjectRe
     alone = workload.supernet(task.settings, task.start).to(device)
     try:
         plain, train, val = workload.plain.to(device), workload.train.to(device), workload.val.to(device)
-        history, score = train_alone(alone, train, val, task.settings, BATCH_SIZE, plain, metric=workload.metric)
+        teacher = _teacher(workload, origin, task.settings.teachers, device)
+        history, score = train_alone(alone, train, val, task.settings, BATCH_SIZE, plain, metric=workload.metric, teacher=teacher)
         found = {"state": alone.trainable_state(), "history": [asdict(row) for row in history], "val": asdict(score)}
     except Diverged as error:  # it would in every further attempt
         found = {"diverged": str(error)}
     with scratch() as local:
         torch.save(found, local / _RESULT)
         tune.report({}, checkpoint=tune.Checkpoint.from_directory(local))
+
+
+def _teacher(workload: Workload, origin: Origin | None, teachers: Sequence[str], device: torch.device) -> nn.Module | None:
+    if origin is None or not teachers:
+        return None
+    supernet = workload.supernet(origin.settings, origin.state).to(device)
+    return taught_by(supernet, [decode(code) for code in teachers])
 
 
 def _unpacked(found: dict[str, Any]) -> Trained | Diverged:

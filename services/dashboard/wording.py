@@ -167,7 +167,8 @@ def finals(settings: FinalsSettings) -> str:
     rates, epochs, again = (", ".join(f"{value:.3g}" for value in values) for values in numbers)
     scratch = f"; known methods from scratch in rungs of {again}" if settings.mode == "thorough" and again else ""
     standing = f"; {settings.standing} as they stand in the supernet" if settings.standing else ""
-    return f"{who} trained alone at rates {rates}, in rungs of {epochs} epochs{scratch}{standing}"
+    taught = f", half taught by the average of the best {settings.teachers}" if settings.teachers else ""
+    return f"{who} trained alone at rates {rates}, in rungs of {epochs} epochs{taught}{scratch}{standing}"
 
 
 def extended(made_from: Mapping[str, Any] | None) -> str:

@@ -20,7 +20,7 @@ from glora_core.finals.run import leg_settings
 from glora_core.search import Evaluated
 from glora_core.supernet import Supernet
 from glora_core.training import TrainingSettings
-from services.cluster.rung import Task, Trained, train_rung
+from services.cluster.rung import Origin, Task, Trained, train_rung
 from services.cluster.scoring import score_split
 from services.protocol import PROTOCOL
 from services.scheduler.context import RunContext
@@ -189,9 +189,13 @@ class Rungs:
             filesystem=filesystem,
             folder=folder,
             on_done=lambda key, result: self._store(missing[key], result),
+            origin=self._origin() if any(plan.settings.teachers for plan in missing.values()) else None,
             pausing=context.pausing.is_set,
         )
         context.blobs.remove_training(runs)
+
+    def _origin(self) -> Origin:
+        return Origin(self._searched.settings, self._searched.state(self._context))
 
     def _starts(self, before: Mapping[str, Finalist]) -> Callable[[Leg], dict[str, Tensor] | None]:
         """What a leg starts from: its trial's state after the rung before, its slice of the job's supernet, or nothing."""

@@ -15,7 +15,7 @@ from glora_core.errors import Diverged
 from glora_core.finals import Leg, way
 from glora_core.finals.run import leg_settings
 from glora_core.training import TrainingSettings
-from services.cluster.rung import Task, Trained, train_rung
+from services.cluster.rung import Origin, Task, Trained, train_rung
 from services.scheduler.context import RunContext
 from services.scheduler.finals import Outcome
 from services.scheduler.legs import Finalist, trained_alone
@@ -95,6 +95,7 @@ class _Retraining:
             filesystem=filesystem,
             folder=folder,
             on_done=lambda key, result: self._store(missing[key], result, len(both.train)),
+            origin=self._origin() if any(step.settings.teachers for step in missing.values()) else None,
             pausing=context.pausing.is_set,
         )
         context.blobs.remove_training(context.lease.job_id)
@@ -103,12 +104,19 @@ class _Retraining:
         """What a leg starts from: the leg before, the finalist's slice of the supernet, or nothing."""
         if step.start is None:
             return None
-        state = stored_state(self._context, step.start)
-        assert state is not None
         if step.start != self._supernet_key:
+            state = stored_state(self._context, step.start)
+            assert state is not None
             return state
-        supernet = self._prepared.local.supernet(supernet_settings(self._context), state)
+        origin = self._origin()
+        supernet = self._prepared.local.supernet(origin.settings, origin.state)
         return supernet.cut(step.leg.trial.config).trainable_state()
+
+    def _origin(self) -> Origin:
+        """The job's supernet."""
+        state = stored_state(self._context, self._supernet_key)
+        assert state is not None
+        return Origin(supernet_settings(self._context), state)
 
     def _store(self, step: _Step, result: Trained | Diverged, examples: int) -> None:
         if isinstance(result, Diverged):

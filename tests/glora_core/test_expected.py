@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from glora_core.expected import PROBED, START, Line, Speed, Work, about, expected, in_words
+from glora_core.expected import PROBED, START, TAUGHT, Line, Speed, Work, about, expected, in_words
 from glora_core.finals import FinalsSettings
 from glora_core.search import SearchSettings
 from glora_core.training import TrainingSettings
@@ -13,7 +13,7 @@ SPEED = Speed(step=Line(0.0, 0.01), score=Line(0.0, 0.001))
 WORK = Work(
     training=TrainingSettings(epochs=10, batch_size=50, policy="sandwich"),
     search=SearchSettings(population=10, generations=4),
-    finals=FinalsSettings("thorough", 3, (1e-3, 3e-3), (5, 10), ()),
+    finals=FinalsSettings("thorough", 3, (1e-3, 3e-3), (5, 10), (), teachers=0),
     train=100,
     val=200,
     test=1000,
@@ -47,6 +47,8 @@ def test_the_phases_of_a_job_are_the_work_that_its_settings_ask_for():
     first, second = 5 * 100 * 0.005 + 0.2, 10 * 100 * 0.005 + 0.2
     assert found["finals"] == pytest.approx(2 * START + 3 * first + 2 * second)
     assert found["export"] == pytest.approx(START + 1.0)
+    taught = expected(replace(WORK, finals=replace(WORK.finals, teachers=1)), SPEED)
+    assert taught["finals"] == pytest.approx(2 * START + TAUGHT * (3 * first + 2 * second))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from glora_core.errors import ConfigInvalid
 from glora_core.evaluation import SubnetScorer
 from glora_core.finals import FinalsSettings, Leg, Trial, asked_for_soup, halved, play, rank_finalists, way
-from glora_core.finals.run import leg_settings, run_finals, train_again, train_alone
+from glora_core.finals.run import leg_settings, run_finals, taught_by, train_again, train_alone
 from glora_core.methods import method_config, methods_within
 from glora_core.search import Evaluated
 from glora_core.supernet import Supernet
@@ -84,7 +84,8 @@ def test_a_further_rung_trains_on_from_where_the_trial_was(finalists, supernet, 
     second = next(f for f in finalists if f.leg.rung == 2)
     first = next(f for f in finalists if f.leg.rung == 1 and f.leg.trial == second.leg.trial)
     alone = first.on(supernet)
-    train_alone(alone, toy_split, val_split, leg_settings(second.leg, TRAINING), 50)
+    teacher = taught_by(supernet, second.leg.trial.teachers)
+    train_alone(alone, toy_split, val_split, leg_settings(second.leg, TRAINING), 50, teacher=teacher)
     state = alone.trainable_state()
     assert second.state.keys() == state.keys()
     assert all(torch.equal(value, state[name]) for name, value in second.state.items())
@@ -119,6 +120,22 @@ def test_the_best_candidates_are_finalists_as_they_stand_in_the_supernet(superne
     assert {f.leg.trial.name for f in asked_for_soup(found, 12)} >= {f.leg.trial.name for f in standing.values()}
     with pytest.raises(ConfigInvalid, match="search #1 as it stands was not trained alone"):
         train_again(supernet, standing["search #1"], val_split, settings, TRAINING)
+
+
+def test_what_comes_from_the_supernet_is_taught_by_the_average_of_its_best_candidates(supernet, toy_split, val_split, ranked, budget):
+    settings = replace(SETTINGS, teachers=2, epochs=(1,), learning_rates=(0.01,))
+    found = run_finals(supernet, toy_split, val_split, ranked, budget, settings, TRAINING)
+    assert {f.leg.trial.sliced: f.leg.trial.teachers for f in found} == {True: tuple(c.config for c in ranked), False: ()}
+
+    taught = next(f for f in found if f.leg.trial.sliced)
+    teacher, states = supernet.bare(), [supernet.merged_state(candidate.config, torch.float64) for candidate in ranked]
+    average = {name: (sum(state[name] for state in states) / 2).to(value.dtype) for name, value in teacher.state_dict().items()}
+    teacher.load_state_dict(average)
+    alone = supernet.cut(taught.config)
+    Trainer(alone, toy_split, leg_settings(taught.leg, TRAINING), teacher=teacher).fit()
+    assert all(torch.equal(value, taught.state[name]) for name, value in alone.trainable_state().items())
+    again = train_again(supernet, taught, toy_split, settings, TRAINING)
+    assert all(torch.equal(value, taught.state[name]) for name, value in again.state.items())
 
 
 class Reached:

@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from glora_core.backbones import adapted_layers
-from glora_core.configs import encode
+from glora_core.configs import decode, encode
 from glora_core.data.images import ImageSplit
 from glora_core.errors import ConfigInvalid, DataInvalid, Diverged
 from glora_core.evaluation import score
@@ -53,6 +53,32 @@ def fit(trainer: Trainer) -> list[Progress]:
 
 def differing(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> list[str]:
     return [name for name in first.keys() | second.keys() if not torch.equal(first[name], second[name])]
+
+
+def test_a_taught_subnet_learns_half_from_its_teacher(
+    make_vit: Callable[..., nn.Module], space: SearchSpace, toy_split: ImageSplit
+) -> None:
+    code = fixed_code(space)
+    settings = TrainingSettings(epochs=1, batch_size=30, policy="fixed", fixed=code, teachers=(code,), learning_rate=1e-3)
+    supernet, teacher = Supernet(make_vit(), space), make_vit(seed=1)
+    supernet.set_config(decode(code))
+    with torch.no_grad():
+        inputs, labels = toy_split.take(torch.arange(30))
+        wanted = 0.5 * nn.functional.one_hot(labels, 3) + 0.5 * teacher(inputs).softmax(-1)
+        expected = nn.functional.cross_entropy(supernet(inputs), wanted)
+
+    (first,) = fit(Trainer(supernet, toy_split, settings, teacher=teacher))
+
+    assert first.loss == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("teachers", [(), ("NNNNN-NNNNN",)])
+def test_teachers_and_their_network_go_together(teachers: tuple[str, ...], make_vit: Callable[..., nn.Module], space, toy_split) -> None:
+    settings = TrainingSettings(policy="fixed", fixed=fixed_code(space), teachers=teachers)
+    with pytest.raises(ConfigInvalid, match="accepted are some with their network, or none without one"):
+        Trainer(Supernet(make_vit(), space), toy_split, settings, teacher=None if teachers else make_vit())
+    with pytest.raises(ConfigInvalid, match="only a fixed subnet can be taught"):
+        TrainingSettings(teachers=("NNNNN",))
 
 
 @pytest.mark.parametrize("form", ["normalised", "paper"])

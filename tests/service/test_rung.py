@@ -14,15 +14,15 @@ import timm
 import torch
 
 from glora_core.backbones import adapted_layers
-from glora_core.configs import encode
+from glora_core.configs import decode, encode
 from glora_core.errors import Diverged
-from glora_core.finals.run import train_alone
+from glora_core.finals.run import taught_by, train_alone
 from glora_core.methods import method_config
 from glora_core.space import SearchSpace
 from glora_core.supernet import Supernet
 from glora_core.training import TrainingSettings
 from services.cluster.resources import Share
-from services.cluster.rung import Task, Trained, train_rung
+from services.cluster.rung import Origin, Task, Trained, train_rung
 from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE
 from services.scheduler.failures import classify
@@ -88,7 +88,9 @@ def tasks(workload: Workload) -> dict[str, Task]:
 def train(cluster: None, tmp_path: Path) -> Callable[..., Results]:
     """Trains tasks as a rung; returns what was handed over."""
 
-    def run(workload: Workload, tasks: dict[str, Task], on_done: Callable[[str], None] = lambda key: None) -> Results:
+    def run(
+        workload: Workload, tasks: dict[str, Task], on_done: Callable[[str], None] = lambda key: None, origin: Origin | None = None
+    ) -> Results:
         found: Results = {}
 
         def keep(key: str, result: Trained | Diverged) -> None:
@@ -97,7 +99,8 @@ def train(cluster: None, tmp_path: Path) -> Callable[..., Results]:
             on_done(key)
 
         files = fsspec.filesystem("file")
-        train_rung(ray.put(workload), tasks, share=Share(), name="rung", filesystem=files, folder=str(tmp_path), on_done=keep)
+        where = {"name": "rung", "filesystem": files, "folder": str(tmp_path)}
+        train_rung(ray.put(workload), tasks, share=Share(), on_done=keep, origin=origin, **where)
         return found
 
     return run
@@ -107,12 +110,18 @@ def test_trials_give_what_training_in_this_process_gives_bit_for_bit(
     train: Callable[..., Results], workload: Workload, tasks: dict[str, Task]
 ) -> None:
     settle(Share())
-    found = train(workload, tasks)
+    settings = TrainingSettings(epochs=1)
+    supernet, taught = workload.supernet(settings), tasks["lora"].settings
+    teachers = tuple(encode(workload.space.extreme(largest=large)) for large in (True, False))
+    tasks["taught"] = Task(replace(taught, start="s", teachers=teachers), supernet.cut(decode(taught.fixed or "")).trainable_state())
+    found = train(workload, tasks, origin=Origin(settings, supernet.trainable_state()))
 
     assert found.keys() == tasks.keys()
     for key, task in tasks.items():
-        alone, trial = workload.supernet(task.settings), found[key]
-        history, score = train_alone(alone, workload.train, workload.val, task.settings, BATCH_SIZE, metric=workload.metric)
+        alone, trial = workload.supernet(task.settings, task.start), found[key]
+        teacher = taught_by(supernet, [decode(code) for code in task.settings.teachers])
+        how = {"metric": workload.metric, "teacher": teacher}
+        history, score = train_alone(alone, workload.train, workload.val, task.settings, BATCH_SIZE, **how)
         assert isinstance(trial, Trained)
         assert (trial.val, [row.loss for row in trial.history]) == (score, [row.loss for row in history])
         state = alone.trainable_state()

@@ -58,15 +58,15 @@ export class StudyCharts {
   }
 }
 
-/** Numbers on a line, a logarithmic one where they differ a hundredfold; anything else as names side by side. */
+/** Numbers on a line, a logarithmic one where they differ tenfold, never below zero where none is; anything else as names side by side. */
 function scale(values, name) {
   if (!values.every((value) => typeof value === "number")) {
     return { type: "category", labels: [...new Set(values.map(text))], name, offset: true };
   }
   const [least, most] = [Math.min(...values), Math.max(...values)];
-  if (least > 0 && most / least >= 100) return { type: "logarithmic", name, min: least / 1.5, max: most * 1.5 };
+  if (least > 0 && most / least >= 10) return { type: "logarithmic", name, min: least / 1.5, max: most * 1.5 };
   const room = (most - least || Math.abs(most) || 1) * 0.06;
-  return { type: "linear", name, min: least - room, max: most + room };
+  return { type: "linear", name, min: least < 0 ? least - room : Math.max(0, least - room), max: most + room };
 }
 
 function against(study, done, setting, colour) {

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from glora_core.backbones import BackboneInfo
+from glora_core.configs import encode
 from glora_core.effort import EFFORTS
 from glora_core.errors import Diverged
 from glora_core.evaluation import Score
@@ -60,9 +61,11 @@ class Cluster:
     scored: int = 0
     soup: tuple[int, ...] = (0,)
     cooked: list[int] = field(default_factory=list)
+    origins: list[Any] = field(default_factory=list)
 
     def train_rung(self, workload: Any, tasks: dict[str, Task], *, on_done: Callable[..., None], **where: Any) -> None:
         """Every trial in turn; rates from `diverging` on diverge."""
+        self.origins.append(where["origin"])
         for key in sorted(tasks, reverse=self.backwards):
             if self.survives == 0:
                 raise Killed
@@ -350,6 +353,23 @@ def test_the_best_candidates_are_compared_as_they_stand_in_the_supernet_and_scor
     assert cluster.scored == 2
     assert play(asked) == outcome
     assert cluster.scored == 2
+
+
+def test_what_comes_from_the_supernet_is_taught_by_its_best_candidates(play: Any, cluster: Cluster, database: Database) -> None:
+    codes = [encode(candidate.config) for candidate in RANKED]
+    outcome = play(ASKED | {"teachers": 2})
+    assert {f.sliced: list(f.settings.teachers) for f in outcome.finalists} == {True: codes, False: []}
+    assert [set(origin.state) for origin in cluster.origins] == [{"numbers"}] * 2
+    with database.read() as session:
+        taught = next(finalist for finalist in outcome.finalists if finalist.sliced)
+        assert session.get_one(Supernet, taught.supernet_key).recipe["training"]["teachers"] == codes
+    trained = len(cluster.trained)
+
+    untaught = play(ASKED | {"teachers": 0})
+
+    assert len(cluster.trained) == trained + 3, "what is taught otherwise is another subnet; known methods are not taught"
+    assert all(not f.settings.teachers for f in untaught.finalists)
+    assert cluster.origins[2:] == [None, None]
 
 
 def test_what_is_trained_again_on_train_and_val_has_been_trained_alone(play: Any, cluster: Cluster) -> None:
