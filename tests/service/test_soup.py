@@ -74,8 +74,8 @@ def test_without_soups_the_best_finalist_is_exported(service: Service, cooked: d
 def test_a_soup_trained_on_val_too_is_exported_with_both_figures_on_test(
     service: Service, request_of_a_soup: dict[str, Any], data: Path, tmp_path: Path
 ) -> None:
-    request = request_of_a_soup | {"finals": request_of_a_soup["finals"] | {"standing": 0}}
-    once, job = (service.wait(service.client.submit(asked)["id"]) for asked in (request, request_of_a_soup | {"train_on_val": True}))
+    request = request_of_a_soup | {"finals": request_of_a_soup["finals"] | {"standing": 0, "teachers": 0}}
+    once, job = (service.wait(service.client.submit(asked)["id"]) for asked in (request, request | {"train_on_val": True}))
     assert job["state"] == "succeeded", job["failure"]
     again, before = job["result"]["retrained"], once["result"]["winner"]
     assert (again["split"], again["examples"]) == ("train+val", 90)
