@@ -162,15 +162,11 @@ def _merged(supernet: Supernet, finalist: Finalist) -> dict[str, Tensor]:
     return finalist.on(supernet).merged_state(finalist.config, torch.float64)
 
 
-def taught_by(supernet: Supernet, teachers: Sequence[SubnetConfig], plain: nn.Module | None = None) -> nn.Module | None:
-    """The network that teaches trials from slices: the average of subnets as they stand in the supernet; None where there are none.
-
-    Args:
-        plain: a backbone with a head, whose weights are overwritten, in place of a copy of the supernet's.
-    """
+def taught_by(supernet: Supernet, teachers: Sequence[SubnetConfig]) -> nn.Module | None:
+    """The network that teaches trials from slices: the average of subnets as they stand in the supernet; None where there are none."""
     if not teachers:
         return None
-    return averaged([partial(supernet.merged_state, config, torch.float64) for config in teachers], plain or supernet.bare())
+    return averaged([partial(supernet.merged_state, config, torch.float64) for config in teachers], supernet.bare())
 
 
 def leg_settings(leg: Leg, training: TrainingSettings, start: str | None = None) -> TrainingSettings:

@@ -6,7 +6,7 @@ A leg of a trial is kept like a supernet of policy `fixed`: its key is the hash 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -189,12 +189,14 @@ class Rungs:
             filesystem=filesystem,
             folder=folder,
             on_done=lambda key, result: self._store(missing[key], result),
-            origin=self._origin() if any(plan.settings.teachers for plan in missing.values()) else None,
+            origin=self._origin if any(plan.settings.teachers for plan in missing.values()) else None,
             pausing=context.pausing.is_set,
         )
         context.blobs.remove_training(runs)
 
+    @cached_property
     def _origin(self) -> Origin:
+        """The job's supernet, fetched once for all rungs."""
         return Origin(self._searched.settings, self._searched.state(self._context))
 
     def _starts(self, before: Mapping[str, Finalist]) -> Callable[[Leg], dict[str, Tensor] | None]:
@@ -202,7 +204,7 @@ class Rungs:
 
         @cache
         def supernet() -> Supernet:
-            return self._prepared.local.supernet(self._searched.settings, self._searched.state(self._context))
+            return self._prepared.local.supernet(self._origin.settings, self._origin.state)
 
         @cache
         def cut(config: SubnetConfig) -> dict[str, Tensor]:

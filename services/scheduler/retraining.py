@@ -6,6 +6,7 @@ Every leg is kept like a finalist's, so a resumed job trains none twice.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import ray
@@ -95,7 +96,7 @@ class _Retraining:
             filesystem=filesystem,
             folder=folder,
             on_done=lambda key, result: self._store(missing[key], result, len(both.train)),
-            origin=self._origin() if any(step.settings.teachers for step in missing.values()) else None,
+            origin=self._origin if any(step.settings.teachers for step in missing.values()) else None,
             pausing=context.pausing.is_set,
         )
         context.blobs.remove_training(context.lease.job_id)
@@ -108,12 +109,12 @@ class _Retraining:
             state = stored_state(self._context, step.start)
             assert state is not None
             return state
-        origin = self._origin()
-        supernet = self._prepared.local.supernet(origin.settings, origin.state)
+        supernet = self._prepared.local.supernet(self._origin.settings, self._origin.state)
         return supernet.cut(step.leg.trial.config).trainable_state()
 
+    @cached_property
     def _origin(self) -> Origin:
-        """The job's supernet."""
+        """The job's supernet, fetched once for all members."""
         state = stored_state(self._context, self._supernet_key)
         assert state is not None
         return Origin(supernet_settings(self._context), state)
