@@ -13,14 +13,14 @@ from tests.chaos.trial import Played, undisturbed
 from tests.servers.postgres import PostgresMissing
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def base() -> Iterator[tuple[Path, RayCluster, Path, str]]:
-    """One Ray cluster, data and a backbone for all cells of a session."""
+    """One Ray cluster, data and a backbone for all cells; what comes after this folder has the machine for itself."""
     with ground() as found:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def system_for(base: tuple[Path, RayCluster, Path, str]) -> Iterator[Callable[[bool], System]]:
     """The system on a cluster's database and object store, or on a small disk; skips where it cannot be had."""
     with ExitStack() as stack:
@@ -38,7 +38,7 @@ def system_for(base: tuple[Path, RayCluster, Path, str]) -> Iterator[Callable[[b
         yield get
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def reference() -> Callable[[System], Played]:
     """The job left alone, run once, on the system that is asked for first: on which one does not show in what it comes to."""
     played: list[Played] = []

@@ -69,6 +69,7 @@ class RayCluster:
     def _start(self, ip: str, *options: str) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--node-ip-address={ip}", *options]
         command += [f"--object-store-memory={_OBJECT_STORE_BYTES}", "--disable-usage-stats"]
+        command += ["--min-worker-port=0", "--max-worker-port=0"]  # any free ones: both nodes are on one machine
         return processes.start(command, log=self.root / "logs" / f"ray-{ip}.log", env=self.env)
 
     def _kill(self, *nodes: "subprocess.Popen[bytes] | None") -> None:

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 
 from services import processes
 from services.client import Client
 from services.store.database import Database
-from services.store.models import Evaluation, Supernet
+from services.store.jobs import FINAL
+from services.store.models import Evaluation, JobEvent, Supernet
 
 START_SECONDS = 90
 
@@ -42,6 +43,21 @@ class Service:
             if wanted(event):
                 return event
         pytest.fail(f"job {job_id} ended before the awaited event: {self.client.job(job_id)}")
+
+    def kill_after(self, job_id: str, kind: str) -> None:
+        """Kill a job's runner at its first event of a kind, sooner than the API tells of it; fails the test if that is too late."""
+        self.wait_for_event(job_id, lambda event: event["kind"] == "generation")
+        runner, database = self.children()["runner"], Database(f"sqlite:///{self.home / 'glora.db'}")
+        told = select(JobEvent.kind).where(JobEvent.job_id == job_id, JobEvent.kind == kind)
+        deadline, found = time.monotonic() + 120, False
+        while not found and time.monotonic() < deadline:
+            time.sleep(0.01)
+            with database.read() as session:
+                found = session.scalars(told).first() is not None
+        kill(runner)
+        database.dispose()
+        state = self.client.job(job_id)["state"]
+        assert found and state not in FINAL, f"job {job_id} was {state} before its runner could be killed"
 
     def wait(self, job_id: str) -> dict[str, Any]:
         """The job once it is over."""
@@ -85,9 +101,9 @@ def start_service(home: Path, *options: str, **environment: str) -> Service:
     return Service(process, home, Client(record["url"], record["token"]))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """One embedded service, shared by the tests of a session."""
+    """One embedded service, shared by the tests of this folder."""
     running = start_service(tmp_path_factory.mktemp("home"))
     yield running
     processes.stop(running.process, 30)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.service.conftest import Service, kill
+from tests.service.conftest import Service
 
 pytestmark = pytest.mark.slow
 
@@ -97,8 +97,7 @@ def test_a_runner_killed_between_soup_and_export_ends_with_the_same_soup(
 ) -> None:
     service.forget()
     job = service.client.submit(request_of_a_soup)
-    service.wait_for_event(job["id"], lambda event: event["kind"] == "soup")
-    kill(service.children()["runner"])
+    service.kill_after(job["id"], "soup")
     over = service.wait(job["id"])
     kinds = [event["kind"] for event in service.client.events(job["id"])]
     assert over["state"] == "succeeded", over["failure"]

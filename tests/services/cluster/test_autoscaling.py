@@ -36,7 +36,7 @@ from tests.servers.autoscaling import AutoscalingRay
 pytestmark = pytest.mark.slow
 
 NODES = 2
-IDLE_SECONDS = 2.0
+IDLE_SECONDS = 4.0
 PATIENCE_SECONDS = 60.0
 
 

@@ -72,7 +72,7 @@ def test_it_is_told_before_anything_trains(start: Any, database: Database) -> No
     assert first["phases"]["supernet"] == pytest.approx(START + 40 * 0.1 + 100 * 100 * 0.01)
     assert first["over"] == []
     assert first["seconds"] == first["left_seconds"] == pytest.approx(sum(first["phases"].values()))
-    assert first["text"].startswith("about 2 min (supernet 2")
+    assert first["text"].startswith("about 3 min (supernet 2, finals 1")
 
 
 def test_what_a_training_took_says_how_long_the_rest_will_take(start: Any, database: Database, clock: Clock) -> None:
