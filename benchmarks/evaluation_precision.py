@@ -17,10 +17,10 @@ from rich.console import Console
 
 from benchmarks.fidelity_parts.statistics import Scores, places, tau
 from benchmarks.fidelity_parts.subnets import largest_budget, space_of
-from benchmarks.quality import ROOT, facts
+from benchmarks.quality import facts
 from benchmarks.quality_parts.searched import VAL_BATCH
 from benchmarks.quality_parts.sources import Data
-from benchmarks.quality_parts.tasks import Task, fresh_model, known_tasks
+from benchmarks.quality_parts.tasks import Task, fresh_model, known_tasks, take_shared
 from glora_core.configs import SubnetConfig
 from glora_core.effort import DEFAULT, effort_named
 from glora_core.evaluation import Score, SubnetScorer
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--task", choices=names, default=names[0], metavar="TASK", help=f"one of {', '.join(names)}")
     parser.add_argument("--epochs", type=int, default=6, help="of the supernet, before the task's pace")
     parser.add_argument("--subnets", type=int, default=50, help="drawn within the budget of LoRA of rank 4")
-    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder with data/ and backbones/")
+    take_shared(parser)
     parser.add_argument("--home", type=Path, default=Path(".glora") / "benchmarks", help="cache folder")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

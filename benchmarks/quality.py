@@ -30,7 +30,7 @@ if not __package__:  # run as a script, not as a module
 from benchmarks.quality_parts.methods import METHODS, Unavailable, budgets
 from benchmarks.quality_parts.runs import Records, Run
 from benchmarks.quality_parts.table import markdown
-from benchmarks.quality_parts.tasks import Task, known_tasks
+from benchmarks.quality_parts.tasks import Task, known_tasks, take_shared
 from benchmarks.quality_parts.training import perform, speed
 from benchmarks.quality_parts.tuning import Case, Effort, expected_passes, first_runs, standing
 
@@ -176,7 +176,7 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--lengths", nargs="+", type=int, metavar="EPOCHS", help="lengths that are tried")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--match-cost", type=int, metavar="EPOCHS", help="also give rivals so many epochs, what our whole pipeline costs")
-    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder with data/ and backbones/")
+    take_shared(parser)
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "quality", help="folder of the records")
     parser.add_argument("--home", type=Path, default=Path(os.environ.get("GLORA_HOME", ".glora")) / "benchmarks", help="cache folder")
     parser.add_argument("--workers", type=int, default=1, help="processes")
@@ -187,9 +187,6 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     quick = {"tasks": QUICK_TASKS, "methods": QUICK_METHODS, "budgets": ["full"], "lengths": QUICK_LENGTHS}
     for name, value in (quick if found.quick else whole).items():
         setattr(found, name, getattr(found, name) or value)
-    missing = [name for name in ("data", "backbones") if not (found.shared / name).is_dir()]
-    if missing:
-        parser.error(f"{found.shared} has no folder {missing[0]}/; give the folder of data and backbones with --shared DIR")
     return found
 
 

@@ -26,7 +26,7 @@ from benchmarks.fidelity_parts.supernets import perform_supernet
 from benchmarks.fidelity_parts.table import Grid, markdown, recipes_table
 from benchmarks.quality import QUIET, ROOT, begin_worker, facts
 from benchmarks.quality_parts.runs import SCORING, Records, Run
-from benchmarks.quality_parts.tasks import Task, known_tasks
+from benchmarks.quality_parts.tasks import Task, known_tasks, take_shared
 from benchmarks.quality_parts.training import perform, speed
 from glora_core.effort import EFFORTS
 
@@ -113,7 +113,7 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=usual.epochs, help="of a supernet and of a subnet alone, before the task's pace")
     parser.add_argument("--rate", type=float, default=usual.learning_rate, help="peak learning rate of both")
     parser.add_argument("--seed", type=int, default=0, help="of training examples, initial values and order; not of the subnets")
-    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder with data/ and backbones/")
+    take_shared(parser)
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "rank_fidelity", help="folder of the records")
     parser.add_argument("--home", type=Path, default=Path(os.environ.get("GLORA_HOME", ".glora")) / "benchmarks", help="cache folder")
     parser.add_argument("--workers", type=int, default=1, help="processes")
@@ -122,9 +122,6 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     found = parser.parse_args(given)
     if min(found.subnets, found.epochs, found.workers) < 1:
         parser.error("--subnets, --epochs and --workers must be at least 1")
-    missing = [name for name in ("data", "backbones") if not (found.shared / name).is_dir()]
-    if missing:
-        parser.error(f"{found.shared} has no folder {missing[0]}/; give the folder of data and backbones with --shared DIR")
     return found
 
 

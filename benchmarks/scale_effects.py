@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.fidelity_parts.subnets import space_of
-from benchmarks.quality import ROOT, facts
-from benchmarks.quality_parts.tasks import fresh_model, known_tasks
+from benchmarks.quality import facts
+from benchmarks.quality_parts.tasks import fresh_model, known_tasks, take_shared
 from glora_core.calibration import Effects, calibrate, step_effects
 from glora_core.configs import TENSORS
 from glora_core.layers.storage import KINDS, NormalisedStorage
@@ -54,7 +54,7 @@ def main() -> None:
     names = list(known_tasks(Path(), Path()))
     parser.add_argument("--task", choices=names, default=names[0], metavar="TASK", help=f"one of {', '.join(names)}")
     parser.add_argument("--blocks", type=int, help="only the first so many of the layers that adapt; all if absent")
-    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder with data/ and backbones/")
+    take_shared(parser)
     parser.add_argument("--home", type=Path, default=Path(".glora") / "benchmarks", help="cache folder")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -23,7 +23,7 @@ from torch.nn.attention import sdpa_kernel
 from benchmarks.quality_parts.candidates import BATCH, find, soups, train_on, training_settings
 from benchmarks.quality_parts.methods import METHODS, budgets
 from benchmarks.quality_parts.sources import Data
-from benchmarks.quality_parts.tasks import Task, known_tasks
+from benchmarks.quality_parts.tasks import Task, known_tasks, take_shared
 from benchmarks.quality_parts.training import ATTENTION
 from glora_core.api import Supernet
 from glora_core.configs import SubnetConfig, decode
@@ -105,7 +105,7 @@ def main() -> None:
     """Run what is missing, and print."""
     usual = EFFORTS["standard"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, required=True, help="folder with data/ and backbones/")
+    take_shared(parser)
     parser.add_argument("--task", default="omniglot_alph/vit", help="as of benchmarks/quality.py")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rates", type=float, nargs="+", default=list(usual.learning_rates))
@@ -114,8 +114,6 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=Path(".glora/benchmarks"), help="cache folder")
     parser.add_argument("--json", type=Path, required=True, help="file of the figures, by seed")
     given = parser.parse_args()
-    if not (given.shared / "data").is_dir():
-        parser.error(f"--shared: {given.shared} has no folder data/")
     torch.set_num_threads(1)
     asked = {"task": given.task, "rates": given.rates, "candidates": given.candidates, "epochs": given.epochs}
     stored = json.loads(given.json.read_text()) if given.json.is_file() else asked | {"seeds": {}}

@@ -23,7 +23,7 @@ from torch.nn.attention import sdpa_kernel
 
 from benchmarks.quality_parts.candidates import Trained, find, measured, soups, train_on, training_settings
 from benchmarks.quality_parts.sources import Data
-from benchmarks.quality_parts.tasks import Task, known_tasks
+from benchmarks.quality_parts.tasks import Task, known_tasks, take_shared
 from benchmarks.quality_parts.training import ATTENTION
 from glora_core.api import Supernet
 from glora_core.effort import EFFORTS
@@ -58,7 +58,7 @@ def _row(name: str, supernet: Supernet, group: Sequence[Trained], data: Data) ->
 def main() -> None:
     """Run, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, required=True, help="folder with data/ and backbones/")
+    take_shared(parser)
     parser.add_argument("--task", default="sign_digits/vit", help="as of benchmarks/quality.py")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rates", type=float, nargs="+", default=list(EFFORTS["standard"].learning_rates))
@@ -67,8 +67,6 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=Path(".glora/benchmarks"), help="cache folder")
     parser.add_argument("--json", type=Path, help="file for the figures")
     given = parser.parse_args()
-    if not (given.shared / "data").is_dir():
-        parser.error(f"--shared: {given.shared} has no folder data/")
     torch.set_num_threads(1)
     start = time.monotonic()
     rows = run(known_tasks(given.shared, given.home)[given.task](), given.seed, given.rates, given.candidates, given.epochs)

@@ -1,5 +1,6 @@
 """The tasks of the quality table: a pretrained backbone and the examples it is to learn. Nothing here trains."""
 
+import argparse
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -70,6 +71,19 @@ class Task:
     def identity(self) -> dict[str, str]:
         """What of the task decides a run."""
         return {"task": self.name, "data": self.source.fingerprint(), "weights": self.weights}
+
+
+def take_shared(parser: argparse.ArgumentParser) -> None:
+    """Give a command the option `--shared`: the folder that `known_tasks` looks in."""
+    parser.add_argument("--shared", type=_shared, required=True, metavar="DIR", help="folder with data/ and backbones/")
+
+
+def _shared(text: str) -> Path:
+    folder = Path(text)
+    for name in ("data", "backbones"):
+        if not (folder / name).is_dir():
+            raise argparse.ArgumentTypeError(f"{folder} has no folder {name}/; accepted is one with data/ and backbones/")
+    return folder
 
 
 def known_tasks(shared: Path, home: Path) -> Mapping[str, Callable[[], Task]]:

@@ -212,7 +212,7 @@ def test_a_killed_run_leaves_whole_records_and_the_rest_is_done_at_the_next_star
 def test_missing_shared_data_is_told_with_what_to_give(tmp_path, capsys):
     with pytest.raises(SystemExit):
         quality.parse(["--shared", str(tmp_path)])
-    assert f"{tmp_path} has no folder data/; give the folder of data and backbones with --shared DIR" in capsys.readouterr().err
+    assert f"{tmp_path} has no folder data/; accepted is one with data/ and backbones/" in capsys.readouterr().err
 
 
 def few_shot_table(folder: Path, shots: int) -> Table:
