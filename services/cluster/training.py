@@ -6,9 +6,8 @@ nobody has asked for their progress for too long: the caller hangs, another may 
 
 import os
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,15 @@ import torch.distributed as dist
 from fsspec import AbstractFileSystem
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.torch.config import _TorchBackend
+from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 from glora_core.errors import Diverged, NotLearning
 from glora_core.training import Probe, Progress, Trainer, TrainingSettings
+from services.cluster.backend import Torch
 from services.cluster.checkpoints import STATE, latest
 from services.cluster.pausing import Asked, Paused, never
+from services.cluster.progress_log import ProgressLog
 from services.cluster.resources import Share
 from services.cluster.scratch import scratch
 from services.cluster.workload import Workload, settle
@@ -37,30 +37,6 @@ _CONTROLLER_POLL_SECONDS = "0.2"
 """A worker that reports waits for Ray Train's controller to look; its default of 2 s would dominate a small training."""
 _HUNG_SECONDS = "60"
 """After so long without an answer a worker is lost; a thread beside the training answers. Ray Train's default is ten minutes."""
-
-
-class ProgressLog:
-    """Collects epochs reported by the first worker until the caller fetches them, and tells the worker of a pause in return.
-
-    Args:
-        patience_seconds: after which a caller that has fetched nothing is taken to be gone.
-    """
-
-    def __init__(self, patience_seconds: float) -> None:
-        self._rows: list[Progress] = []
-        self._pausing = False
-        self._patience_seconds, self._drained = patience_seconds, time.monotonic()
-
-    def push(self, row: Progress) -> bool:
-        """Add a finished epoch; returns whether it is to be the last for now: a pause is asked for, or nobody listens any more."""
-        self._rows.append(row)
-        return self._pausing or time.monotonic() - self._drained > self._patience_seconds
-
-    def drain(self, pausing: bool) -> list[Progress]:
-        """All epochs since the last call; passes on whether a pause is asked for."""
-        self._pausing, self._drained = pausing, time.monotonic()
-        rows, self._rows = self._rows, []
-        return rows
 
 
 def train_supernet(
@@ -107,7 +83,7 @@ def train_supernet(
     started_from = [] if start is None else [ray.put(start)]
     trainer = _Trainer(
         _train_worker,
-        torch_config=_TorchConfig(),
+        torch_config=Torch(),
         train_loop_config={
             "workload": [workload],
             "start": started_from,
@@ -147,23 +123,6 @@ class _Trainer(TorchTrainer):  # type: ignore[misc]
         return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
 
 
-class _TorchConfig(TorchConfig):  # type: ignore[misc]
-    """Workers talk by NCCL where they have GPUs, as with Ray Train's own, unless torch finds none: NCCL would not start."""
-
-    @property
-    def backend_cls(self) -> type[_TorchBackend]:
-        """What Ray Train sets the workers up with."""
-        return _Backend
-
-
-class _Backend(_TorchBackend):  # type: ignore[misc]
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        """Called by Ray Train's controller once the workers have started."""
-        if not all(worker_group.execute(torch.cuda.is_available)):
-            backend_config = replace(backend_config, backend="gloo")
-        super().on_start(worker_group, backend_config)
-
-
 def _train_worker(config: dict[str, Any]) -> Diverged | NotLearning | Paused | None:
     """Runs in every worker; returns why training was given up, or left for now, if it was."""
     device = settle(config["share"])
@@ -181,8 +140,8 @@ def _train_worker(config: dict[str, Any]) -> Diverged | NotLearning | Paused | N
     every = max(1, settings.epochs // _CHECKPOINTS)
 
     def report(progress: Progress) -> None:
-        history.append(asdict(progress))
-        last = _agreed(first and ray.get(config["log"].push.remote(progress)), device) and not trainer.finished
+        history.append(row := asdict(progress))
+        last = _agreed(first and ray.get(config["log"].push.remote(row)), device) and not trainer.finished
         if progress.epoch % every == 0 or trainer.finished or last:
             _save(trainer.state() | {"history": history} if first else None, progress)
         if last:
@@ -253,7 +212,7 @@ class _following:
             last = self._done.wait(_POLL_SECONDS)
             try:
                 for row in ray.get(self._log.drain.remote(self._pausing())):
-                    self._on_epoch(row)
+                    self._on_epoch(Progress(**row))
             except Exception as error:
                 self._error = error
                 self._log.drain.remote(True)  # this attempt is over, and the epoch in hand its last

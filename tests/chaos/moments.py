@@ -11,7 +11,7 @@ from services.store.models import Job, JobEvent
 from tests.chaos.plane import Plane, until
 
 _PHASES = (None, "prepare", "train", "search", "finals", "export")
-_LOOK_SECONDS = 0.01
+_LOOK_SECONDS = 0.02
 
 
 class Missed(RuntimeError):
