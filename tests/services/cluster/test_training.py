@@ -113,7 +113,7 @@ def test_training_that_lost_a_worker_ends_with_the_numbers_of_one_that_did_not(c
 
     disturbed, workload = _train(tmp_path, kill_once)
 
-    assert len(workload.pids()) >= 4, "the worker was not killed in time"
+    assert len(workload.pids()) in (4, 6), "the worker was not killed in time, or more than one start failed after it"
     again = next(later for earlier, later in pairwise(epochs) if later != earlier + 1)
     assert again > 1 and again % (SETTINGS.epochs // 10) == 1, "resumed after a checkpoint"
     assert disturbed["epoch"] == SETTINGS.epochs
