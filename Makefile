@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export RAY_USAGE_STATS_ENABLED = 0
-# threads of torch that wait for each other sleep: where other processes are busy, spinning ones make the demo's pretraining four times as long
+# threads of torch that wait for each other sleep: where other processes are busy, spinning ones slow the demo down much more
 export OMP_WAIT_POLICY ?= PASSIVE
 export GLORA_HOME ?= .glora
 
