@@ -49,10 +49,6 @@ class AutoscalingRay:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--num-cpus=0"]
         command += [f"--port={self.port}", f"--temp-dir={self.root / 'ray'}", f"--autoscaling-config={config}", "--include-dashboard=false"]
         command += [f"--object-store-memory={_OBJECT_STORE_BYTES}", "--disable-usage-stats"]
-        # any free ports: other clusters on this machine take theirs from the same range, and an owner that the head takes for another
-        # process is one that has let go of its actors
-        command += ["--min-worker-port=0", "--max-worker-port=0"]
-        # a token that any Ray has left in the home folder would lock the tests out
         env = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_AUTH_MODE": "disabled"}
         self._head = processes.start(command, log=self.root / "head.log", env=env)
 

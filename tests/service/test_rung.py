@@ -1,7 +1,6 @@
 """A rung of the finals on real Ray: trials give what training in this process gives, and what becomes of those that fail."""
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from services.protocol import BATCH_SIZE
 from services.scheduler.failures import classify
 from services.store.errors import LeaseLost
 from tests.glora_core.conftest import make_toy_split
+from tests.servers.driving import local_ray
 
 pytestmark = pytest.mark.slow
 
@@ -61,11 +61,8 @@ class Troubled(Workload):
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """Ray on this machine, with room for two trials at once."""
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False)
-    yield
-    ray.shutdown()
-    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    with local_ray(__name__, cpus=2):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 Added nodes are raylets on this machine; the autoscaler, its decisions and the evaluators are real.
 """
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -32,11 +31,12 @@ from services.protocol import BATCH_SIZE
 from tests.chaos import census
 from tests.glora_core.conftest import make_toy_split
 from tests.servers.autoscaling import AutoscalingRay
+from tests.servers.driving import driving
 
 pytestmark = pytest.mark.slow
 
 NODES = 2
-IDLE_SECONDS = 4.0
+IDLE_SECONDS = 2.0
 PATIENCE_SECONDS = 60.0
 
 
@@ -44,16 +44,14 @@ PATIENCE_SECONDS = 60.0
 def cluster() -> Iterator[AutoscalingRay]:
     """A head without CPUs, which this process joins as a runner does, and nodes of one CPU each as they are asked for."""
     with tempfile.TemporaryDirectory(prefix="ray-") as root:  # Ray's sockets want a short path
-        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
         running = AutoscalingRay(Path(root), {"CPU": 1}, NODES, IDLE_SECONDS)
         running.start()
         try:
-            _until(lambda: _joined(running.address))
-            yield running
+            with driving(__name__):
+                _until(lambda: _joined(running.address))
+                yield running
         finally:
-            ray.shutdown()
             running.stop()
-            ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
             _until(lambda: not census.alive(Path(root)), 10)
 
 

@@ -4,7 +4,6 @@ That a part bounds the memory that a process may take is `test_workload`'s.
 """
 
 import os
-import sys
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from services.cluster.training import train_supernet
 from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE
 from tests.glora_core.conftest import make_toy_split
+from tests.servers.driving import local_ray
 
 pytestmark = pytest.mark.slow
 
@@ -60,11 +60,8 @@ class Noting(Workload):
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """Ray on this machine, told that there are two GPUs."""
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    ray.init(address="local", num_cpus=2, num_gpus=GPUS, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False)
-    yield
-    ray.shutdown()
-    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    with local_ray(__name__, cpus=2, gpus=GPUS):
+        yield
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
@@ -28,6 +27,7 @@ from services.cluster.resources import EvaluatorLimit, ResourcesUnavailable, Sha
 from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE
 from tests.glora_core.conftest import make_toy_split
+from tests.servers.driving import local_ray
 
 pytestmark = pytest.mark.slow
 
@@ -66,11 +66,8 @@ class Troubled:
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """Ray on this machine; its processes cost little, so that there may be more of them than the machine has CPUs."""
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    ray.init(address="local", num_cpus=CPUS, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False)
-    yield
-    ray.shutdown()
-    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    with local_ray(__name__, CPUS):
+        yield
 
 
 @pytest.fixture

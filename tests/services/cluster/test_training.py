@@ -4,7 +4,6 @@ so does a runner that hangs, and its workers write nothing where its successor d
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from services.cluster.resources import Share
 from services.cluster.training import train_supernet
 from services.cluster.workload import Workload, settle
 from tests.glora_core.conftest import make_toy_split
+from tests.servers.driving import local_ray
 
 pytestmark = pytest.mark.slow
 
@@ -56,11 +56,8 @@ class Noting(Workload):
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """Ray on this machine, with room for two workers that hold half a CPU each, and no more."""
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    ray.init(address="local", num_cpus=1, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False)
-    yield
-    ray.shutdown()
-    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    with local_ray(__name__, cpus=1):
+        yield
 
 
 def _train(
