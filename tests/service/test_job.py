@@ -125,7 +125,7 @@ def test_winner_and_baselines_are_scored_on_further_test_sets_among_their_classe
 
 
 def test_second_job_with_the_same_supernet_trains_none(service: Service, finished: dict[str, Any]) -> None:
-    request = finished["request"] | {"budget": 500, "baselines": False}
+    request = finished["request"] | {"budget": 500, "baselines": False, "finals": {"mode": "off"}}
     job = service.wait(service.client.submit(request)["id"])
     kinds = {event["kind"] for event in service.client.events(job["id"])}
     assert job["state"] == "succeeded"

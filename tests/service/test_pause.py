@@ -27,13 +27,13 @@ def _reached(kind: str, field: str, least: int) -> Any:
 
 
 def test_job_paused_in_every_phase_ends_like_one_that_was_left_alone(service: Service, request_body: dict[str, Any]) -> None:
-    request_body["training"] |= {"epochs": 600, "policy": "random"}
+    request_body["training"] |= {"epochs": 300, "policy": "random"}
     request_body["search"] |= {"generations": 40}
-    request_body["finals"] = {"candidates": 2, "learning_rates": [0.01, 0.003], "epochs": [100, 200], "scratch_epochs": 100}
+    request_body["finals"] = {"candidates": 2, "learning_rates": [0.01, 0.003], "epochs": [50, 100], "scratch_epochs": 50}
     request_body["seed"] = 31
     job_id = service.client.submit(request_body)["id"]
     phases = []
-    for kind, field, least in (("epoch", "epoch", 200), ("generation", "generation", 10), ("finalist", "epochs", 1)):
+    for kind, field, least in (("epoch", "epoch", 60), ("generation", "generation", 10), ("finalist", "epochs", 1)):
         service.wait_for_event(job_id, _reached(kind, field, least))
         phases.append(_paused(service, job_id)["phase"])
         service.client.resume(job_id)
@@ -44,7 +44,7 @@ def test_job_paused_in_every_phase_ends_like_one_that_was_left_alone(service: Se
 
     assert over["state"] == "succeeded", over["failure"]
     assert phases == ["train", "search", "finals"]
-    assert epochs == list(range(1, 601))  # none twice, so the pause kept the epoch in hand
+    assert epochs == list(range(1, 301))  # none twice, so the pause kept the epoch in hand
     assert len(trained) == len([finalist for finalist in over["result"]["finalists"] if finalist["epochs"]])  # no trial twice
     populations = service.populations(job_id)
     service.forget()

@@ -33,7 +33,6 @@ def test_supernet_that_two_jobs_need_is_trained_once_and_whoever_waits_holds_up_
 ) -> None:
     request_body["training"] |= {"epochs": 400, "policy": "random"}
     request_body["seed"] = {"nothing": 51, "the trainer is cancelled": 52}[cut]
-    request_body["finals"] = {"mode": "off"}
     first = double.client.submit(request_body)["id"]
     double.wait_for_event(first, lambda event: event["kind"] == "epoch" and event["data"]["epoch"] >= 100)
     trainer = double.children()["training-worker"]

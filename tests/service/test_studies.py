@@ -30,7 +30,7 @@ def _trained(service: Service, study: dict[str, Any]) -> Counter[str]:
 
 
 def test_grid_over_search_settings_shares_one_supernet(pair: Service, request_body: dict[str, Any]) -> None:
-    base = request_body | {"finals": {"mode": "off"}, "seed": 71}
+    base = request_body | {"seed": 71}
     sweep = {"search.population": {"values": [4, 6]}}
 
     study = pair.client.wait_study(pair.client.submit_study({"name": "grid", "base": base, "sweep": sweep})["id"])
@@ -46,7 +46,7 @@ def test_grid_over_search_settings_shares_one_supernet(pair: Service, request_bo
 
 
 def test_poor_training_is_stopped_early_and_says_which_study_did_it(pair: Service, request_body: dict[str, Any]) -> None:
-    base = request_body | {"finals": {"mode": "off"}, "seed": 72}
+    base = request_body | {"seed": 72}
     base["training"] = {"epochs": 1600, "policy": "random"}
     study = pair.client.submit_study(
         {
@@ -77,12 +77,9 @@ def test_cancelled_study_frees_everything(pair: Service, request_body: dict[str,
 
     pair.client.cancel_study(study["id"])
 
-    over = pair.wait(job)
-    assert over["cancel_reason"] == f"study {study['id']} was cancelled"
-    for trial in pair.client.study(study["id"])["trials"]:
-        if trial["job"]:
-            pair.wait(trial["job"])  # another one may have been running, and end a little later
-    study = pair.client.study(study["id"])
+    study = pair.client.wait_study(study["id"])
+    assert pair.wait(job)["cancel_reason"] == f"study {study['id']} was cancelled"
+    assert {pair.wait(trial["job"])["state"] for trial in study["trials"] if trial["job"]} == {"cancelled"}
     assert study["state"] == "cancelled"
     assert study["counts"]["done"] == study["counts"]["all"] == 3
 
@@ -91,7 +88,7 @@ def test_cancelled_study_frees_everything(pair: Service, request_body: dict[str,
 def test_study_goes_on_after_its_driver_and_its_scheduler_were_killed_and_runs_no_trial_twice(
     pair: Service, request_body: dict[str, Any]
 ) -> None:
-    base = request_body | {"finals": {"mode": "off"}, "seed": 74, "search": {"population": 6, "generations": 20}}
+    base = request_body | {"seed": 74, "search": {"population": 6, "generations": 20}}
     study_id = pair.client.submit_study({"base": base, "sweep": {"search.seed": {"values": [1, 2]}}, "concurrency": 1})["id"]
     jobs = []
     for number, victim in enumerate(("study", "scheduler")):
