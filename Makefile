@@ -29,7 +29,7 @@ serve: $(VENV)/.installed  ## install, then keep a service up at http://127.0.0.
 	$(BIN)/glora serve
 
 test: $(VENV)/.installed-dev  ## install what testing needs, then run every test that this machine can run
-	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 quick: $(VENV)/.installed-dev  ## the quick tests only
 	$(BIN)/python -m pytest -m "not slow and not postgres and not browser and not chaos"

@@ -13,7 +13,7 @@ import torch
 from glora_core.evaluation import SubnetScorer
 from glora_core.expected import Line, Speed
 from glora_core.training import Trainer, TrainingSettings
-from services.cluster.resources import Share
+from services.cluster.resources import ResourcesUnavailable, Share
 from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE
 
@@ -28,6 +28,9 @@ def measure_speed(workload: "ray.ObjectRef[Workload]", settings: TrainingSetting
     Args:
         settings: of the supernet; trained is a copy that is thrown away.
         share: of the cluster, that each training worker holds.
+
+    Raises:
+        ResourcesUnavailable: it holds a part of a GPU that torch does not find; a job would take many times as long as was asked for.
     """
     found: Speed = ray.get(ray.remote(max_retries=3, **share.options())(_measure).remote(workload, settings, share))
     return found
@@ -35,6 +38,12 @@ def measure_speed(workload: "ray.ObjectRef[Workload]", settings: TrainingSetting
 
 def _measure(workload: Workload, settings: TrainingSettings, share: Share) -> Speed:
     device = settle(share)
+    if share.use_gpu and device.type == "cpu":
+        node = ray.util.get_node_ip_address()
+        raise ResourcesUnavailable(
+            f"training.use_gpu: torch {torch.__version__} finds no GPU on node {node}, which offers some to Ray; install a torch"
+            " that fits its GPUs and driver there, or leave use_gpu out"
+        )
     supernet, split, val = workload.supernet(settings).to(device), workload.train.to(device), workload.val.to(device)
     scorer, largest = SubnetScorer(supernet, workload.plain.to(device)), supernet.space.extreme(largest=True)
     smallest = supernet.space.extreme(largest=False)

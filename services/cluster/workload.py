@@ -60,7 +60,8 @@ def settle(share: Share) -> torch.device:
     """Prepare this process for deterministic work in true float32; returns the device to use.
 
     A process that holds a part of a GPU can allocate no more than that part of its memory, which leaves its neighbours theirs; what CUDA
-    itself takes for each process comes on top. One that holds a GPU which torch does not find computes on the CPU.
+    itself takes for each process comes on top. One that holds a GPU which torch does not find computes on the CPU; `speed` ends a
+    job on such a node before it trains.
     """
     torch.set_num_threads(THREADS)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

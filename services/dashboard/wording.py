@@ -29,7 +29,7 @@ _REASONS = {
     "worker_lost": "A worker was lost",
     "node_lost": "A machine of the cluster was lost",
     "cluster_unavailable": "The Ray cluster was out of reach",
-    "resources_unavailable": "The cluster is too small",
+    "resources_unavailable": "The cluster lacks what the job asks for",
     "inputs_changed": "What the job began with has changed",
     "runner_lost": "The job's process was lost",
     "database_unavailable": "The database was out of reach",

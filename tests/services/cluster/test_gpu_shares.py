@@ -23,8 +23,9 @@ from glora_core.space import SearchSpace
 from glora_core.supernet import Supernet
 from glora_core.training import TrainingSettings
 from services.cluster.evaluator import evaluators
-from services.cluster.resources import Share
+from services.cluster.resources import ResourcesUnavailable, Share
 from services.cluster.rung import Task, train_rung
+from services.cluster.speed import measure_speed
 from services.cluster.training import train_supernet
 from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE
@@ -153,3 +154,9 @@ def test_trials_of_the_finals_hold_what_a_training_worker_does(noting: Noting, t
 
     assert list(results) == ["one"]
     assert noting.notes.read_text().strip() in [repr((str(gpu), [gpu], 0.5)) for gpu in range(GPUS)]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch finds a GPU on this machine")
+def test_job_whose_gpu_torch_does_not_find_ends_before_it_trains_and_says_what_to_do(noting: Noting) -> None:
+    with pytest.raises(ResourcesUnavailable, match=r"training\.use_gpu: torch .* finds no GPU on node .* or leave use_gpu out"):
+        measure_speed(ray.put(noting), TrainingSettings(epochs=1), HALF)
