@@ -37,7 +37,7 @@ Glora = Callable[..., Ended]
 @pytest.fixture
 def glora(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Glora:
     """Run `glora` with arguments, in a wide terminal without colours."""
-    monkeypatch.setenv("COLUMNS", "220")
+    monkeypatch.setattr("services.client.commands.console.width", 220)
     monkeypatch.setenv("TERMINAL_WIDTH", "220")
 
     def run(*arguments: str) -> Ended:
