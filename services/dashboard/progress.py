@@ -62,8 +62,8 @@ def progress(session: Session, job: Job, request: JobRequest, place: Waiting | N
     phase = job.phase or "prepare"
     if phase not in _REPORTS:
         return Progress({"prepare": "preparing", "export": "exporting"}.get(phase, phase))
-    done, total, recent = _counted(session, job, request, phase)
-    left = _left(recent, total - done)
+    done, total, pace = _counted(session, job, request, phase)
+    left = roughly(pace * (total - done)) if pace is not None and done < total else None
     share = done / total if total else None
     return Progress(
         _words(phase, done, total), share, f"{left} left in this phase" if left else "this phase is done" if share == 1 else None
@@ -76,21 +76,23 @@ def _words(phase: str, done: int, total: int) -> str:
     return f"{_REPORTS[phase]} {done:,} of {total:,}"
 
 
-def _counted(session: Session, job: Job, request: JobRequest, phase: str) -> tuple[int, int, list[JobEvent]]:
-    """How many reports of a phase there are, how many there will be, and the latest few, newest first."""
+def _counted(session: Session, job: Job, request: JobRequest, phase: str) -> tuple[int, int, float | None]:
+    """How many reports of a phase there are, how many there will be, and the seconds from one to the next, where known."""
     recent = _latest(session, job.id, _REPORTS[phase])
     if phase == "train":
-        return (int(recent[0].data["epoch"]) if recent else 0), request.training.epochs, recent
+        return (int(recent[0].data["epoch"]) if recent else 0), request.training.epochs, _typical_gap(recent)
     if phase == "search":
-        return (int(recent[0].data["generation"]) + 1 if recent else 0), request.search.generations, recent
+        return (int(recent[0].data["generation"]) + 1 if recent else 0), request.search.generations, _typical_gap(recent)
     opening = _latest(session, job.id, "finals", 1)
     if not opening:
-        return 0, 0, []
+        return 0, 0, None
     since = opening[0].sequence
     kinds = ("finalist", "finalist_diverged")
     query = select(func.count()).where(JobEvent.job_id == job.id, JobEvent.kind.in_(kinds), JobEvent.sequence > since)
-    done = int(opening[0].data["done"]) + (session.scalar(query) or 0)
-    return done, int(opening[0].data["finalists"]), [event for event in recent if event.sequence > since]
+    fresh = session.scalar(query) or 0
+    # trials run side by side and report together: the time since the rung began tells, not that between two reports
+    pace = (recent[0].at - opening[0].at).total_seconds() / fresh if recent and recent[0].sequence > since else None
+    return int(opening[0].data["done"]) + fresh, int(opening[0].data["finalists"]), pace
 
 
 def _latest(session: Session, job_id: str, kind: str, limit: int = _RECENT) -> list[JobEvent]:
@@ -98,7 +100,7 @@ def _latest(session: Session, job_id: str, kind: str, limit: int = _RECENT) -> l
     return list(session.scalars(query.order_by(JobEvent.sequence.desc()).limit(limit)))
 
 
-def _left(recent: list[JobEvent], remaining: int) -> str | None:
-    """An estimate from the median interval of the latest reports; a pause of the service between two does not spoil it."""
+def _typical_gap(recent: list[JobEvent]) -> float | None:
+    """The median interval of the latest reports, newest first; a pause of the service between two does not spoil it."""
     gaps = [(newer.at - older.at).total_seconds() for newer, older in pairwise(recent)]
-    return roughly(median(gaps) * remaining) if gaps and remaining > 0 else None
+    return median(gaps) if gaps else None

@@ -2,14 +2,17 @@
 
 import html
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from services.store import events, jobs
 from services.store.blobs import BlobStore
 from services.store.database import Database
+from services.store.models import JobEvent
 from tests.services.api import stock
 
 GROWN = {"inherited_generations": 1, "generations": 3}
@@ -68,6 +71,19 @@ def test_page_counts_the_finals_of_all_rungs_while_they_go_on(http: TestClient, 
     assert "finalist 2 of 3" in page
     assert "<td>15 epochs from the supernet</td>" in page
     assert "LoRA, rate 0.003: training loss became nan" in page
+
+
+def test_rest_of_the_finals_is_told_by_the_time_since_they_began_since_trials_side_by_side_report_together(
+    http: TestClient, database: Database
+) -> None:
+    lease = stock.add_running(database)
+    stock.emit(database, lease, "finals")
+    stock.add_finals(database, lease)
+    with database.write() as session:
+        began = select(JobEvent).where(JobEvent.job_id == lease.job_id, JobEvent.kind == "finals")
+        session.scalars(began).one().at -= timedelta(minutes=20)
+
+    assert "about 10 min left in this phase" in http.get(f"/jobs/{lease.job_id}").text
 
 
 def test_page_of_a_soup_names_its_members_and_how_the_budget_is_counted(http: TestClient, database: Database) -> None:
