@@ -1,10 +1,10 @@
-"""How `pytest -n` shares the tests out: by file, and all that starts Ray or a service as one share, so that one of these runs at a time."""
+"""How `pytest -n` shares the tests out: by file, and two shares of what starts Ray or a service, since these last longest."""
 
 from typing import Any
 
 import pytest
 
-SYSTEMS = ("tests/chaos/", "tests/service/", "tests/services/cluster/")
+SYSTEMS = {"tests/chaos/": "services", "tests/service/": "services", "tests/services/cluster/": "clusters"}
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
@@ -13,6 +13,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Shares(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "systems" if nodeid.startswith(SYSTEMS) else nodeid.partition("::")[0]
+            file = nodeid.partition("::")[0]
+            return next((share for folder, share in SYSTEMS.items() if file.startswith(folder)), file)
 
     return Shares(config, log)
