@@ -77,9 +77,10 @@ def test_cancelled_study_frees_everything(pair: Service, request_body: dict[str,
 
     pair.client.cancel_study(study["id"])
 
-    study = pair.client.wait_study(study["id"])
+    trials = pair.client.wait_study(study["id"])["trials"]  # of which jobs may still be ending
     assert pair.wait(job)["cancel_reason"] == f"study {study['id']} was cancelled"
-    assert {pair.wait(trial["job"])["state"] for trial in study["trials"] if trial["job"]} == {"cancelled"}
+    assert {pair.wait(trial["job"])["state"] for trial in trials if trial["job"]} == {"cancelled"}
+    study = pair.client.study(study["id"])
     assert study["state"] == "cancelled"
     assert study["counts"]["done"] == study["counts"]["all"] == 3
 
