@@ -7,8 +7,33 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 _PR_SET_PDEATHSIG = 1
+
+
+class Child(Protocol):
+    """A child process, by the names of `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit status, minus the signal that ended it; None while it runs."""
+
+    def poll(self) -> int | None:
+        """The same."""
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+
+    def kill(self) -> None:
+        """End it."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit status once it has ended. Raises subprocess.TimeoutExpired."""
 
 
 def start(command: Sequence[str], *, log: Path | None = None, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
@@ -25,14 +50,14 @@ def start(command: Sequence[str], *, log: Path | None = None, env: Mapping[str, 
             stderr=output,
             env={**os.environ, **(env or {})},
             start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=die_with_parent,
         )
     finally:
         if output is not None:
             output.close()
 
 
-def stop(process: subprocess.Popen[bytes], patience_seconds: float = 10.0) -> int:
+def stop(process: Child, patience_seconds: float = 10.0) -> int:
     """Ask a process to end, kill its group if it does not in time; returns its exit status."""
     if process.poll() is None:
         process.terminate()
@@ -43,5 +68,7 @@ def stop(process: subprocess.Popen[bytes], patience_seconds: float = 10.0) -> in
     return process.wait()
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with_parent() -> None:
+    """Have this process killed when the thread that has started it ends (Linux; elsewhere nothing)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -61,6 +61,11 @@ class Settings(BaseSettings):
     start_seconds: float = Field(
         120.0, gt=0, description="How long a runner may take to load its libraries and renew its lease for the first time, in seconds."
     )
+    warm_start: bool = Field(
+        True,
+        description="Keep one process with all libraries loaded beside a scheduler, some 500 MB, from which runners are forked: they start "
+        "in a moment. Off: each loads the libraries by itself, seconds of a core.",
+    )
     heartbeat_seconds: float = Field(1.0, gt=0, description="Interval of lease renewals and of looking for a cancel request, in seconds.")
     poll_seconds: float = Field(0.5, gt=0, description="Interval at which a scheduler looks for work, in seconds.")
     max_running_jobs: int = Field(1, ge=1, description="Jobs that one scheduler runs at once.")

@@ -4,6 +4,7 @@ Started by a scheduler as `python -m services.scheduler.describe KEY CLAIMED_AT`
 """
 
 import argparse
+import sys
 from dataclasses import replace
 from datetime import datetime
 
@@ -15,7 +16,7 @@ from services.store.database import Database
 from services.store.models import Backbone
 
 
-def main() -> None:
+def main() -> int:
     """Entry point of the process."""
     parser = argparse.ArgumentParser(description="Describes one requested backbone; started by a scheduler.")
     parser.add_argument("key")
@@ -37,7 +38,8 @@ def main() -> None:
         info, error = None, str(refusal)
     with database.write() as session:
         backbones.describe(session, key, arguments.claimed_at, info=info, error=error)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,15 +5,15 @@ Holds no Ray connection, like the scheduler that steps it.
 
 import logging
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from services import processes
+from services.processes import Child
 from services.scheduler.exits import STOPPED
+from services.scheduler.warm import Starter
 from services.settings import Settings
 from services.store import studies, study_leases
 from services.store.database import Database
@@ -31,29 +31,31 @@ class StudyDrivers:
     Args:
         home: folder of their logs, one file per study, and of their work folders.
         owner: the scheduler's name.
+        starter: the scheduler's.
     """
 
     settings: Settings
     database: Database
     home: Path
     owner: str
-    running: dict[StudyLease, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+    starter: Starter
+    running: dict[StudyLease, Child] = field(default_factory=dict)
     starting: dict[StudyLease, tuple[datetime, float]] = field(default_factory=dict)
 
     def step(self) -> None:
         """One look at everything: drivers that start, drivers that have ended, studies that wait for one."""
         self._keep_starting()
         for lease, process in list(self.running.items()):
-            if process.poll() is not None:
-                self._settle(lease, process.returncode)
+            status = process.poll()
+            if status is not None:
+                self._settle(lease, status)
         while len(self.running) < self.settings.max_running_studies and self._start():
             pass
 
     def shut_down(self) -> None:
         """Stop all drivers and give their studies back, for whoever comes next."""
         for lease, process in list(self.running.items()):
-            processes.stop(process)
-            self._settle(lease, process.returncode)
+            self._settle(lease, processes.stop(process))
 
     def _start(self) -> bool:
         with self.database.write() as session:
@@ -63,9 +65,9 @@ class StudyDrivers:
             return False
         self._remove_workdirs(lease)
         workdir = self.home / "work" / f"{lease.study_id}-{lease.epoch}"
-        command = [sys.executable, "-m", "services.scheduler.study_runner", lease.study_id, lease.owner, str(lease.epoch), str(workdir)]
+        arguments = [lease.study_id, lease.owner, str(lease.epoch), str(workdir)]
         try:
-            process = processes.start(command, log=self.home / "logs" / f"{lease.study_id}.log")
+            process = self.starter.start("services.scheduler.study_runner", arguments, log=self.home / "logs" / f"{lease.study_id}.log")
         except OSError as error:
             log.error("study %s: driver not started: %s", lease.study_id, error)
             self._give_up(lease, clean=False, status=error.errno or 1)

@@ -8,8 +8,6 @@ import os
 import secrets
 import shutil
 import socket
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -19,10 +17,12 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from services import processes
+from services.processes import Child
 from services.scheduler import leftovers
 from services.scheduler.exits import STOPPED
 from services.scheduler.runner_log import RunnerLog
 from services.scheduler.studies import StudyDrivers
+from services.scheduler.warm import Starter
 from services.settings import Settings
 from services.store import backbones, job_logs, jobs, schedulers
 from services.store.blobs import BlobStore
@@ -49,18 +49,19 @@ class Supervisor:
     blobs: BlobStore
     home: Path
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}")
-    runners: dict[Lease, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+    starter: Starter = field(default_factory=Starter)
+    runners: dict[Lease, Child] = field(default_factory=dict)
     starting: dict[Lease, tuple[datetime, float]] = field(default_factory=dict)
     logs: dict[Lease, RunnerLog] = field(default_factory=dict)
     logs_kept: float = 0.0
     beaten: float = 0.0
     swept: float = 0.0
     studies: StudyDrivers = field(init=False)
-    describers: dict[tuple[str, datetime], tuple["subprocess.Popen[bytes]", float]] = field(default_factory=dict)
+    describers: dict[tuple[str, datetime], tuple[Child, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Studies are driven in the scheduler's name."""
-        self.studies = StudyDrivers(self.settings, self.database, self.home, self.owner)
+        self.studies = StudyDrivers(self.settings, self.database, self.home, self.owner, self.starter)
 
     def step(self) -> None:
         """One look at everything: ended runners, ended describers, new work."""
@@ -79,6 +80,8 @@ class Supervisor:
         """Step until the process is stopped; a database out of reach, or a disk that is full, is waited for."""
         while True:
             try:
+                if self.settings.warm_start:
+                    self.starter.keep_warm()
                 self.step()
             except (SQLAlchemyError, OSError):
                 log.warning("database or disk out of reach", exc_info=True)
@@ -88,8 +91,7 @@ class Supervisor:
         """Stop all runners and drivers of studies, and give jobs and studies back, for whoever comes next."""
         self.studies.shut_down()
         for lease, process in list(self.runners.items()):
-            processes.stop(process)
-            self._settle(lease, process.returncode)
+            self._settle(lease, processes.stop(process))
         for process, _ in self.describers.values():
             processes.stop(process)
         with self.database.write() as session:
@@ -103,10 +105,10 @@ class Supervisor:
             return False
         self._remove_workdirs(lease)
         workdir = self.home / "work" / f"{lease.job_id}-{lease.epoch}"
-        command = [sys.executable, "-m", "services.scheduler.runner", lease.job_id, lease.owner, str(lease.epoch), str(workdir)]
+        arguments = [lease.job_id, lease.owner, str(lease.epoch), str(workdir)]
         runner_log = RunnerLog.beginning(self._log(lease.job_id))
         try:
-            runner = processes.start(command, log=runner_log.path)
+            runner = self.starter.start("services.scheduler.runner", arguments, log=runner_log.path)
         except OSError as error:
             self._give_back(lease, error)
             return False
@@ -148,8 +150,9 @@ class Supervisor:
 
     def _reap_runners(self) -> None:
         for lease, process in list(self.runners.items()):
-            if process.poll() is not None:
-                self._settle(lease, process.returncode)
+            status = process.poll()
+            if status is not None:
+                self._settle(lease, status)
 
     def _settle(self, lease: Lease, status: int) -> None:
         """Note the end of a runner. Where it left its job running, requeue it, or fail it when it has had its attempts.
@@ -233,8 +236,9 @@ class Supervisor:
         with self.database.write() as session:
             row = backbones.claim(session)
         if row is not None:
-            command = [sys.executable, "-m", "services.scheduler.describe", row.key, row.requested_at.isoformat()]
-            self.describers[row.key, row.requested_at] = processes.start(command, log=self._log("describe")), time.monotonic()
+            arguments = [row.key, row.requested_at.isoformat()]
+            describer = self.starter.start("services.scheduler.describe", arguments, log=self._log("describe"))
+            self.describers[row.key, row.requested_at] = describer, time.monotonic()
 
     def _reap_describers(self) -> None:
         for (key, claimed_at), (process, started) in list(self.describers.items()):

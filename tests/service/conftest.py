@@ -190,7 +190,7 @@ def _descendants(root: int) -> dict[int, str]:
 
 def _module(pid: int) -> str:
     try:
-        words = (Path("/proc") / str(pid) / "cmdline").read_bytes().split(b"\0")
+        words = (Path("/proc") / str(pid) / "cmdline").read_bytes().replace(b" ", b"\0").split(b"\0")
     except OSError:
         return ""
     names = {

@@ -27,7 +27,7 @@ def main() -> None:
     url, home, lease_seconds, start_seconds = sys.argv[1:]
     processes.start = idle
     times = {"lease_seconds": float(lease_seconds), "start_seconds": float(start_seconds), "poll_seconds": 0.05}
-    settings = Settings(home=Path(home), database_url=url, **times)
+    settings = Settings(home=Path(home), database_url=url, warm_start=False, **times)
     scheduler.get_settings = lambda: settings
     scheduler.main()
 

@@ -14,6 +14,7 @@ from services import processes
 from services.cluster.resources import ClusterUnavailable
 from services.scheduler.studies import StudyDrivers
 from services.scheduler.study_runner import reason_of
+from services.scheduler.warm import Starter
 from services.settings import Settings
 from services.store import studies, study_leases
 from services.store.database import Database
@@ -33,7 +34,7 @@ def drivers(database: Database, settings: Settings, monkeypatch: pytest.MonkeyPa
         return _start(["sleep", "1000"], log=log)
 
     monkeypatch.setattr(processes, "start", idle)
-    made = StudyDrivers(settings.model_copy(update={"max_running_studies": 2}), database, settings.home, "scheduler")
+    made = StudyDrivers(settings.model_copy(update={"max_running_studies": 2}), database, settings.home, "scheduler", Starter())
     yield made
     for process in made.running.values():
         processes.stop(process)
