@@ -19,6 +19,7 @@ from fsspec import AbstractFileSystem
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 from glora_core.errors import Diverged, NotLearning
@@ -76,6 +77,7 @@ def train_supernet(
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _CONTROLLER_POLL_SECONDS)
     os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", _HUNG_SECONDS)
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # it would warn workers of a node's end; they save often anyway
     start = latest(filesystem, folder, prefix)
     if start is not None and start["epoch"] >= settings.epochs:  # whoever reached the end did not come to store it
         return start
@@ -111,16 +113,19 @@ def train_supernet(
     return state
 
 
-class _Trainer(TorchTrainer):  # type: ignore[misc]
-    """Without Ray Train's watcher of its controller: a process of its own that outlives a killed driver.
+_SPARED = (PlacementGroupCleanerCallback, DatasetsCallback)
+"""Parts of Ray Train that are a process each, some seconds of a core. The first watches the controller and outlives a killed driver:
+it asks Ray's dashboard whether the controller lives, and waits for ever where there is none; Ray removes a lost driver's placement
+groups without it. The second hands out Ray's own datasets, of which there are none.
+"""
 
-    It asks Ray's dashboard whether the controller lives, and where there is no dashboard it waits for ever. Ray removes a lost
-    driver's placement groups without it.
-    """
+
+class _Trainer(TorchTrainer):  # type: ignore[misc]
+    """Ray Train without what a training here has no use for."""
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks: list[Any] = super()._create_default_callbacks()
-        return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
+        return [callback for callback in callbacks if not isinstance(callback, _SPARED)]
 
 
 def _train_worker(config: dict[str, Any]) -> Diverged | NotLearning | Paused | None:
