@@ -1,7 +1,5 @@
 """The evaluator pool on real Ray: same scores in the same order, whoever dies, hangs, is late, comes or goes."""
 
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
@@ -28,39 +26,12 @@ from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE
 from tests.glora_core.conftest import make_toy_split
 from tests.servers.driving import local_ray
+from tests.services.cluster.troubled import Troubled
 
 pytestmark = pytest.mark.slow
 
 CODES = [str(number) for number in range(60)]
 CPUS = 4
-
-
-class Troubled:
-    """An evaluator that does something the first time that it meets a certain subnet; each evaluation takes a moment."""
-
-    def __init__(self, notes: Path, trouble: str, at: str = "20", always: bool = False) -> None:
-        self._notes, self._trouble, self._at, self._always = notes, trouble, at, always
-        if trouble == "no start":
-            os._exit(1)
-
-    def pid(self) -> int:
-        return os.getpid()
-
-    def score(self, codes: Sequence[str], split: str = "val") -> list[Score]:
-        return [self._one(code) for code in codes]
-
-    def _one(self, code: str) -> Score:
-        seen = self._notes / f"seen-{code}"
-        first = not seen.exists()
-        with seen.open("a") as file:
-            file.write(f"{os.getpid()}\n")
-        time.sleep(0.01)
-        if code == self._at and (first or self._always):
-            if self._trouble == "die":
-                os._exit(1)
-            if self._trouble == "stop":
-                os.kill(os.getpid(), signal.SIGSTOP)
-        return Score(0.5, float(code), 1, 0.5, 0.5)
 
 
 @pytest.fixture(scope="module", autouse=True)
