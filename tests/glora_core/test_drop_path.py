@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-import torch.multiprocessing as mp
 from timm.layers import DropPath
 from torch import nn
 
@@ -20,6 +19,7 @@ from glora_core.supernet import Supernet
 from glora_core.training import Trainer, TrainingSettings
 from glora_core.training.drop_path import DropPaths
 from tests.glora_core.test_training import differing, fit, train_in_process
+from tests.glora_core.two_processes import in_two_processes
 
 WITH_BRANCHES = ("vit", "swin", "convnext", "mobilenetv2", "resnet")
 MADE = {"vit": "vit_tiny_patch16_224", "swin": "swin_tiny_patch4_window7_224", "convnext": "convnext_atto"}
@@ -151,7 +151,7 @@ def test_two_processes_leave_out_what_one_process_leaves_out(tmp_path):
     alone.mkdir()
     together.mkdir()
     train_in_process(0, 1, alone, "sandwich", drop_path=0.5)
-    mp.spawn(train_in_process, args=(2, together, "sandwich", 0.5), nprocs=2)
+    in_two_processes(train_in_process, together, "sandwich", 0.5)
     expected, *actual = (torch.load(path) for path in (alone / "0.pt", together / "0.pt", together / "1.pt"))
     assert differing(actual[0]["trainable"], actual[1]["trainable"]) == []
     torch.testing.assert_close(actual[0]["trainable"], expected["trainable"], rtol=1e-6, atol=1e-8)

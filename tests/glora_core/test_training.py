@@ -10,7 +10,6 @@ import pytest
 import timm
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 from glora_core.backbones import adapted_layers
@@ -23,6 +22,7 @@ from glora_core.space import LayerShape, Override, SearchSpace
 from glora_core.supernet import Supernet
 from glora_core.training import Progress, Trainer, TrainingSettings
 from glora_core.training.settings import Entanglement
+from tests.glora_core.two_processes import in_two_processes
 
 POLICIES = ("random", "sandwich", "full-sandwich", "fixed")
 EPOCHS = 4
@@ -441,7 +441,7 @@ def test_two_processes_train_what_one_process_trains(tmp_path, policy):
     alone.mkdir()
     together.mkdir()
     train_in_process(0, 1, alone, policy)
-    mp.spawn(train_in_process, args=(2, together, policy), nprocs=2)
+    in_two_processes(train_in_process, together, policy)
     expected, *actual = (torch.load(path) for path in (alone / "0.pt", together / "0.pt", together / "1.pt"))
     assert differing(actual[0]["trainable"], actual[1]["trainable"]) == []
     # float64 sums in another order (1e-16), through 12 steps of an optimiser that divides by small moments

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import transformers
 from torch.nn import functional as F
 
@@ -17,6 +16,7 @@ from glora_core.evaluation import SubnetScorer
 from glora_core.space import SearchSpace
 from glora_core.supernet import Supernet
 from glora_core.training import Probe, Progress, Trainer, TrainingSettings
+from tests.glora_core.two_processes import in_two_processes
 
 
 def fit(trainer: Trainer) -> list[Progress]:
@@ -133,7 +133,7 @@ def test_two_processes_train_a_language_model_as_one_process_does(tmp_path):
     alone.mkdir()
     together.mkdir()
     train_texts_in_process(0, 1, alone)
-    mp.spawn(train_texts_in_process, args=(2, together), nprocs=2)
+    in_two_processes(train_texts_in_process, together)
     expected, *actual = (torch.load(path) for path in (alone / "0.pt", together / "0.pt", together / "1.pt"))
     assert differing(actual[0]["trainable"], actual[1]["trainable"]) == []
     torch.testing.assert_close(actual[0]["trainable"], expected["trainable"], rtol=1e-6, atol=1e-8)
