@@ -49,7 +49,7 @@ class StudyDrivers:
             status = process.poll()
             if status is not None:
                 self._settle(lease, status)
-        while len(self.running) < self.settings.max_running_studies and self._start():
+        while not self.starter.loading and len(self.running) < self.settings.max_running_studies and self._start():
             pass
 
     def shut_down(self) -> None:

@@ -71,10 +71,11 @@ class Supervisor:
         self._keep_logs()
         self._reap_runners()
         self._reap_describers()
-        self._start_describer()
         self.studies.step()
-        while len(self.runners) < self.settings.max_running_jobs and self._start_runner():
-            pass
+        if not self.starter.loading:
+            self._start_describer()
+            while len(self.runners) < self.settings.max_running_jobs and self._start_runner():
+                pass
 
     def run(self) -> None:
         """Step until the process is stopped; a database out of reach, or a disk that is full, is waited for."""

@@ -1,7 +1,7 @@
 """Starts runners, drivers and describers: forked from a process that has loaded their libraries, so at work in a moment.
 
 Loading torch, timm and Ray takes seconds of a core each time; that process, the warm one, has done it once. It is the fork server of
-`multiprocessing`: it runs no threads and holds no connection. Until it is warm, and where it cannot be, children start by themselves.
+`multiprocessing`: it runs no code but that, and holds no connection. Where it cannot be, children load the libraries by themselves.
 """
 
 import importlib
@@ -25,7 +25,10 @@ log = logging.getLogger("glora.scheduler")
 
 _SERVER_LOST = 255
 """The exit status that `multiprocessing` tells where its fork server has ended before the child, which ends with it."""
+_PATIENCE_SECONDS = 120.0
+"""So long are children not started while the libraries are being loaded."""
 _RETRY_SECONDS = 60.0
+"""After so long is it tried again where it has failed."""
 
 
 class Starter:
@@ -47,9 +50,14 @@ class Starter:
         """Whether children are forked from now on."""
         return self._warm.is_set()
 
+    @property
+    def loading(self) -> bool:
+        """Whether the libraries are being loaded. Who can wait should: a child that starts meanwhile loads them a second time."""
+        return not self.warm and self._warming is not None and self._warming.is_alive() and self._since < _PATIENCE_SECONDS
+
     def keep_warm(self) -> None:
         """See that the warm process runs: begin to load its libraries if it does not. It ends with the thread that calls this."""
-        if self.warm or (self._warming is not None and time.monotonic() - self._begun < _RETRY_SECONDS):
+        if self.warm or (self._warming is not None and (self._warming.is_alive() or self._since < _RETRY_SECONDS)):
             return
         self._begun = time.monotonic()
         self._context.set_forkserver_preload([self._preloaded] if sys.platform == "linux" else [])
@@ -69,6 +77,11 @@ class Starter:
             self._warm.clear()
             raise OSError("the process that runners are forked from has ended") from error
 
+    @property
+    def _since(self) -> float:
+        """Seconds since the libraries began to be loaded."""
+        return time.monotonic() - self._begun
+
     def _fork(self, target: object, *arguments: object) -> ForkServerProcess:
         process = self._context.Process(target=target, args=arguments, daemon=True)  # type: ignore[arg-type]
         process.start()
@@ -83,7 +96,7 @@ class Starter:
         except (EOFError, OSError) as error:
             status = error
         if status == 0:
-            log.info("runners start in a moment from now on, after %.0f s", time.monotonic() - self._begun)
+            log.info("runners start in a moment from now on, after %.0f s", self._since)
             self._warm.set()
         else:
             log.warning("no process to fork runners from (%r); each loads its libraries by itself", status)

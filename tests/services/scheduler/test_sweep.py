@@ -10,6 +10,7 @@ import pytest
 from services import processes
 from services.processes import start
 from services.scheduler.supervisor import Supervisor
+from services.scheduler.warm import Starter
 from services.settings import Settings
 from services.store import jobs, lifecycle
 from services.store.blobs import BlobStore
@@ -100,3 +101,15 @@ def test_a_job_that_is_deleted_before_its_runners_end_is_seen_does_not_end_the_s
     scheduler.step()
 
     assert scheduler.runners == {}
+
+
+def test_a_job_waits_while_the_libraries_of_its_runner_are_being_loaded(scheduler: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = add_job(scheduler.database)
+    monkeypatch.setattr(processes, "start", lambda command, log: start(["sleep", "1000"], log=log))
+    with monkeypatch.context() as patch:
+        patch.setattr(Starter, "loading", property(lambda starter: True))
+        scheduler.step()
+        assert (job_of(scheduler.database, job_id).state, job_of(scheduler.database, job_id).lease_epoch) == ("queued", 0)
+    scheduler.step()
+    assert job_of(scheduler.database, job_id).state == "running"
+    scheduler.shut_down()

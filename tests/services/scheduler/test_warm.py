@@ -34,8 +34,11 @@ def cold() -> Starter:
 @pytest.fixture
 def warm() -> Starter:
     starter = Starter(_MODULE)
+    assert not starter.loading
     starter.keep_warm()
+    assert starter.loading or starter.warm
     _until(lambda: starter.warm)
+    assert not starter.loading
     return starter
 
 
@@ -98,7 +101,7 @@ def test_children_end_with_the_warm_process_and_the_next_start_by_themselves_unt
     assert _told(tmp_path / "two")["parent"] == os.getpid()
     processes.stop(other)
 
-    warm._begun = 0.0  # long ago
+    warm._begun = float("-inf")  # long ago
     warm.keep_warm()
     _until(lambda: warm.warm)
     assert warm.start(_MODULE, ["7"], log=tmp_path / "three").wait(30) == 7
