@@ -36,7 +36,9 @@ class Child(Protocol):
         """Its exit status once it has ended. Raises subprocess.TimeoutExpired."""
 
 
-def start(command: Sequence[str], *, log: Path | None = None, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+def start(
+    command: Sequence[str], *, log: Path | None = None, env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
     """Start a command in a process group of its own; its output is appended to `log`, or shared with this process."""
     output = None
     if log is not None:
@@ -45,7 +47,7 @@ def start(command: Sequence[str], *, log: Path | None = None, env: Mapping[str, 
     try:
         return subprocess.Popen(
             list(command),
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=output,
             stderr=output,
             env={**os.environ, **(env or {})},

@@ -101,19 +101,33 @@ def test_children_end_with_the_warm_process_and_the_next_start_by_themselves_unt
     assert _told(tmp_path / "two")["parent"] == os.getpid()
     processes.stop(other)
 
-    warm._begun = float("-inf")  # long ago
     warm.keep_warm()
     _until(lambda: warm.warm)
     assert warm.start(_MODULE, ["7"], log=tmp_path / "three").wait(30) == 7
 
 
-def test_a_warm_process_that_was_lost_unseen_gives_an_error_that_passes(warm: Starter, tmp_path: Path) -> None:
+def test_a_warm_process_that_hangs_is_ended_and_its_children_with_it(
+    warm: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.scheduler.warm._ANSWER_SECONDS", 0.2)
     child = warm.start(_MODULE, ["stay"], log=tmp_path / "one")
     os.kill(_told(tmp_path / "one")["parent"], signal.SIGSTOP)
-    os.kill(_told(tmp_path / "one")["parent"], signal.SIGKILL)
-    _until(lambda: not Path(f"/proc/{child.pid}").exists())
 
-    assert warm.start(_MODULE, ["7"], log=tmp_path / "two").wait(60) == 7
+    with pytest.raises(OSError, match="does not answer"):
+        warm.start(_MODULE, ["0"], log=tmp_path / "two")
+
+    assert child.wait(30) == -signal.SIGKILL
+    _until(lambda: not Path(f"/proc/{child.pid}").exists())
+    assert warm.start(_MODULE, ["7"], log=tmp_path / "three").wait(60) == 7
+
+
+def test_a_warm_process_that_cannot_load_its_libraries_is_not_waited_for(tmp_path: Path) -> None:
+    starter = Starter("no.such.module")
+    starter.keep_warm()
+    _until(lambda: not starter.loading)
+    starter.keep_warm()  # is not tried again at once
+    assert not starter.loading and not starter.warm
+    assert starter.start(_MODULE, ["7"], log=tmp_path / "log").wait(60) == 7
 
 
 @pytest.fixture
