@@ -19,8 +19,8 @@ from rich.console import Console
 
 from services import processes
 from services.client import Client
-from services.client.commands import result_tables
 from services.client.progress import follow
+from services.client.result_tables import result_tables
 
 console = Console()
 SETTINGS: dict[str, Any] = {

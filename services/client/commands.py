@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, Group
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from services.client.client import Client, ServiceError
 from services.client.progress import follow
+from services.client.request_parts import absolute, absolute_backbone, given, merge, named_folders, read_settings
+from services.client.result_tables import result_tables
 
 console = Console()
-_SHARES = ("accuracy", "macro-accuracy")
-_PARTS = ("data", "backbone", "space", "training", "search", "finals")
 
 Url = Annotated[str | None, typer.Option(help="Where the service listens; found by itself for a server started here.", envvar="GLORA_URL")]
 Token = Annotated[
@@ -112,9 +112,9 @@ def submit(
         max_hours=max_hours,
     )
     columns = given(text=text_column, label=label_column, split=split_column)
-    merge(request, "data", given(path=_absolute(data), shots=shots, also_test=_named_folders(also_test) or None))
+    merge(request, "data", given(path=absolute(data), shots=shots, also_test=named_folders(also_test) or None))
     merge(request, "data", given(max_length=max_length, columns=(request["data"].get("columns", {}) | columns) or None))
-    merge(request, "backbone", given(name=_absolute_backbone(backbone), weights=weights and _absolute(weights), image_size=image_size))
+    merge(request, "backbone", given(name=absolute_backbone(backbone), weights=weights and absolute(weights), image_size=image_size))
     merge(request, "space", given(preset=preset, ranks=rank or None))
     merge(request, "training", given(epochs=epochs, learning_rate=learning_rate, policy=policy, workers=workers, use_gpu=gpu or None))
     merge(request, "training", given(warmup_epochs=warmup_epochs, drop_path=drop_path, patience=patience))
@@ -222,73 +222,6 @@ def download(
     console.print(f"  {library}.{call}", highlight=False, markup=False)
 
 
-def result_tables(job: dict[str, Any]) -> Group:
-    """Parameters, accuracy, macro accuracy and any other metric searched for, of the baselines, if any, and of the job's winner.
-
-    Further test sets have a table of their own, a row each, with accuracy alone: as columns they would not fit a terminal.
-    """
-    title = f"{escape(job['name'])}, within {job['request']['budget']:,} trainable parameters"
-    result = job["result"]
-    metric = result.get("metric", "accuracy")
-    shown = {"accuracy": "", "macro_accuracy": " macro"} | ({} if metric in _SHARES else {"metric": " metric"})
-    caption = f"The searched checkpoint is {_origin(job)}.{_grown(result.get('made_from'))}" + (
-        f" The metric is {metric}." if "metric" in shown else ""
-    )
-    heads = [f"{split}{label}" for split in ("val", "test") for label in shown.values()]
-    table = Table("method", "parameters", *heads, title=title, min_width=56, caption=caption)
-    rows = [(_baseline(entry), entry) for entry in result["baselines"]] + [("searched GLoRA", result["winner"])]
-    if result.get("retrained"):
-        rows.append((f"the same on {result['retrained']['split']}", result["retrained"] | {"parameters": result["winner"]["parameters"]}))
-    for label, entry in rows:
-        cells = [_figure(key, entry.get(f"{split}_{key}")) for split in ("val", "test") for key in shown]
-        table.add_row(label, f"{entry['parameters']:,}", *cells)
-    further = Table("test set", *(label for label, _ in rows), title="Accuracy on further test sets", min_width=56)
-    for name in result["winner"].get("also_test", {}):
-        further.add_row(name, *(_figure("accuracy", entry["also_test"][name]["accuracy"]) for _, entry in rows))
-    return Group(table, further) if further.rows else Group(table)
-
-
-def _figure(key: str, value: float | None) -> str:
-    """A share in percent, another metric as it is, and nothing for what was not measured."""
-    return "" if value is None else f"{value:.4f}" if key == "metric" else f"{value:.1%}"
-
-
-def _baseline(entry: dict[str, Any]) -> str:
-    """A baseline's name, which may stand for itself trained alone or for a subnet of the job's supernet."""
-    return str(entry["source"]) + ("" if "epochs" in entry else ", in supernet")
-
-
-def _grown(made_from: dict[str, Any] | None) -> str:
-    """How an extended search grew, in words; empty for others."""
-    if made_from is None or made_from["action"] != "extend":
-        return ""
-    return (
-        f" The search went on from generation {made_from['inherited_generations']} of job {made_from['job']} to {made_from['generations']}."
-    )
-
-
-def _origin(job: dict[str, Any]) -> str:
-    """Where a job's winner comes from, in words."""
-    winner = job["result"]["winner"]
-    members = winner.get("members")
-    if members:
-        named = "; ".join(_finalist(member) for member in members)
-        return f"the soup of {len(members)} finalists, each within the budget, {winner['parameters']:,} parameters in all: {named}"
-    return _finalist(winner)
-
-
-def _finalist(winner: dict[str, Any]) -> str:
-    """A finalist, or the search's own winner, in words."""
-    source = str(winner["source"])
-    if source == "search":
-        return "the best candidate of the search"
-    named = f"candidate {source.removeprefix('search ')} of the search" if source.startswith("search ") else f"the known method {source}"
-    if not winner.get("epochs"):
-        return f"{named}, as it stands in the supernet"
-    start = "from scratch" if winner["start"] == "scratch" else "from the supernet"
-    return f"{named}, trained alone {start} for {winner['epochs']:,} epochs at rate {winner['learning_rate']:.3g}"
-
-
 def run(app: typer.Typer) -> None:
     """Run the command line; a refusal of the service becomes a short message and exit status 1."""
     try:
@@ -298,65 +231,3 @@ def run(app: typer.Typer) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _absolute(path: str) -> str:
-    """A path as the service can read it, whose working folder is another."""
-    return str(Path(path).expanduser().resolve())
-
-
-def _named_folders(written: list[str] | None) -> dict[str, str]:
-    """Folders by name from words of the form NAME=DIR."""
-    found = {}
-    for word in written or []:
-        name, separator, folder = word.partition("=")
-        if not (name and separator and folder) or name in found:
-            raise typer.BadParameter(f"{word!r} is not NAME=DIR with a name of its own", param_hint="--also-test")
-        found[name] = _absolute(folder)
-    return found
-
-
-def _absolute_backbone(name: str) -> str:
-    """A backbone's name, with the folder of a `local-dir:` name made absolute, and of a `transformers:` name where there is one."""
-    source, separator, folder = name.partition(":")
-    is_folder = source.lower() == "local-dir" or (source.lower() == "transformers" and Path(folder).expanduser().is_dir())
-    return f"{source}:{_absolute(folder)}" if separator and is_folder else name
-
-
-def absolute_paths(request: dict[str, Any]) -> dict[str, Any]:
-    """A job request whose paths of data and backbone are as the service can read them; what is not of the right form stays as it is."""
-    data, backbone = (dict(part) if isinstance(part := request.get(name), dict) else {} for name in ("data", "backbone"))
-    if isinstance(data.get("path"), str):
-        data["path"] = _absolute(data["path"])
-    if isinstance(data.get("also_test"), dict):
-        data["also_test"] = {name: _absolute(str(folder)) for name, folder in data["also_test"].items()}
-    if isinstance(backbone.get("name"), str):
-        backbone["name"] = _absolute_backbone(backbone["name"])
-    if isinstance(backbone.get("weights"), str):
-        backbone["weights"] = _absolute(backbone["weights"])
-    return request | ({"data": data} if data else {}) | ({"backbone": backbone} if backbone else {})
-
-
-def read_settings(path: Path | None, option: str = "--settings") -> dict[str, Any]:
-    """The fields of a settings file, which an option has named; none without a file."""
-    if path is None:
-        return {}
-    try:
-        found: Any = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise typer.BadParameter(f"{path} cannot be read as JSON: {error}", param_hint=option) from error
-    parts = [found, *(found.get(part, {}) for part in _PARTS)] if isinstance(found, dict) else [found]
-    if not all(isinstance(part, dict) for part in parts):
-        raise typer.BadParameter(f"{path} must hold a JSON object of request fields", param_hint=option)
-    return dict(found)
-
-
-def given(**values: Any) -> dict[str, Any]:
-    """The values that were given."""
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def merge(request: dict[str, Any], part: str, values: dict[str, Any]) -> None:
-    """Put values into a part of a request, beside those that it has."""
-    if values:
-        request[part] = request.get(part, {}) | values

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from services.client.client import Client
-from services.client.commands import JobId, Token, Url, connect, console, given, merge, read_settings, watch_job
+from services.client.commands import JobId, Token, Url, connect, console, watch_job
+from services.client.request_parts import given, merge, read_settings
 
 Name = Annotated[str | None, typer.Option(help="Name for humans; that of the job it is made from by default.")]
 Watch = Annotated[bool, typer.Option("--watch/--no-watch", help="Show progress until the new job is over.")]

@@ -16,7 +16,8 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from services.client.client import Client, ServiceError
-from services.client.commands import Token, Url, absolute_paths, connect, console, given, read_settings
+from services.client.commands import Token, Url, connect, console
+from services.client.request_parts import absolute_paths, given, read_settings
 
 StudyId = Annotated[str, typer.Argument(help="Id of the study.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

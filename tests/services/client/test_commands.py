@@ -11,7 +11,7 @@ import typer
 
 from glora_core.effort import EFFORTS
 from services import cli
-from services.client import commands
+from services.client import request_parts
 from services.settings import Settings
 from services.store import job_logs, jobs
 from services.store.blobs import BlobStore
@@ -566,9 +566,9 @@ def test_failure_about_a_path_in_brackets_shows_the_path(glora: Glora, server: L
 
 @pytest.mark.parametrize("prefix", ["local-dir", "LOCAL-DIR"])
 def test_relative_folder_of_a_local_backbone_is_the_users_and_not_the_services(prefix: str) -> None:
-    assert commands._absolute_backbone(f"{prefix}:../there") == f"{prefix}:{Path('../there').resolve()}"
+    assert request_parts.absolute_backbone(f"{prefix}:../there") == f"{prefix}:{Path('../there').resolve()}"
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224.augreg_in21k", "hf-hub:timm/vit"])
 def test_name_of_another_backbone_goes_as_it_is(name: str) -> None:
-    assert commands._absolute_backbone(name) == name
+    assert request_parts.absolute_backbone(name) == name
