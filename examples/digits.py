@@ -33,7 +33,7 @@ def write_target(folder: Path, seed: int = 0) -> Path:
     """Write digits 5–9 as `train/ val/ test/` class folders of PNG files; returns the folder. Does nothing if it is there."""
     if (folder / "test").is_dir():
         return folder
-    images, labels = _digits(range(5, 10))
+    images, labels = digits(range(5, 10))
     order = np.random.default_rng(seed).permutation(len(labels))
     ends = {"train": (0, 500), "val": (500, 650), "test": (650, len(labels))}
     for split, (start, end) in ends.items():
@@ -49,7 +49,7 @@ def pretrain_backbone(folder: Path, epochs: int = 60, seed: int = 0) -> Path:
     if (folder / "config.json").is_file():
         return folder
     torch.manual_seed(seed)
-    images, labels = _digits(range(5))
+    images, labels = digits(range(5))
     pixels = torch.from_numpy(images).float().div(255).sub(0.5).div(0.5)[:, None].expand(-1, 3, -1, -1)
     targets = torch.from_numpy(labels)
     model = timm.create_model(ARCHITECTURE, num_classes=5, **MODEL_ARGS)
@@ -68,7 +68,7 @@ def pretrain_backbone(folder: Path, epochs: int = 60, seed: int = 0) -> Path:
     return folder
 
 
-def _digits(classes: range) -> tuple[np.ndarray, np.ndarray]:
+def digits(classes: range) -> tuple[np.ndarray, np.ndarray]:
     """Images (n, 8, 8) as bytes 0–255 and labels (n,) as class values, of the given classes."""
     data = load_digits()
     keep = np.isin(data.target, list(classes))
