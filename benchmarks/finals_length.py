@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from benchmarks.quality_parts.runs import FORWARD
 from examples.digits import digits, pretrain_backbone
 from glora_core.api import Supernet, search
 from glora_core.backbones import adapted_layers
@@ -40,7 +41,7 @@ from glora_core.training import Trainer, TrainingSettings
 
 RATE = 1e-2
 """Peak rate of the supernet; that of `standard` is for larger backbones."""
-SHOTS, VAL, BATCH, FORWARD = 16, 150, 50, 0.4
+SHOTS, VAL, BATCH = 16, 150, 50
 STANDARD = EFFORTS["standard"]
 
 

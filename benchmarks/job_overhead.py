@@ -12,10 +12,10 @@ import contextlib
 import os
 import statistics
 import tempfile
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from rich.console import Console
 from rich.table import Table
@@ -25,19 +25,6 @@ from services.client import Client
 
 MOMENTS = {"its runner is at work": "phase", "its first epoch is over": "epoch", "it has succeeded": "succeeded"}
 """Moments of a job, each with the first event that tells of it."""
-
-
-@contextlib.contextmanager
-def warmed(home: Path, warm: bool) -> Iterator[Client]:
-    """A service of its own whose scheduler has a warm process or not."""
-    before = os.environ.get("GLORA_WARM_START")
-    os.environ["GLORA_WARM_START"] = str(warm)
-    with service(home) as client:
-        if before is None:
-            del os.environ["GLORA_WARM_START"]
-        else:
-            os.environ["GLORA_WARM_START"] = before
-        yield client
 
 
 def seconds(client: Client, request: dict[str, Any]) -> dict[str, float]:
@@ -67,7 +54,10 @@ def main() -> None:
     }
     found: dict[bool, list[dict[str, float]]] = {True: [], False: []}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        services = {warm: stack.enter_context(warmed(Path(folder) / str(warm), warm)) for warm in found}
+        services = {}
+        for warm in found:
+            with mock.patch.dict(os.environ, GLORA_WARM_START=str(warm)):
+                services[warm] = stack.enter_context(service(Path(folder) / str(warm)))
         for seed in range(given.rounds + 1):
             for warm, client in services.items():
                 times = seconds(client, request | {"seed": seed})
