@@ -32,7 +32,7 @@ from glora_core.configs import encode
 from glora_core.data.images import ImageSplit
 from glora_core.effort import EFFORTS
 from glora_core.evaluation import SubnetScorer, score
-from glora_core.finals import FinalsSettings, halved
+from glora_core.finals import FinalsSettings, epochs_of_all
 from glora_core.finals.run import choose_soup, run_finals, single
 from glora_core.methods import methods_within
 from glora_core.presets import preset
@@ -121,9 +121,8 @@ def table(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
 
 
 def _passes(plan: FinalsSettings) -> float:
-    trials = halved(plan.candidates * len(plan.learning_rates), len(plan.epochs))
-    epochs = sum(count * each for count, each in zip(trials, plan.epochs, strict=True))
-    return epochs * (1 + (FORWARD if plan.teachers else 0))
+    epochs, taught = epochs_of_all(plan)
+    return epochs + FORWARD * taught
 
 
 def _figures(kind: str, network: nn.Module, split: ImageSplit) -> dict[str, float]:

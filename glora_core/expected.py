@@ -129,12 +129,14 @@ def _finals(work: Work, speed: Speed) -> float:
     """Rung after rung, each as long as its trials take on the processes there are."""
     settings, rates = work.finals, len(work.finals.learning_rates)
     sliced = {"off": 0, "winner": 1, "thorough": settings.candidates}[settings.mode] * rates
-    taught = TAUGHT if settings.teachers else 1.0
-    total = 0.0
-    for own, scratch in zip_longest(_rungs(settings.epochs, sliced), _rungs(settings.scratch_epochs, work.known * rates), fillvalue=(0, 0)):
-        trials = [_alone(work, speed, epochs) * more for (epochs, count), more in ((own, taught), (scratch, 1.0)) for _ in range(count)]
+    rungs = zip_longest(_rungs(settings.epochs, sliced), _rungs(settings.scratch_epochs, work.known * rates), fillvalue=(0, 0))
+    total = again = 0.0
+    for rung, ((epochs, count), (scratch_epochs, scratch_count)) in enumerate(rungs, 1):
+        own = _alone(work, speed, epochs) * (TAUGHT if settings.taught(rung) else 1.0)
+        again += own
+        trials = [own] * count + [_alone(work, speed, scratch_epochs)] * scratch_count
         total += START + _parallel(trials, work.slots) if trials else 0.0
-    return total + (START + taught * _alone(work, speed, sum(settings.epochs)) if work.retrained else 0.0)
+    return total + (START + again if work.retrained else 0.0)
 
 
 def _rungs(epochs: Sequence[int], trials: int) -> list[tuple[int, int]]:

@@ -161,11 +161,15 @@ class FinalsRequest(Strict):
     mode: Literal["off", "winner", "thorough"] = Field(
         "thorough",
         description="`off`: the search's best is exported as it is in the supernet. `winner`: one candidate is trained on alone. "
-        "`thorough`: the best distinct candidates are, and the known methods within the budget are trained from scratch; the best on val "
-        "is exported.",
+        "`thorough`: the best distinct candidates and LoRA are, and the known methods within the budget are trained from scratch; the best "
+        "on val is exported.",
     )
     candidates: int = Field(
-        _EFFORT.candidates, ge=1, le=50, description="Best distinct candidates of `thorough`; as many as the effort says if absent."
+        _EFFORT.candidates,
+        ge=1,
+        le=50,
+        description="Candidates of `thorough`: the best distinct ones, and in the place of the last of several LoRA, where the space and the "
+        "budget have it; as many as the effort says if absent.",
     )
     learning_rates: Annotated[list[Rate], Field(min_length=1, max_length=8)] | None = Field(
         None,
@@ -189,7 +193,7 @@ class FinalsRequest(Strict):
         ge=0,
         le=50,
         description="Best distinct candidates whose average, as they stand in the supernet, gives what is trained on from it half of what "
-        "it learns; 0: the labels are all.",
+        "it learns, in all rungs but the last of several; 0: the labels are all.",
     )
     standing: int = Field(
         _EFFORT.standing,
@@ -200,7 +204,7 @@ class FinalsRequest(Strict):
     )
     soup: bool = Field(
         True,
-        description="Export the average of several finalists' weights where it is better on val than the best of them. Each of them keeps "
+        description="Export the average of several finalists' weights where it is better on val than the best of them, and its loss no higher. Each of them keeps "
         "the budget by itself; the result tells their sum. `false`: the best alone is exported.",
     )
 

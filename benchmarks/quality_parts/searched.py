@@ -13,7 +13,7 @@ from glora_core.api import Supernet, search
 from glora_core.configs import encode
 from glora_core.effort import Effort
 from glora_core.evaluation import score
-from glora_core.finals import halved
+from glora_core.finals import epochs_of_all
 from glora_core.finals.run import Finalist, choose_soup, run_finals
 from glora_core.presets import preset
 from glora_core.search.noise import rank_within_noise
@@ -28,18 +28,12 @@ VAL_BATCH = 50
 
 def passes(effort: Effort, examples: int) -> int:
     """Examples that go forward and backward."""
-    return (2 * effort.epochs + _alone(effort)) * examples
+    return (2 * effort.epochs + epochs_of_all(effort.finals_settings)[0]) * examples
 
 
 def forwards(effort: Effort, val: int, train: int) -> int:
     """Examples that only go forward: of `val` in the search, and of training before the teacher of the finals."""
-    return effort.population * effort.generations * val + (_alone(effort) * train if effort.teachers else 0)
-
-
-def _alone(effort: Effort) -> int:
-    """Epochs of all trials of the finals together."""
-    trials = halved(effort.candidates * len(effort.learning_rates), len(effort.finals))
-    return sum(count * epochs for count, epochs in zip(trials, effort.finals, strict=True))
+    return effort.population * effort.generations * val + epochs_of_all(effort.finals_settings)[1] * train
 
 
 def recorded(effort: Effort) -> dict[str, Any]:

@@ -6,7 +6,7 @@
 
 from glora_core.finals.plan import FinalsSettings, Trial, distinct, first_rung, from_scratch, survivors
 from glora_core.finals.ranking import asked_for_soup, one_basin, rank_finalists
-from glora_core.finals.rungs import Leg, as_they_stand, halved, play, way
+from glora_core.finals.rungs import Leg, as_they_stand, epochs_of_all, halved, play, way
 
 __all__ = [
     "FinalsSettings",
@@ -15,6 +15,7 @@ __all__ = [
     "as_they_stand",
     "asked_for_soup",
     "distinct",
+    "epochs_of_all",
     "first_rung",
     "from_scratch",
     "halved",

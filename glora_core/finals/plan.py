@@ -15,6 +15,7 @@ from glora_core.errors import ConfigInvalid
 from glora_core.search.history import Evaluated
 
 MODES = ("off", "winner", "thorough")
+LORA = "lora"
 DISTINCT = 0.05
 """Share of all choices in which two candidates must differ to both be finalists, as long as there are others."""
 
@@ -25,14 +26,14 @@ class FinalsSettings:
 
     Args:
         mode: `off`, the search's winner is taken as it is in the supernet; `winner`, it is trained on alone; `thorough`, the best distinct
-            candidates are, and the known methods within the budget are trained from scratch. (From their slice of the supernet they
-            have been candidates all along: see `SearchSettings.seed_known_methods`.)
-        candidates: best distinct candidates of `thorough`.
+            candidates and LoRA are, and the known methods within the budget are trained from scratch. (As they stand in the supernet
+            they have been candidates all along: see `SearchSettings.seed_known_methods`.)
+        candidates: of `thorough`: the best distinct ones, and in the place of the last of several LoRA; see `first_rung`.
         learning_rates: peak rates that each of them is tried at.
         epochs: of each rung in turn; after each but the last, the better half of the trials goes on from where it is.
         scratch_epochs: the same of known methods trained from scratch, which are halved among themselves; empty: none are.
         teachers: best distinct candidates whose average, as they stand in the supernet, gives trials from slices half of what they
-            learn; 0: the labels are all.
+            learn, in all rungs but the last of several; 0: the labels are all.
         standing: best distinct candidates that are compared, and offered to the soup, as they stand in the supernet.
 
     Raises:
@@ -67,6 +68,13 @@ class FinalsSettings:
         """Epochs of each rung, of trials from slices of the supernet or of those from scratch."""
         return self.epochs if sliced else self.scratch_epochs
 
+    def taught(self, rung: int) -> bool:
+        """Whether trials from slices are taught in a rung, counted from 1: in all but the last of several.
+
+        Teaching helps while training is short, and holds back what is trained for long: see `docs/benchmarks.md`.
+        """
+        return bool(self.teachers) and (rung < len(self.epochs) or rung == 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -94,12 +102,23 @@ class Trial:
         return f"{self.source}{'' if self.sliced else ' from scratch'} @ {self.learning_rate:g}"
 
 
-def first_rung(ranked: Sequence[Evaluated], settings: FinalsSettings) -> list[Trial]:
-    """Every trial of the first rung: the search's evaluated subnets, given best first, from their slice of the supernet."""
+def first_rung(ranked: Sequence[Evaluated], settings: FinalsSettings, known: Mapping[str, SubnetConfig]) -> list[Trial]:
+    """Every trial of the first rung, all from slices of the supernet.
+
+    LoRA takes the place of the last of several candidates, unless it is one of them already: a supernet's scores favour what
+    learns fast, and long training often favours LoRA.
+
+    Args:
+        ranked: the search's evaluated subnets, best first.
+        known: known methods that are in the space and within the budget.
+    """
     if settings.mode == "off":
         return []
-    count = 1 if settings.mode == "winner" else settings.candidates
-    return _trials(entrants(ranked, count), settings, sliced=True, teachers=tuple(distinct(ranked, settings.teachers)))
+    entering = entrants(ranked, 1 if settings.mode == "winner" else settings.candidates)
+    if LORA in known and len(entering) > 1 and known[LORA] not in entering.values():
+        entering.popitem()
+        entering[LORA] = known[LORA]
+    return _trials(entering, settings, sliced=True, teachers=tuple(distinct(ranked, settings.teachers)))
 
 
 def from_scratch(known: Mapping[str, SubnetConfig], settings: FinalsSettings) -> list[Trial]:

@@ -18,7 +18,7 @@ from glora_core.finals.plan import FinalsSettings, first_rung, from_scratch
 from glora_core.finals.ranking import asked_for_soup, one_basin, rank_finalists
 from glora_core.finals.rungs import Leg, as_they_stand, play, way
 from glora_core.finals.soup import averaged, best_soup
-from glora_core.methods import methods_within
+from glora_core.methods import methods_inside, methods_within
 from glora_core.metrics import ACCURACY
 from glora_core.search.history import Evaluated
 from glora_core.supernet import Supernet
@@ -79,7 +79,8 @@ def run_finals(
         on_trial: called with each finalist as soon as it is trained.
         metric: what fitness on val is, one of `glora_core.metrics.METRIC_NAMES`.
     """
-    trials, known = first_rung(ranked, settings), methods_within(supernet.space, budget)
+    known = methods_within(supernet.space, budget)
+    trials = first_rung(ranked, settings, methods_inside(supernet.space, budget))
     wise = taught_by(supernet, trials[0].teachers) if trials else None
 
     def train(legs: Sequence[Leg], before: Mapping[str, Finalist]) -> dict[str, Finalist]:
@@ -88,7 +89,7 @@ def run_finals(
             start = before.get(leg.trial.name)
             alone = start.on(supernet) if start else _start(supernet, leg, training.seed)
             try:
-                Trainer(alone, train_split, leg_settings(leg, training), teacher=wise if leg.trial.teachers else None).fit()
+                Trainer(alone, train_split, leg_settings(leg, training), teacher=wise if leg.taught else None).fit()
             except Diverged:
                 continue
             found[leg.trial.name] = reached(leg, alone)
@@ -128,7 +129,7 @@ def train_again(supernet: Supernet, finalist: Finalist, split: Split, settings: 
     first, *further = way(finalist.leg, settings)
     alone, teacher = _start(supernet, first, training.seed), taught_by(supernet, first.trial.teachers)
     for leg in (first, *further):
-        Trainer(alone, split, leg_settings(leg, training), teacher=teacher).fit()
+        Trainer(alone, split, leg_settings(leg, training), teacher=teacher if leg.taught else None).fit()
     return replace(finalist, state=alone.trainable_state())
 
 
@@ -190,7 +191,7 @@ def leg_settings(leg: Leg, training: TrainingSettings, start: str | None = None)
         budget=None,
         fixed=encode(leg.trial.config),
         start=start,
-        teachers=tuple(encode(config) for config in leg.trial.teachers),
+        teachers=tuple(encode(config) for config in leg.trial.teachers) if leg.taught else (),
         seed=training.seed + leg.rung,  # examples come in another order than in the training before
     )
 

@@ -23,12 +23,14 @@ class Leg:
         rung: which, from 1; 0 of a subnet as it stands in the supernet, which is not trained at all.
         epochs: of this stretch.
         trained: epochs that it has been trained alone once this stretch is done.
+        taught: whether the trial's teachers give half of what it learns.
     """
 
     trial: Trial
     rung: int
     epochs: int
     trained: int
+    taught: bool = False
 
 
 class _Reached(Protocol):
@@ -77,8 +79,15 @@ def way(leg: Leg, settings: FinalsSettings) -> list[Leg]:
 
 def _way(trial: Trial, settings: FinalsSettings) -> list[Leg]:
     """All stretches of a trial's training, if it goes on to the end."""
-    epochs = settings.rungs(trial.sliced)
-    return [Leg(trial, rung, count, sum(epochs[:rung])) for rung, count in enumerate(epochs, 1)]
+    epochs, wise = settings.rungs(trial.sliced), bool(trial.teachers)
+    return [Leg(trial, rung, count, sum(epochs[:rung]), wise and settings.taught(rung)) for rung, count in enumerate(epochs, 1)]
+
+
+def epochs_of_all(settings: FinalsSettings) -> tuple[int, int]:
+    """Epochs of all candidates of `thorough` together if none diverges, and how many of these are taught."""
+    trials = halved(settings.candidates * len(settings.learning_rates), len(settings.epochs))
+    rungs = [count * epochs for count, epochs in zip(trials, settings.epochs, strict=True)]
+    return sum(rungs), sum(epochs for rung, epochs in enumerate(rungs, 1) if settings.taught(rung))
 
 
 def halved(trials: int, rungs: int) -> list[int]:

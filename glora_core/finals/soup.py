@@ -31,7 +31,9 @@ class Soup:
 
 
 def greedy_soup(merged: Sequence[Callable[[], State]], plain: nn.Module, measure: Callable[[nn.Module], Score]) -> Soup:
-    """Take up subnets in the order given, each if the average with it scores no worse than without.
+    """Take up subnets in the order given, each if the average with it is no worse than without: neither in fitness nor in loss.
+
+    Fitness alone is too coarse: of many averages one is better on a few hundred examples by chance, and its loss tells.
 
     Holds three states at once, however many subnets there are.
 
@@ -46,7 +48,7 @@ def greedy_soup(merged: Sequence[Callable[[], State]], plain: nn.Module, measure
     for number, make in enumerate(merged[1:], 1):
         tried = _sum(total, make())
         score = measure(_filled(plain, tried, len(members) + 1))
-        if (-score.fitness, score.loss) <= (-best.fitness, best.loss):
+        if _no_worse(score, best):
             members, total, best = (*members, number), tried, score
     _filled(plain, total, len(members))
     return Soup(members, best, {name: _mean(value, len(members)) for name, value in total.items()})
@@ -55,7 +57,7 @@ def greedy_soup(merged: Sequence[Callable[[], State]], plain: nn.Module, measure
 def best_soup(
     merged: Sequence[Callable[[], State]], plain: nn.Module, measure: Callable[[nn.Module], Score], basin: Sequence[int] | None = None
 ) -> Soup:
-    """The greedy soup, or the uniform one of a whole basin where that scores better.
+    """The greedy soup, or the uniform one of a whole basin where that is better in fitness or in loss, and worse in neither.
 
     Args:
         merged, plain, measure: as of `greedy_soup`.
@@ -66,7 +68,7 @@ def best_soup(
     if len(together) < 2 or sorted(greedy.members) == sorted(together):
         return greedy
     uniform = uniform_soup([merged[place] for place in together], plain, measure)
-    if (-uniform.score.fitness, uniform.score.loss) < (-greedy.score.fitness, greedy.score.loss):
+    if not _no_worse(greedy.score, uniform.score) and _no_worse(uniform.score, greedy.score):
         return replace(uniform, members=tuple(together))
     _filled(plain, greedy.state, 1)
     return greedy
@@ -77,6 +79,10 @@ def uniform_soup(merged: Sequence[Callable[[], State]], plain: nn.Module, measur
     total = _total(merged)
     score = measure(_filled(plain, total, len(merged)))
     return Soup(tuple(range(len(merged))), score, {name: _mean(value, len(merged)) for name, value in total.items()})
+
+
+def _no_worse(score: Score, other: Score) -> bool:
+    return score.fitness >= other.fitness and score.loss <= other.loss
 
 
 def averaged(merged: Sequence[Callable[[], State]], plain: nn.Module) -> nn.Module:

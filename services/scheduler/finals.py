@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from glora_core.finals import FinalsSettings, Leg, Trial, as_they_stand, first_rung, from_scratch, play, rank_finalists
-from glora_core.methods import methods_within
+from glora_core.methods import methods_inside, methods_within
 from glora_core.search import Evaluated
 from glora_core.search.front import by_both
 from glora_core.search.noise import rank_within_noise
@@ -53,7 +53,7 @@ def finals(context: RunContext, prepared: Prepared, ranked: Sequence[Evaluated],
     compared, baselines = _from_scratch(context, settings)
     if context.request.baselines == "trained":  # all of them to the end, or the reported ones would not be at their best
         settings = replace(settings, scratch_epochs=(sum(settings.scratch_epochs) or context.request.training.epochs,))
-    sliced = first_rung(ordered, settings)
+    sliced = first_rung(ordered, settings, methods_inside(context.space, context.request.budget))
     found = play(sliced, compared or baselines, settings, Rungs(context, prepared, searched, settings).train)
     found += _standing(context, prepared, searched, as_they_stand(ordered, settings))
     ranking = rank_finalists([finalist for finalist in found if finalist.sliced or compared], examples)

@@ -48,7 +48,7 @@ def test_the_phases_of_a_job_are_the_work_that_its_settings_ask_for():
     assert found["finals"] == pytest.approx(2 * START + 3 * first + 2 * second)
     assert found["export"] == pytest.approx(START + 1.0)
     taught = expected(replace(WORK, finals=replace(WORK.finals, teachers=1)), SPEED)
-    assert taught["finals"] == pytest.approx(2 * START + TAUGHT * (3 * first + 2 * second))
+    assert taught["finals"] == pytest.approx(2 * START + TAUGHT * 3 * first + 2 * second)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,18 @@ import pytest
 
 from glora_core.configs import LayerConfig, lora
 from glora_core.errors import ConfigInvalid
-from glora_core.finals import FinalsSettings, Leg, Trial, distinct, first_rung, from_scratch, rank_finalists, survivors
+from glora_core.finals import (
+    FinalsSettings,
+    Leg,
+    Trial,
+    distinct,
+    epochs_of_all,
+    first_rung,
+    from_scratch,
+    rank_finalists,
+    survivors,
+    way,
+)
 from glora_core.search import Evaluated, rank
 
 LAYERS = 4
@@ -27,11 +38,11 @@ KNOWN = {"bitfit": subnet(9, 9, 9, 9), "lora": subnet(8, 8, 8, 8)}
 
 
 def test_off_has_no_trials():
-    assert first_rung(RANKED, FinalsSettings("off")) == []
+    assert first_rung(RANKED, FinalsSettings("off"), KNOWN) == []
 
 
 def test_winner_trains_the_best_candidate_alone_at_every_rate():
-    trials = first_rung(RANKED, FinalsSettings("winner", candidates=3, learning_rates=(1e-3, 1e-2)))
+    trials = first_rung(RANKED, FinalsSettings("winner", candidates=3, learning_rates=(1e-3, 1e-2)), KNOWN)
     assert [(t.source, t.config, t.learning_rate, t.sliced) for t in trials] == [
         ("search #1", RANKED[0].config, 1e-3, True),
         ("search #1", RANKED[0].config, 1e-2, True),
@@ -39,9 +50,9 @@ def test_winner_trains_the_best_candidate_alone_at_every_rate():
 
 
 def test_thorough_trains_candidates_from_their_slice_and_known_methods_from_scratch():
-    settings = FinalsSettings(candidates=2, learning_rates=(1e-3, 3e-3))
-    trials, scratch = first_rung(RANKED, settings), from_scratch(KNOWN, settings)
-    assert list(dict.fromkeys(trial.source for trial in trials)) == ["search #1", "search #2"]
+    settings = FinalsSettings(candidates=3, learning_rates=(1e-3, 3e-3))
+    trials, scratch = first_rung(RANKED, settings, KNOWN), from_scratch(KNOWN, settings)
+    assert list(dict.fromkeys(trial.source for trial in trials)) == ["search #1", "search #2", "lora"]
     assert all(trial.sliced for trial in trials)
     assert [(trial.source, trial.learning_rate, trial.sliced) for trial in scratch] == [
         ("bitfit", 1e-3, False),
@@ -50,6 +61,36 @@ def test_thorough_trains_candidates_from_their_slice_and_known_methods_from_scra
         ("lora", 3e-3, False),
     ]
     assert len({trial.name for trial in trials + scratch}) == len(trials) + len(scratch)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "known", "sources"),
+    [
+        (1, KNOWN, ["search #1"]),
+        (2, KNOWN, ["search #1", "lora"]),
+        (2, {"bitfit": KNOWN["bitfit"]}, ["search #1", "search #2"]),
+        (2, {"lora": RANKED[0].config}, ["search #1", "search #2"]),
+        (2, {"lora": RANKED[1].config}, ["search #1", "search #2"]),
+    ],
+    ids=["one", "several", "no LoRA within the budget", "LoRA is the best", "LoRA is the last"],
+)
+def test_lora_takes_the_place_of_the_last_candidate_unless_it_is_one(candidates, known, sources):
+    trials = first_rung(RANKED, FinalsSettings(candidates=candidates, learning_rates=(1e-3,)), known)
+    assert [trial.source for trial in trials] == sources
+    assert {trial.source: trial.config for trial in trials}.get("lora", known.get("lora")) == known.get("lora")
+
+
+@pytest.mark.parametrize(
+    ("epochs", "teachers", "taught"),
+    [((20,), 5, [True]), ((5, 10, 20), 5, [True, True, False]), ((5, 10), 0, [False, False])],
+    ids=["one rung", "several", "no teachers"],
+)
+def test_all_rungs_are_taught_but_the_last_of_several(epochs, teachers, taught):
+    settings = FinalsSettings(epochs=epochs, teachers=teachers, candidates=2, learning_rates=(1e-3, 1e-2))
+    trial = first_rung(RANKED, settings, {})[0]
+    assert [leg.taught for leg in way(Leg(trial, len(epochs), 0, 0), settings)] == taught
+    by_rung = [trials * count for trials, count in zip((4, 2, 1), epochs, strict=False)]
+    assert epochs_of_all(settings) == (sum(by_rung), sum(count for count, wise in zip(by_rung, taught, strict=True) if wise))
 
 
 @pytest.mark.parametrize("settings", [FinalsSettings("off"), FinalsSettings("winner"), FinalsSettings(scratch_epochs=())], ids=str)

@@ -67,7 +67,7 @@ def test_the_network_holds_the_soup_and_not_the_last_attempt(supernet, configs, 
 
 def test_the_average_of_all_is_taken_where_it_is_better_than_the_greedy_one(supernet, configs):
     plain = supernet.bare()
-    soup = best_soup(makers(supernet, configs[:3]), plain, judge((0.5, 1.0), (0.4, 1.0), (0.3, 1.0), (0.6, 2.0)))
+    soup = best_soup(makers(supernet, configs[:3]), plain, judge((0.5, 1.0), (0.4, 1.0), (0.3, 1.0), (0.6, 0.9)))
     assert (soup.members, soup.score.accuracy) == ((0, 1, 2), 0.6)
     states = [supernet.merged_state(config, torch.float64) for config in configs[:3]]
     assert all(torch.equal(value, (sum(s[name] for s in states) / 3).to(value.dtype)) for name, value in plain.state_dict().items())
@@ -79,6 +79,11 @@ def test_the_greedy_average_is_kept_where_that_of_all_is_no_better(supernet, con
     assert soup.members == (0, 2)
     states = [supernet.merged_state(configs[i], torch.float64) for i in (0, 2)]
     assert all(torch.equal(value, (sum(s[name] for s in states) / 2).to(value.dtype)) for name, value in plain.state_dict().items())
+
+
+def test_an_average_that_is_right_more_often_by_chance_is_told_by_its_loss(supernet, configs):
+    scores = judge((0.5, 1.0), (0.6, 1.1), (0.4, 0.9), (0.6, 1.1))
+    assert best_soup(makers(supernet, configs[:3]), supernet.bare(), scores).members == (0,)
 
 
 def test_a_greedy_average_of_all_is_measured_once(supernet, configs):
@@ -128,7 +133,7 @@ def test_a_soup_asks_each_trial_as_far_as_it_was_trained():
 
 
 def test_the_average_of_a_basin_leaves_out_what_was_trained_from_scratch(supernet, configs):
-    scores = judge((0.5, 1.0), (0.4, 1.0), (0.3, 1.0), (0.6, 2.0))
+    scores = judge((0.5, 1.0), (0.4, 1.0), (0.3, 1.0), (0.6, 0.9))
     soup = best_soup(makers(supernet, configs[:3]), supernet.bare(), scores, basin=[1, 2])
     assert (soup.members, soup.score.accuracy) == ((1, 2), 0.6)
     states = [supernet.merged_state(config, torch.float64) for config in configs[1:3]]

@@ -358,10 +358,11 @@ def test_the_best_candidates_are_compared_as_they_stand_in_the_supernet_and_scor
 def test_what_comes_from_the_supernet_is_taught_by_its_best_candidates(play: Any, cluster: Cluster, database: Database) -> None:
     codes = [encode(candidate.config) for candidate in RANKED]
     outcome = play(ASKED | {"teachers": 2})
-    assert {f.sliced: list(f.settings.teachers) for f in outcome.finalists} == {True: codes, False: []}
-    assert [set(origin.state) for origin in cluster.origins] == [{"numbers"}] * 2
+    taught_by = {(f.sliced, f.leg.rung): list(f.settings.teachers) for f in outcome.finalists}
+    assert taught_by == {(True, 1): codes, (True, 2): [], (False, 1): []}
+    assert [origin and set(origin.state) for origin in cluster.origins] == [{"numbers"}, None]
     with database.read() as session:
-        taught = next(finalist for finalist in outcome.finalists if finalist.sliced)
+        taught = next(finalist for finalist in outcome.finalists if finalist.settings.teachers)
         assert session.get_one(Supernet, taught.supernet_key).recipe["training"]["teachers"] == codes
     trained = len(cluster.trained)
 
