@@ -24,9 +24,9 @@ from services.client.result_tables import result_tables
 
 console = Console()
 SETTINGS: dict[str, Any] = {
-    "training": {"epochs": 40, "learning_rate": 1e-2},
+    "training": {"epochs": 25, "learning_rate": 1e-2},
     "search": {"population": 50, "generations": 20},
-    "finals": {"epochs": [24], "scratch_epochs": 40},
+    "finals": {"epochs": [15, 80], "scratch_epochs": 40},
 }
 
 

@@ -25,7 +25,7 @@ class Effort:
         population, generations: of the search.
         finals: epochs of each rung of the finals.
         learning_rate: peak, of the supernet.
-        candidates: distinct candidates of the search that start in the finals.
+        candidates: that start in the finals from their slices; see `FinalsSettings`.
         learning_rates: peak rates that each of them starts at.
         scratch_epochs: epochs of each rung of the known methods trained from scratch in the finals; empty: none are.
         teachers: distinct candidates whose average teaches those that start in the finals.
@@ -37,8 +37,8 @@ class Effort:
     generations: int
     finals: tuple[int, ...]
     learning_rate: float = 3e-3
-    candidates: int = 3
-    learning_rates: tuple[float, ...] = (1e-3, 3e-3)
+    candidates: int = 2
+    learning_rates: tuple[float, ...] = (3e-3,)
     scratch_epochs: tuple[int, ...] = ()
     teachers: int = 5
     standing: int = 5
@@ -69,11 +69,22 @@ class Effort:
 
 
 EFFORTS: Mapping[str, Effort] = {
-    "quick": Effort(epochs=25, population=25, generations=4, finals=(10,)),
-    "standard": Effort(epochs=50, population=25, generations=6, finals=(20,), scratch_epochs=(5, 15, 30)),
-    "thorough": Effort(epochs=100, population=50, generations=10, finals=(40,), scratch_epochs=(10, 30, 60)),
+    "quick": Effort(epochs=15, population=25, generations=2, finals=(10, 80)),
+    "standard": Effort(epochs=25, population=25, generations=3, finals=(20, 220), scratch_epochs=(5, 15, 30)),
+    "thorough": Effort(
+        epochs=50,
+        population=50,
+        generations=5,
+        finals=(30, 60, 300),
+        candidates=3,
+        learning_rates=(1e-3, 3e-3),
+        scratch_epochs=(10, 30, 60),
+    ),
 }
-"""`quick` trains no known method from scratch, so its result alone may be worse on val than one of these trained for long."""
+"""Most epochs go into one long training at the end, which pays best: `python -m benchmarks.finals_length`.
+
+`quick` trains no known method from scratch, so its result alone may be worse on val than one of these trained for long.
+"""
 
 
 def effort_named(name: str) -> Effort:

@@ -168,7 +168,7 @@ class FinalsRequest(Strict):
         _EFFORT.candidates,
         ge=1,
         le=50,
-        description="Candidates of `thorough`: the best distinct ones, and in the place of the last of several LoRA, where the space and the "
+        description="Candidates of `thorough`: the best distinct ones, and in the place of the last of several LoRA, where space and "
         "budget have it; as many as the effort says if absent.",
     )
     learning_rates: Annotated[list[Rate], Field(min_length=1, max_length=8)] | None = Field(
@@ -204,8 +204,8 @@ class FinalsRequest(Strict):
     )
     soup: bool = Field(
         True,
-        description="Export the average of several finalists' weights where it is better on val than the best of them, and its loss no higher. Each of them keeps "
-        "the budget by itself; the result tells their sum. `false`: the best alone is exported.",
+        description="Export the average of several finalists' weights where it is better on val than the best of them, and its loss no "
+        "higher. Each of them keeps the budget by itself; the result tells their sum. `false`: the best alone is exported.",
     )
 
     @model_validator(mode="after")

@@ -41,9 +41,9 @@ class FinalsSettings:
     """
 
     mode: str = "thorough"
-    candidates: int = 3
-    learning_rates: tuple[float, ...] = (1e-3, 3e-3)
-    epochs: tuple[int, ...] = (20,)
+    candidates: int = 2
+    learning_rates: tuple[float, ...] = (3e-3,)
+    epochs: tuple[int, ...] = (20, 220)
     scratch_epochs: tuple[int, ...] = (5, 15, 30)
     teachers: int = 5
     standing: int = 5

@@ -1,28 +1,27 @@
-"""The benchmark of how finals spend their epochs: a row for each plan and for LoRA, on a network that has learned nothing."""
+"""The benchmark of how a job spends its epochs: a row for each plan and for LoRA, on a network that has learned nothing."""
 
 from pathlib import Path
 
 import pytest
 
 from benchmarks import finals_length
-from benchmarks.finals_length import finals
+from benchmarks.finals_length import Before, finals
 from examples.digits import pretrain_backbone
 from glora_core.effort import Effort
 
 
-def test_every_plan_is_told_with_its_cost_and_lora_costs_what_the_dearest_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_plan_is_told_with_its_cost_and_lora_costs_what_standard_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finals_length, "STANDARD", Effort(1, 3, 1, (1,)))
-    plans = {"taught": finals(2, (1,), (2,), teachers=1), "rungs": finals(1, (1 / 3, 1), (1, 3))}
-    monkeypatch.setattr(finals_length, "PLANS", plans)
+    taught, rungs = finals(2, (1,), (2,), teachers=1), finals(1, (1 / 3, 1), (1, 3), teachers=1)
+    monkeypatch.setattr(finals_length, "PLANS", {Before(2, 2): {"taught": taught}, Before(1, 1): {"`standard`": rungs}})
 
     rows = finals_length.run(pretrain_backbone(tmp_path / "backbone", epochs=1), seed=0)
 
-    before = 2 + 0.4 * 3 * 150 / 80
-    dearest = round(before + 5.6)
+    searched = 0.4 * 3 * 150 / 80
+    standard = 2 + searched + 2 * 1.4 + 3
     costs = {name: row["passes"] for name, row in rows.items()}
-    assert costs == pytest.approx(
-        {"taught": before + 2 * 2 * 1.4, "rungs": before + 2 + 3, "LoRA alone, rate 0.0033": dearest, "LoRA alone, rate 0.01": dearest}
-    )
+    alone = {"LoRA alone, rate 0.0033": round(standard), "LoRA alone, rate 0.01": round(standard)}
+    assert costs == pytest.approx({"taught": 4 + 2 * searched + 2 * 2 * 1.4, "`standard`": standard} | alone)
     assert all(0 <= row[name] <= 1 for row in rows.values() for name in ("best_accuracy", "given_accuracy"))
     assert finals_length.table({"0": rows, "1": rows}).row_count == 4
 

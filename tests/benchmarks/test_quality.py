@@ -128,7 +128,7 @@ def test_our_whole_pipeline_is_run_as_the_table_asks_for_it(task):
     (asked,) = first_runs(make_case(task, "searched-quick", Effort((2,), 1)))
     found = perform(replace(asked, variant=Variant("", asked.variant.what | {"effort": tiny})))
     assert found.failed == ""
-    assert found.passes == (2 * 2 + 2 * 2 * 1) * 12
+    assert found.passes == (2 * 2 + 2 * 1) * 12
     assert set(found.detail["single"]) == {"val", "test", "parameters"}
     assert found.detail["single"]["parameters"] <= asked.variant.what["budget"]
 

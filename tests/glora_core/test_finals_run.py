@@ -8,7 +8,7 @@ import torch
 from glora_core.errors import ConfigInvalid
 from glora_core.evaluation import SubnetScorer
 from glora_core.finals import FinalsSettings, Leg, Trial, asked_for_soup, halved, play, rank_finalists, way
-from glora_core.finals.run import leg_settings, run_finals, taught_by, train_again, train_alone
+from glora_core.finals.run import leg_settings, run_finals, train_again, train_alone
 from glora_core.methods import method_config, methods_within
 from glora_core.search import Evaluated
 from glora_core.supernet import Supernet
