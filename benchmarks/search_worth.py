@@ -103,14 +103,13 @@ def _spread(values: Sequence[float]) -> str:
 
 def main() -> None:
     """Run what is missing, and print."""
-    usual = EFFORTS["standard"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     take_shared(parser)
     parser.add_argument("--task", default="omniglot_alph/vit", help="as of benchmarks/quality.py")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rates", type=float, nargs="+", default=list(usual.learning_rates))
-    parser.add_argument("--candidates", type=int, default=usual.candidates)
-    parser.add_argument("--epochs", type=int, default=usual.finals[0], help="of each subnet alone")
+    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3])
+    parser.add_argument("--candidates", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=20, help="of each subnet alone")
     parser.add_argument("--home", type=Path, default=Path(".glora/benchmarks"), help="cache folder")
     parser.add_argument("--json", type=Path, required=True, help="file of the figures, by seed")
     given = parser.parse_args()

@@ -140,7 +140,7 @@ def _searched(effort: str) -> Variants:
 
     def variants(task: Task, budget: int, seed: int) -> list[Variant]:
         spent = EFFORTS[effort]
-        return [Variant("", {"budget": budget, "effort": recorded(replace(spent, epochs=task.epochs(spent.epochs)))})]
+        return [Variant("", {"budget": budget, "effort": recorded(spent.of(task.epochs(spent.epochs)))})]
 
     return variants
 

@@ -162,12 +162,14 @@ def finals(settings: FinalsSettings) -> str:
     """How a job's finals go."""
     if settings.mode == "off":
         return "off"
-    who = "the search’s winner" if settings.mode == "winner" else f"best {settings.candidates}"
+    several = f"best {settings.candidates}{' (LoRA the last of them, if it fits)' if settings.candidates > 1 else ''}"
+    who = "the search’s winner" if settings.mode == "winner" else several
     numbers = (settings.learning_rates, settings.epochs, settings.scratch_epochs)
     rates, epochs, again = (", ".join(f"{value:.3g}" for value in values) for values in numbers)
     scratch = f"; known methods from scratch in rungs of {again}" if settings.mode == "thorough" and again else ""
     standing = f"; {settings.standing} as they stand in the supernet" if settings.standing else ""
     taught = f", half taught by the average of the best {settings.teachers}" if settings.teachers else ""
+    taught += " in all but the last" if taught and len(settings.epochs) > 1 else ""
     return f"{who} trained alone at rates {rates}, in rungs of {epochs} epochs{taught}{scratch}{standing}"
 
 
