@@ -5,7 +5,7 @@ subnets, told in the canonical text of a config; rivals are the arguments of pef
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from glora_core.configs import NONE, TENSORS, VECTOR, LayerConfig, SubnetConfig, encode, lora
