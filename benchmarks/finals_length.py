@@ -6,7 +6,7 @@ passes as `standard` costs. Told for each: passes in epochs of LoRA alone (a for
 and loss on test of the best finalist and of what the job hands back, which is the soup where that is better on val. Seeds that are in
 the file of `--json` already are not run again.
 
-python -m benchmarks.finals_length --seeds 0 1 2 3 --json FILE
+python -m benchmarks.finals_length --seeds 0 1 2 3 4 5 --json FILE
 """
 
 import argparse
@@ -148,7 +148,7 @@ def _fresh(backbone: Path) -> nn.Module:
 def main() -> None:
     """Run what is missing, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4, 5])
     parser.add_argument("--home", type=Path, default=Path(".glora/benchmarks"), help="cache folder of the demo's backbone")
     parser.add_argument("--json", type=Path, required=True, help="file of the figures, by seed")
     given = parser.parse_args()
