@@ -19,7 +19,11 @@ from services.store.database import Database
 from tests.services.api import stock
 from tests.services.scheduler.test_finals import TRANSFORM, told
 
-ASKED: dict[str, Any] = {"training": {"epochs": 100}, "search": {"population": 4, "generations": 5}, "finals": {"mode": "winner"}}
+ASKED: dict[str, Any] = {
+    "training": {"epochs": 100},
+    "search": {"population": 4, "generations": 5},
+    "finals": {"mode": "winner", "learning_rates": [0.001, 0.003], "epochs": [40]},
+}
 
 
 class Clock:
