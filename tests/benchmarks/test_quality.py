@@ -124,11 +124,11 @@ def test_an_effort_is_recorded_as_before_it_was_the_librarys_and_read_back():
 
 
 def test_our_whole_pipeline_is_run_as_the_table_asks_for_it(task):
-    tiny = recorded(effort.Effort(2, 4, 1, (1,), candidates=2))
+    tiny = recorded(effort.Effort(2, 4, 1, (1,), candidates=2, learning_rates=(1e-3, 3e-3)))
     (asked,) = first_runs(make_case(task, "searched-quick", Effort((2,), 1)))
     found = perform(replace(asked, variant=Variant("", asked.variant.what | {"effort": tiny})))
     assert found.failed == ""
-    assert found.passes == (2 * 2 + 2 * 1) * 12
+    assert found.passes == (2 * 2 + 2 * 2 * 1) * 12
     assert set(found.detail["single"]) == {"val", "test", "parameters"}
     assert found.detail["single"]["parameters"] <= asked.variant.what["budget"]
 
