@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=Path(".glora") / "benchmarks", help="cache folder")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    task = known_tasks(arguments.shared, arguments.home)[arguments.task]()
+    task = known_tasks(arguments.shared, arguments.home, arguments.precision)[arguments.task]()
     data = task.source.load(task.spec, 0)
     supernet = trained(task, data, task.epochs(arguments.epochs))
     sampler = FeasibleSampler(supernet.space, largest_budget(task))

@@ -203,7 +203,7 @@ def main() -> None:
     arguments = parse(sys.argv[1:])
     os.environ |= QUIET
     torch.set_num_threads(1)
-    makers, records = known_tasks(arguments.shared, arguments.home), Records(arguments.results)
+    makers, records = known_tasks(arguments.shared, arguments.home, arguments.precision), Records(arguments.results)
     cases = plan(arguments, [makers[name]() for name in arguments.tasks])
     if not arguments.table:
         overview(cases, records)

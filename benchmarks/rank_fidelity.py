@@ -130,7 +130,7 @@ def main() -> None:
     arguments = parse(sys.argv[1:])
     os.environ |= QUIET
     torch.set_num_threads(1)
-    makers, records = known_tasks(arguments.shared, arguments.home), Records(arguments.results)
+    makers, records = known_tasks(arguments.shared, arguments.home, arguments.precision), Records(arguments.results)
     tasks = [makers[name]() for name in arguments.task]
     plan = (arguments.recipes, arguments.subnets, arguments.rate, arguments.epochs, arguments.seed)
     experiments = [experiment(task, *plan) for task in tasks]

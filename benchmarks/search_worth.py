@@ -120,7 +120,7 @@ def main() -> None:
         parser.error(f"--json: {given.json} has figures of other settings; name another file")
     for seed in given.seeds:
         if str(seed) not in stored["seeds"]:
-            task = known_tasks(given.shared, given.home)[given.task]()
+            task = known_tasks(given.shared, given.home, given.precision)[given.task]()
             worths = run(task, seed, given.rates, given.candidates, given.epochs)
             stored["seeds"][str(seed)] = {name: asdict(worth) for name, worth in worths.items()}
             given.json.parent.mkdir(parents=True, exist_ok=True)

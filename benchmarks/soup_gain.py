@@ -69,7 +69,9 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     start = time.monotonic()
-    rows = run(known_tasks(given.shared, given.home)[given.task](), given.seed, given.rates, given.candidates, given.epochs)
+    rows = run(
+        known_tasks(given.shared, given.home, given.precision)[given.task](), given.seed, given.rates, given.candidates, given.epochs
+    )
     table = Table("peak rate", "alone, on test", "loss", "their mean", "uniform soup", "greedy soup (members)")
     for row in rows:
         span = f"{100 * min(row['alone']):.1f}–{100 * max(row['alone']):.1f} %"

@@ -44,16 +44,19 @@ class Effort:
     standing: int = 5
 
     def of(self, epochs: int | None = None, learning_rate: float | None = None) -> "Effort":
-        """The same with a supernet's epochs and rate set by hand, and the finals' in the proportions that they have to the effort's own."""
-        longer = (epochs or self.epochs) / self.epochs
+        """The same with a supernet's epochs and rate set by hand, and the finals' in the proportions that they have to the effort's own.
+
+        A longer supernet leaves the finals as long as they are: whoever wants these longer too says so.
+        """
+        share = min(1.0, (epochs or self.epochs) / self.epochs)
         rate = learning_rate or self.learning_rate
         return replace(
             self,
             epochs=epochs or self.epochs,
             learning_rate=rate,
-            finals=tuple(max(1, round(rung * longer)) for rung in self.finals),
+            finals=tuple(max(1, round(rung * share)) for rung in self.finals),
             learning_rates=tuple(float(f"{other * rate / self.learning_rate:.2g}") for other in self.learning_rates),
-            scratch_epochs=tuple(max(1, round(rung * longer)) for rung in self.scratch_epochs),
+            scratch_epochs=tuple(max(1, round(rung * share)) for rung in self.scratch_epochs),
         )
 
     @property

@@ -178,8 +178,9 @@ class Embedded:
         while True:
             for name, process in list(self.children.items()):
                 if process.poll() is not None:
+                    fallen = self._fallen_with(name)
                     self._count_restart(name, process.returncode)
-                    for again in self._fallen_with(name):
+                    for again in fallen:
                         self._start(again, self._commands(ray_folder)[again])
             time.sleep(0.2)
 

@@ -13,7 +13,7 @@ from services.job_settings import Strict, TrainingRequest
 
 
 def with_effort(given: Mapping[str, Any]) -> dict[str, Any]:
-    """A request's fields with the numbers of its effort where it names none; those of finals in proportion to the supernet's.
+    """A request's fields with the numbers of its effort where it names none; those of finals as `Effort.of` has them.
 
     What is not of the right form is left as it is, for the request's own checks to refuse.
     """

@@ -178,14 +178,13 @@ class FinalsRequest(Strict):
     )
     epochs: Annotated[list[Epochs], Field(min_length=1, max_length=8)] | None = Field(
         None,
-        description="Epochs of each rung, after which the better half goes on; if absent the effort's, in proportion to those of "
-        "the supernet.",
+        description="Epochs of each rung, after which the better half goes on; if absent the effort's, fewer where the supernet has fewer.",
         examples=[[15, 30]],
     )
     scratch_epochs: ScratchEpochs | None = Field(
         None,
         description="The same of known methods trained from scratch, which are halved among themselves; one number is one rung, 0 or an "
-        "empty list: none are. If absent the effort's, in proportion to those of the supernet.",
+        "empty list: none are. If absent the effort's, fewer where the supernet has fewer.",
         examples=[[5, 15, 30]],
     )
     teachers: int = Field(
@@ -214,8 +213,8 @@ class FinalsRequest(Strict):
         return self
 
     def settings(self, training: TrainingRequest) -> FinalsSettings:
-        """The finals' settings for glora_core; what is absent is the default effort's, in proportion to the supernet's training."""
-        usual = _EFFORT.of(training.epochs, training.learning_rate)
+        """The finals' settings for glora_core; what is absent is the default effort's, as `Effort.of` has them for the supernet's training."""
+        """The finals' settings for glora_core; what is absent is as `Effort.of` of the default effort has it."""
         return FinalsSettings(
             self.mode,
             self.candidates,

@@ -40,14 +40,16 @@ class Trained:
 def training_settings(task: Task, seed: int, effort: Effort) -> TrainingSettings:
     """What everything here is trained with: the quality table's settings, at the effort's rate."""
     augment = ("crop",) if task.source.images else ()
-    return TrainingSettings(**{**COMMON, "augment": augment, "seed": seed, "epochs": 1, "learning_rate": effort.learning_rate})
+    return TrainingSettings(
+        **{**COMMON, "precision": task.precision, "augment": augment, "seed": seed, "epochs": 1, "learning_rate": effort.learning_rate}
+    )
 
 
 def find(task: Task, data: Data, seed: int, training: TrainingSettings, count: int, effort: Effort) -> tuple[Supernet, list[SubnetConfig]]:
     """A trained supernet and the best distinct candidates of a search in it, at the budget of LoRA of rank 4."""
     supernet = Supernet(fresh_model(task, data.classes), preset("paper", task.layers, RANKS), seed=seed)
     Trainer(supernet, data.train, replace(training, epochs=task.epochs(effort.epochs), policy="sandwich")).fit()
-    settings = replace(effort.search_settings, precision="bfloat16")
+    settings = replace(effort.search_settings, precision=task.precision)
     found = search(supernet, data.val, budgets(task.layers)["full"], settings, seed=seed, batch_size=BATCH)
     return supernet, distinct(rank_within_noise(found.ranked, len(data.val)), count)
 

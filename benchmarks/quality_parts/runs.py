@@ -16,8 +16,8 @@ from .methods import METHODS, Variant
 from .tasks import Task
 
 BATCH = 32
-COMMON: Mapping[str, Any] = {"batch_size": BATCH, "precision": "bfloat16", "weight_decay": 1e-4, "warmup": 0.1}
-"""What all methods share, beside augmentation (random crops of images) and the order of examples."""
+COMMON: Mapping[str, Any] = {"batch_size": BATCH, "weight_decay": 1e-4, "warmup": 0.1}
+"""What all methods share, beside the task's precision, augmentation (random crops of images) and the order of examples."""
 FORWARD = 0.4
 """Cost of a forward pass alone, in passes forward and backward: 12 of 29 ms with the ViT-S in float32, which scores are in."""
 SCORING = FORWARD * 1200
@@ -45,7 +45,14 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """What training settings of ours it takes."""
         augment = ("crop",) if self.task.source.images else ()
-        return {**COMMON, "augment": augment, "learning_rate": self.rate, "epochs": self.epochs, "seed": self.seed}
+        return {
+            **COMMON,
+            "precision": self.task.precision,
+            "augment": augment,
+            "learning_rate": self.rate,
+            "epochs": self.epochs,
+            "seed": self.seed,
+        }
 
     @property
     def identity(self) -> dict[str, Any]:

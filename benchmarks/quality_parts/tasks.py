@@ -3,18 +3,23 @@
 import argparse
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any, get_args
 
 import torch
+from safetensors.torch import load_file, save_file
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from glora_core import backbones
 from glora_core.backbones import BackboneSpec
 from glora_core.export.peft.layout import lora_takes
+from glora_core.precision import Precision
 from glora_core.space import LayerShape
 
 from .sources import Images, Source, Table, Texts, sha256
@@ -30,6 +35,7 @@ class Task:
         source: the examples.
         weights: sha256 (hex) of the backbone's weights.
         pace: factor on all lengths of training, below 1 for a large training set, so that it sees as many examples as a small one.
+        precision: that all methods train in.
     """
 
     name: str
@@ -37,10 +43,11 @@ class Task:
     source: Source
     weights: str
     pace: float = 1.0
+    precision: Precision = "bfloat16"
 
     def __reduce__(self) -> tuple[type["Task"], tuple[object, ...]]:
         """Without what was found out of it, so that it travels light to another process."""
-        return Task, (self.name, self.spec, self.source, self.weights, self.pace)
+        return Task, (self.name, self.spec, self.source, self.weights, self.pace, self.precision)
 
     @cached_property
     def layers(self) -> tuple[LayerShape, ...]:
@@ -74,8 +81,11 @@ class Task:
 
 
 def take_shared(parser: argparse.ArgumentParser) -> None:
-    """Give a command the option `--shared`: the folder that `known_tasks` looks in."""
+    """Give a command the options `--shared`, the folder that `known_tasks` looks in, and `--precision`, that it gives its tasks."""
     parser.add_argument("--shared", type=_shared, required=True, metavar="DIR", help="folder with data/ and backbones/")
+    parser.add_argument(
+        "--precision", choices=get_args(Precision), default="bfloat16", help="that training is in; CPUs without bfloat16 are slow at it"
+    )
 
 
 def _shared(text: str) -> Path:
@@ -86,14 +96,20 @@ def _shared(text: str) -> Path:
     return folder
 
 
-def known_tasks(shared: Path, home: Path) -> Mapping[str, Callable[[], Task]]:
+def known_tasks(shared: Path, home: Path, precision: Precision = "bfloat16") -> Mapping[str, Callable[[], Task]]:
     """How to make each task, by its name; the main few-shot regime first.
 
     Args:
         shared: folder with `data/` and `backbones/`.
         home: cache folder for what a backbone needs beside its weights.
+        precision: that all methods train in.
     """
-    vit, mobile = partial(_vit, shared), partial(_mobilenet, shared, home)
+    known = _known(shared, home)
+    return {name: lambda make=make: replace(make(), precision=precision) for name, make in known.items()}
+
+
+def _known(shared: Path, home: Path) -> Mapping[str, Callable[[], Task]]:
+    vit, half, mobile = partial(_vit, shared), partial(_half_vit, shared, home), partial(_mobilenet, shared, home)
     digits, alphabets = shared / "data" / "sign_digits" / "split.csv", shared / "data" / "omniglot_alph" / "split.csv"
     texts = Table(shared / "data" / "banking77" / "data.csv", "text", ("train", "train_extra"), 8)
     return {
@@ -103,20 +119,44 @@ def known_tasks(shared: Path, home: Path) -> Mapping[str, Callable[[], Task]]:
         "sign_digits/mobilenet": lambda: mobile("sign_digits/mobilenet", Images(Table(digits, "file", shots=16))),
         "omniglot_alph/mobilenet": lambda: mobile("omniglot_alph/mobilenet", Images(Table(alphabets, "file", shots=16))),
         "sign_digits-800/mobilenet": lambda: mobile("sign_digits-800/mobilenet", Images(Table(digits, "file")), pace=0.2),
+        "sign_digits/vit-half": lambda: half("sign_digits/vit-half", Images(Table(digits, "file", shots=16))),
+        "omniglot_alph/vit-half": lambda: half("omniglot_alph/vit-half", Images(Table(alphabets, "file", shots=16))),
     }
+
+
+_VIT = ("dinov2_vits14", "vit_small_patch14_dinov2")
 
 
 def _vit(shared: Path, name: str, source: Source) -> Task:
     """DINOv2 ViT-S/14 at 84 px."""
-    weights = shared / "backbones" / "dinov2_vits14" / "vit_small_patch14_dinov2.safetensors"
-    return Task(name, BackboneSpec("vit_small_patch14_dinov2", str(weights), 84), source, sha256(weights))
+    weights = shared / "backbones" / _VIT[0] / f"{_VIT[1]}.safetensors"
+    return Task(name, BackboneSpec(_VIT[1], str(weights), 84), source, sha256(weights))
+
+
+def _half_vit(shared: Path, home: Path, name: str, source: Source) -> Task:
+    """The first six of its twelve blocks, and its last norm, at 56 px: a quarter of the cost, for CPUs that have no more."""
+    whole, folder, size = shared / "backbones" / _VIT[0] / f"{_VIT[1]}.safetensors", home.resolve() / "dinov2_vits14_half", 56
+    kept = {key: value for key, value in load_file(whole).items() if not re.match(r"blocks\.([6-9]|1\d)\.", key)}
+    described = {"architecture": _VIT[1], "num_classes": 0, "model_args": {"depth": 6, "img_size": size}}
+    transform = {
+        "input_size": [3, size, size],
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+        "mean": list(IMAGENET_DEFAULT_MEAN),
+        "std": list(IMAGENET_DEFAULT_STD),
+    }
+    _write(folder, described | {"pretrained_cfg": transform | {"classifier": "head", "first_conv": "patch_embed.proj"}})
+    weights = folder / "model.safetensors"
+    part = weights.with_suffix(f".{os.getpid()}")
+    save_file(kept, part)
+    part.replace(weights)
+    return Task(name, BackboneSpec(f"local-dir:{folder}", str(weights), size), source, sha256(weights))
 
 
 def _mobilenet(shared: Path, home: Path, name: str, source: Source, pace: float = 1.0) -> Task:
     """MobileNetV2 at 96 px: as a folder in timm's layout, since its padding is an argument that no name of timm's has."""
     weights = shared / "backbones" / "mobilenetv2_100_coral" / "mobilenetv2_100.safetensors"
     folder, size = home.resolve() / "mobilenetv2_100_same", [3, 96, 96]
-    folder.mkdir(parents=True, exist_ok=True)
     transform = {"input_size": size, "interpolation": "bicubic", "crop_pct": 0.875, "mean": [0.5] * 3, "std": [0.5] * 3}
     described = {
         "architecture": "mobilenetv2_100",
@@ -124,10 +164,16 @@ def _mobilenet(shared: Path, home: Path, name: str, source: Source, pace: float 
         "model_args": {"pad_type": "same"},
         "pretrained_cfg": transform | {"classifier": "classifier", "first_conv": "conv_stem"},
     }
+    _write(folder, described)
+    return Task(name, BackboneSpec(f"local-dir:{folder}", str(weights), 96), source, sha256(weights), pace)
+
+
+def _write(folder: Path, described: Mapping[str, Any]) -> None:
+    """A folder in timm's layout for a model; several processes may write it at once."""
+    folder.mkdir(parents=True, exist_ok=True)
     scratch = folder / f"config.{os.getpid()}"
     scratch.write_text(json.dumps(described))
     scratch.replace(folder / "config.json")
-    return Task(name, BackboneSpec(f"local-dir:{folder}", str(weights), 96), source, sha256(weights), pace)
 
 
 def _minilm(name: str, source: Source) -> Task:

@@ -138,7 +138,7 @@ def speed(task: Task) -> float:
     data, config = task.source.load(task.spec, 0), method_config(SearchSpace.of(task.layers), "lora")
     supernet = _subnet(task, fresh_model(task, data.classes), {"subnet": encode(config)}, 0)
     split, seconds = data.train.part(torch.arange(min(2 * BATCH, len(data.train)))), [0.0]
-    settings = TrainingSettings(**COMMON, epochs=2, policy="random")
+    settings = TrainingSettings(**COMMON, precision=task.precision, epochs=2, policy="random")
     with sdpa_kernel(ATTENTION):
         Trainer(supernet, split, settings).fit(lambda progress: seconds.append(progress.seconds))
     return (seconds[2] - seconds[1]) / len(split)

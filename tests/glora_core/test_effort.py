@@ -1,5 +1,6 @@
 """Efforts: what each says, in proportion to what is set by hand, and that the library takes them."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -34,9 +35,14 @@ def test_an_effort_of_its_own_training_is_itself(name):
 
 def test_finals_keep_their_proportion_to_a_training_set_by_hand():
     effort = Effort(40, 1, 1, (10, 20), learning_rate=0.003, learning_rates=(0.001, 0.003), scratch_epochs=(10, 30))
-    longer = effort.of(epochs=60, learning_rate=0.01)
-    assert (longer.finals, longer.scratch_epochs, longer.learning_rates) == ((15, 30), (15, 45), (0.0033, 0.01))
+    shorter = effort.of(epochs=20, learning_rate=0.01)
+    assert (shorter.finals, shorter.scratch_epochs, shorter.learning_rates) == ((5, 10), (5, 15), (0.0033, 0.01))
     assert effort.of(epochs=1).finals == (1, 1)
+
+
+def test_a_longer_supernet_does_not_lengthen_the_finals():
+    standard = EFFORTS["standard"]
+    assert standard.of(epochs=10_000) == replace(standard, epochs=10_000)
 
 
 def test_an_unknown_effort_is_refused_with_those_that_are_accepted():

@@ -40,7 +40,8 @@ def test_search_with_killed_processes_equals_an_undisturbed_search(service: Serv
         kill(service.children()[victim])
     over = service.wait(job["id"])
     assert over["state"] == "succeeded", over["failure"]
-    assert [event["kind"] for event in service.client.events(job["id"])].count("resumed") == 2
+    resumed = [event["kind"] for event in service.client.events(job["id"])].count("resumed")
+    assert resumed in (2, 3)  # a runner that comes before Ray's end was seen goes as well
     assert over["cache"]["evaluated"] == undisturbed["evaluated"] > 0
     assert service.populations(job["id"]) == undisturbed["populations"]
     assert over["result"]["winner"] == undisturbed["winner"]
