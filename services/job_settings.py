@@ -213,8 +213,8 @@ class FinalsRequest(Strict):
         return self
 
     def settings(self, training: TrainingRequest) -> FinalsSettings:
-        """The finals' settings for glora_core; what is absent is the default effort's, as `Effort.of` has them for the supernet's training."""
         """The finals' settings for glora_core; what is absent is as `Effort.of` of the default effort has it."""
+        usual = _EFFORT.of(training.epochs, training.learning_rate)
         return FinalsSettings(
             self.mode,
             self.candidates,
