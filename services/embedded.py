@@ -176,13 +176,17 @@ class Embedded:
     def _watch(self, ray_folder: str) -> int:
         """Restart whatever ends, within reason. A job that lost its Ray goes on from what SQL holds."""
         while True:
-            for name, process in list(self.children.items()):
-                if process.poll() is not None:
-                    fallen = self._fallen_with(name)
-                    self._count_restart(name, process.returncode)
-                    for again in fallen:
-                        self._start(again, self._commands(ray_folder)[again])
+            self._restart_ended(ray_folder)
             time.sleep(0.2)
+
+    def _restart_ended(self, ray_folder: str) -> None:
+        for name in list(self.children):
+            status = self.children[name].poll()
+            if status is not None:
+                fallen = self._fallen_with(name)
+                self._count_restart(name, status)
+                for again in fallen:
+                    self._start(again, self._commands(ray_folder)[again])
 
     def _fallen_with(self, name: str) -> list[str]:
         """What has to be started when a process has ended.

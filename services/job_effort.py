@@ -54,6 +54,17 @@ def without_effort(stored: Mapping[str, Any]) -> dict[str, Any]:
     return {**stored, **parts}
 
 
+def with_loose_finals(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored request without the numbers of its finals that follow from its training, where they are what its effort gives.
+
+    So that they follow from another training, unless someone has said them.
+    """
+    finals = stored.get("finals", {})
+    loose = {k: v for k, v in finals.items() if k not in ("learning_rates", "epochs", "scratch_epochs")}
+    usual = with_effort({**stored, "finals": loose})["finals"]
+    return {**stored, "finals": {k: v for k, v in finals.items() if k in loose or v != usual[k]}}
+
+
 def _filled(part: Any, numbers: Mapping[str, Any], nullable: Collection[str] = ()) -> Any:
     """A part of a request with numbers where it has none; where null is as good as none."""
     said = part.model_dump(exclude_unset=True) if isinstance(part, Strict) else part

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJso
 from glora_core.data.rows import Columns
 from glora_core.effort import DEFAULT, EffortName
 from glora_core.errors import ConfigInvalid
+from glora_core.finals.plan import FinalsSettings
 from glora_core.names import transformers_name
 from glora_core.presets import preset
 from glora_core.space import LayerShape, Override, SearchSpace
@@ -249,6 +250,17 @@ class JobRequest(Strict):
     def reads_texts(self) -> bool:
         """Whether its backbone reads texts; else it reads images."""
         return transformers_name(self.backbone.name) is not None
+
+    @property
+    def played_finals(self) -> FinalsSettings:
+        """How its finals are played: as they are asked for, and what training baselines, or training once more on val, makes of that."""
+        asked = self.finals.settings(self.training)
+        if self.train_on_val:  # what was not trained alone cannot be trained again
+            asked = replace(asked, standing=0)
+        if self.baselines == "trained":  # all of them to the end, or the reported ones would not be at their best
+            compared = sum(asked.scratch_epochs) if asked.mode == "thorough" else 0
+            asked = replace(asked, scratch_epochs=(compared or self.training.epochs,))
+        return asked
 
     @model_validator(mode="after")
     def _resources_fit(self) -> "JobRequest":

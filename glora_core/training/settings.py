@@ -114,7 +114,8 @@ class TrainingSettings:
         check_positive("weight_decay", self.weight_decay, zero=True)
         if self.clip_norm is not None:
             check_positive("clip_norm", self.clip_norm)
-        for name in ("warmup", "ema", "label_smoothing", "drop_path"):
+        check_share("warmup", self.warmup, whole=True)
+        for name in ("ema", "label_smoothing", "drop_path"):
             check_share(name, getattr(self, name))
         for tensor, rate in self.tensor_rates.items():
             check_positive(f"tensor_rates of {tensor}", rate, zero=True)

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from glora_core.effort import EffortName
 from services.api.submission import check_parts_agree, check_searched_metric, check_second, check_space, submit
-from services.job_effort import without_effort
+from services.job_effort import with_loose_finals, without_effort
 from services.job_request import Budget, JobRequest, Line
 from services.job_settings import Strict
 from services.settings import Settings
@@ -55,6 +55,7 @@ class CloneRequest(Strict):
     training: dict[str, Any] = Field({}, description="Fields of `training` that change.", examples=[{"epochs": 120}])
     search: dict[str, Any] = Field({}, description="Fields of `search` that change.")
     finals: dict[str, Any] = Field({}, description="Fields of `finals` that change.")
+    resources: dict[str, Any] = Field({}, description="Fields of `resources` that change: `worker` or `evaluator`, each as a whole.")
     baselines: bool | Literal["trained"] | None = Field(None, description="Whether baselines are reported, and whether trained alone.")
     train_on_val: bool | None = Field(None, description="Whether what won is trained once more on train and val together.")
     priority: int | None = Field(None, ge=-100, le=100, description="Another priority.")
@@ -105,6 +106,8 @@ def changed(request: dict[str, Any], changes: dict[str, Any]) -> JobRequest:
     given = {name: value for name, value in changes.items() if value is not None}
     if "effort" in given:
         request = without_effort(request)
+    elif given.get("training"):
+        request = with_loose_finals(request)
     parts = {name: request.get(name, {}) | value for name, value in given.items() if isinstance(value, dict)}
     try:
         return JobRequest.model_validate(request | given | parts)

@@ -52,7 +52,7 @@ def _measure(workload: Workload, settings: TrainingSettings, share: Share) -> Sp
         """Seconds of a step: the second of two, since the first one warms up."""
         few = split.part(torch.arange(count, device=split.labels.device))
         reports: list[float] = []
-        timed = replace(settings, epochs=2, batch_size=count, learning_rate=1e-6)
+        timed = replace(settings, epochs=2, batch_size=count, learning_rate=1e-6, warmup_epochs=None, patience=None)
         Trainer(supernet, few, timed).fit(lambda progress: reports.append(progress.seconds))
         return reports[1] - reports[0]
 

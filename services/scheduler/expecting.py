@@ -12,10 +12,10 @@ from contextlib import contextmanager
 
 from glora_core.data.text import TextSplit
 from glora_core.expected import START, Speed, Work, about, expected, in_words
-from glora_core.methods import methods_within
 from services.cluster import resources
 from services.cluster.speed import measure_speed
 from services.scheduler.context import RunContext
+from services.scheduler.finals import scratch_trials
 from services.scheduler.prepare import Prepared
 from services.scheduler.supernets import key_of, recipe_of, supernet_settings
 from services.store import estimates, search_state
@@ -32,8 +32,9 @@ class Estimate:
         self._key = _speed_key(context, prepared)
         self._speed = self._known() or measure_speed(prepared.workload, supernet_settings(context), context.worker_share)
         self._phases = expected(_work(context, prepared), self._speed)
-        self._over: list[str] = []
-        self._restored(prepared)
+        self._over = self._restored(prepared)
+        left = [name for name in self._phases if name not in self._over]
+        self._interrupted = left[0] if left and context.lease.epoch > 1 else None
         self._tell()
 
     @contextmanager
@@ -44,12 +45,14 @@ class Estimate:
         self._end(name, time.monotonic() - start)
 
     def _end(self, name: str, took: float) -> None:
-        """A training that was slower, or faster, than expected says that the rest will be."""
-        first, hoped = self._context.lease.epoch == 1, self._phases[name] - START
-        if name == "supernet" and first and hoped > _SHORT_SECONDS:
-            factor = max(took - START, 0.0) / hoped
-            self._phases |= {other: self._phases[other] * factor for other in ("search", "finals")}
-        if first:
+        """A training that was slower, or faster, than expected says that the rest will be. A phase that was over before ends at once."""
+        if name in self._over:
+            return
+        hoped = self._phases[name] - START
+        if name != self._interrupted:
+            if name == "supernet" and hoped > _SHORT_SECONDS:
+                factor = max(took - START, 0.0) / hoped
+                self._phases |= {other: self._phases[other] * factor for other in ("search", "finals")}
             self._phases[name] = took
         self._over.append(name)
         self._tell()
@@ -59,14 +62,16 @@ class Estimate:
             stored = estimates.speed(session, self._context.lease.job_id, self._key)
         return None if stored is None else Speed.from_dict(stored)
 
-    def _restored(self, prepared: Prepared) -> None:
-        """What a supernet that is stored, and phases of an earlier attempt, need no more."""
+    def _restored(self, prepared: Prepared) -> list[str]:
+        """Take up what an earlier attempt told, and that a stored supernet needs no time; returns the phases that are over."""
         recipe = recipe_of(self._context, prepared.weights_hash, supernet_settings(self._context))
         with self._context.database.read() as session:
             last = estimates.last(session, self._context.lease.job_id)
             stored = search_state.supernet(session, key_of(recipe)) is not None
-        earlier = {name: last["phases"][name] for name in last["over"]} if last else {}
-        self._phases |= ({"supernet": 0.0} if stored else {}) | earlier
+        told: dict[str, float] = last["phases"] if last else {}
+        over: list[str] = last["over"] if last else []
+        self._phases |= told | ({"supernet": 0.0} if stored and "supernet" not in over else {})
+        return over
 
     def _tell(self) -> None:
         left = sum(seconds for name, seconds in self._phases.items() if name not in self._over)
@@ -101,16 +106,15 @@ def _speed_key(context: RunContext, prepared: Prepared) -> str:
 
 def _work(context: RunContext, prepared: Prepared) -> Work:
     request, local = context.request, prepared.local
-    finals = request.finals.settings(request.training)
-    known = len(methods_within(context.space, request.budget)) if finals.mode == "thorough" and finals.scratch_epochs else 0
+    compared, baselines = scratch_trials(context)
     return Work(
         training=supernet_settings(context),
         search=request.search.settings(),
-        finals=finals,
+        finals=request.played_finals,
         train=len(local.train),
         val=len(local.val) + (len(local.second.examples) if local.second else 0),  # the finals are without, and a little shorter
         test=sum(len(data.splits.get("test", ())) for data in (context.data, *context.also_tests.values())),
-        known=known,
+        known=len({trial.source for trial in compared or baselines}),
         workers=request.training.workers,
         evaluators=resources.pool_size(request.search.evaluators, context.evaluator_share),
         slots=resources.pool_size(0, context.worker_share),

@@ -8,7 +8,7 @@ supernet. Known methods asked for as trained baselines are trained here too.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from glora_core.finals import FinalsSettings, Leg, Trial, as_they_stand, first_rung, from_scratch, play, rank_finalists
+from glora_core.finals import Leg, Trial, as_they_stand, first_rung, from_scratch, play, rank_finalists
 from glora_core.methods import methods_inside, methods_within
 from glora_core.search import Evaluated
 from glora_core.search.front import by_both
@@ -47,12 +47,8 @@ def finals(context: RunContext, prepared: Prepared, ranked: Sequence[Evaluated],
     two = prepared.local.second is not None
     ordered = by_both(ranked) if two else rank_within_noise(ranked, examples)
     searched = Finalist("search", ordered[0] if two else ranked[0], supernet_key, supernet_settings(context))
-    settings = context.request.finals.settings(context.request.training)
-    if context.request.train_on_val:  # what was not trained alone cannot be trained again
-        settings = replace(settings, standing=0)
-    compared, baselines = _from_scratch(context, settings)
-    if context.request.baselines == "trained":  # all of them to the end, or the reported ones would not be at their best
-        settings = replace(settings, scratch_epochs=(sum(settings.scratch_epochs) or context.request.training.epochs,))
+    settings = context.request.played_finals
+    compared, baselines = scratch_trials(context)
     sliced = first_rung(ordered, settings, methods_inside(context.space, context.request.budget))
     found = play(sliced, compared or baselines, settings, Rungs(context, prepared, searched, settings).train)
     found += _standing(context, prepared, searched, as_they_stand(ordered, settings))
@@ -62,11 +58,11 @@ def finals(context: RunContext, prepared: Prepared, ranked: Sequence[Evaluated],
     return Outcome(ranking[0] if ranking else searched, ranking, told, soup_of(context, prepared, ranking))
 
 
-def _from_scratch(context: RunContext, settings: FinalsSettings) -> tuple[list[Trial], list[Trial]]:
+def scratch_trials(context: RunContext) -> tuple[list[Trial], list[Trial]]:
     """Trials from scratch: those of the finals, and those of trained baselines where these are asked for, which are among them if any."""
-    known = methods_within(context.space, context.request.budget)
+    known, asked = methods_within(context.space, context.request.budget), context.request.finals.settings(context.request.training)
     wanted = {name: config for name, config in known.items() if name in BASELINES and context.request.baselines == "trained"}
-    return from_scratch(known, settings), from_scratch(wanted, replace(settings, mode="thorough", scratch_epochs=(1,)))
+    return from_scratch(known, asked), from_scratch(wanted, replace(asked, mode="thorough", scratch_epochs=(1,)))
 
 
 def _standing(context: RunContext, prepared: Prepared, searched: Finalist, legs: Sequence[Leg]) -> list[Finalist]:

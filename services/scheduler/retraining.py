@@ -58,7 +58,7 @@ class _Retraining:
 
     def __init__(self, context: RunContext, prepared: Prepared, supernet_key: str) -> None:
         self._context, self._prepared, self._supernet_key = context, prepared, supernet_key
-        self._finals = context.request.finals.settings(context.request.training)
+        self._finals = context.request.played_finals
 
     def train(self, members: Sequence[Finalist]) -> list[Finalist]:
         """The finalists with the weights of both splits, and what they had reached on val before."""
@@ -88,18 +88,19 @@ class _Retraining:
         local, context = self._prepared.local, self._context
         both = replace(local, train=context.reader.load(context.data, SPLIT))
         filesystem, folder = context.blobs.training_folder()
+        runs = f"{context.lease.job_id}-{context.lease.epoch}-again"  # a successor's are not ours to remove
         train_rung(
             ray.put(both),
             {key: Task(step.settings, self._start(step)) for key, step in missing.items()},
             share=context.worker_share,
-            name=f"{context.lease.job_id}-{context.lease.epoch}-again-{place}",
+            name=f"{runs}-{place}",
             filesystem=filesystem,
             folder=folder,
             on_done=lambda key, result: self._store(missing[key], result, len(both.train)),
             origin=self._origin if any(step.settings.teachers for step in missing.values()) else None,
             pausing=context.pausing.is_set,
         )
-        context.blobs.remove_training(context.lease.job_id)
+        context.blobs.remove_training(runs)
 
     def _start(self, step: _Step) -> dict[str, Tensor] | None:
         """What a leg starts from: the leg before, the finalist's slice of the supernet, or nothing."""

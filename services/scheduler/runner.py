@@ -94,10 +94,10 @@ def attempt(settings: Settings, database: Database, lease: Lease, workdir: Path,
 
 
 def record_pause(database: Database, lease: Lease) -> int:
-    """Note that the job has paused, or queue it again if the pause was withdrawn meanwhile; returns the exit status."""
+    """Note that the job has paused, or what was asked for meanwhile: a cancellation, or to go on; returns the exit status."""
     try:
         with jobs.fenced(database, lease) as (session, job):
-            jobs.paused(session, job) if job.pause_requested else jobs.release(session, job)
+            jobs.stopped(session, job)
     except LeaseLost:
         return LOST
     return OVER

@@ -128,6 +128,7 @@ class _WarmProcess:
     def _take(self, answer: dict[str, int]) -> None:
         if "started" in answer:
             self._started = answer["started"]
+            self._ended.pop(self._started, None)  # process ids come round again
         elif "ended" in answer:
             self._ended[answer["ended"]] = answer["status"]
         elif "warm" in answer:

@@ -229,14 +229,20 @@ def runner_ended(session: Session, lease: Lease, *, clean: bool, rules: RetryRul
     A clean stop (the service shuts down) counts as no attempt. Raises LeaseLost if the job moved on.
     """
     job = held(session, lease)
+    if clean or job.cancel_requested or job.pause_requested:
+        stopped(session, job)
+    else:
+        attempt_failed(session, job, rules, "runner_lost", f"its runner ended with status {status}")
+
+
+def stopped(session: Session, job: Job) -> None:
+    """What becomes of a running job that nobody runs any more: cancelled or paused if that was asked for, else back into the queue."""
     if job.cancel_requested:
         cancelled(session, job)
     elif job.pause_requested:
         paused(session, job)
-    elif clean:
-        release(session, job)
     else:
-        attempt_failed(session, job, rules, "runner_lost", f"its runner ended with status {status}")
+        release(session, job)
 
 
 def attempt_failed(

@@ -51,8 +51,11 @@ def fenced(database: Database, lease: StudyLease) -> Iterator[tuple[Session, Stu
 
 
 def held(session: Session, lease: StudyLease) -> Study:
-    """The study of a lease, locked. Raises LeaseLost if another drives it, it is over, or the lease has run out."""
-    study = locked(session, lease.study_id)
+    """The study of a lease, locked. Raises LeaseLost if another drives it, it is over or deleted, or the lease has run out."""
+    try:
+        study = locked(session, lease.study_id)
+    except NotFound as gone:
+        raise LeaseLost(f"study {lease.study_id} was deleted") from gone
     if (study.state, study.lease_owner, study.lease_epoch) != ("running", lease.owner, lease.epoch):
         raise LeaseLost(f"study {study.id}: epoch {lease.epoch} is over (now {study.lease_epoch}, {study.state})")
     if study.lease_expires_at is None or study.lease_expires_at < clock.now(session):

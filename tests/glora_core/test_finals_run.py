@@ -202,3 +202,4 @@ def test_a_leg_keeps_the_share_of_warm_up_and_trains_to_the_end_of_its_epochs(tr
     leg = Leg(Trial("search #1", config, 1e-3, sliced=True), rung=1, epochs=4, trained=4)
     settings = leg_settings(leg, replace(TRAINING, epochs=100, warmup_epochs=10, patience=5, drop_path=0.2))
     assert (settings.warmup_share, settings.patience, settings.drop_path) == (0.1, None, 0.2)
+    assert leg_settings(leg, replace(TRAINING, epochs=100, warmup_epochs=100)).warmup_share == 1.0

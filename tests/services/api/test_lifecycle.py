@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from services.api.derived import CloneRequest
+from services.job_request import JobRequest
 from services.store.database import Database
 from tests.services.api import stock
 
@@ -131,7 +133,8 @@ def test_clone_is_checked_and_queued_like_a_new_submission(http: TestClient, dat
     refusal = http.post(f"/v1/jobs/{parent['id']}/clone", json={"data": {"path": "/nowhere"}})
 
     assert job["lineage"] == {"job": parent["id"], "action": "clone"}
-    assert job["request"] == parent["request"] | {"seed": 5, "training": parent["request"]["training"] | {"epochs": 9}}
+    fresh = http.post("/v1/jobs", json=stock.body(data, training={"epochs": 9, "learning_rate": 0.02}, seed=5)).json()
+    assert job["request"] == fresh["request"]
     assert (job["supernet"], job["data"]["fingerprint"]) == (None, parent["data"]["fingerprint"])
     assert (refusal.status_code, refusal.json()["errors"][0]["field"]) == (422, "data.path")
 
@@ -144,3 +147,29 @@ def test_job_that_is_over_is_deleted_and_a_running_one_is_not(http: TestClient, 
     assert http.get(f"/v1/jobs/{parent}").status_code == 404
     refusal = http.delete(f"/v1/jobs/{running.job_id}")
     assert (refusal.status_code, refusal.json()["accepted"]) == (409, ["cancelled", "failed", "succeeded"])
+
+
+def test_clone_takes_every_field_of_a_submission(http: TestClient, data: Path, backbone: str) -> None:
+    gpus = {"worker": {"gpus": 0.5}, "evaluator": {"gpus": 0.25}}
+    parent = http.post("/v1/jobs", json=stock.body(data, training={"use_gpu": True}, resources=gpus)).json()
+
+    job = http.post(f"/v1/jobs/{parent['id']}/clone", json={"resources": {"evaluator": {"gpus": 0.1}}}).json()
+    on_cpu = http.post(
+        f"/v1/jobs/{parent['id']}/clone", json={"training": {"use_gpu": False}, "resources": {"worker": {}, "evaluator": {}}}
+    ).json()
+
+    assert job["request"]["resources"] == parent["request"]["resources"] | {"evaluator": {"cpus": None, "gpus": 0.1}}
+    assert on_cpu["request"]["training"]["use_gpu"] is False
+    assert set(CloneRequest.model_fields) == set(JobRequest.model_fields)
+
+
+def test_finals_that_the_effort_gave_follow_the_training_of_a_clone_and_others_stay(http: TestClient, data: Path, backbone: str) -> None:
+    training = {"learning_rate": 3e-4, "epochs": 5}
+    left = http.post("/v1/jobs", json=stock.body(data, training={}, finals={})).json()
+    said = http.post("/v1/jobs", json=stock.body(data, training={}, finals={"epochs": [7, 70]})).json()
+
+    clones = [http.post(f"/v1/jobs/{parent['id']}/clone", json={"training": training}).json() for parent in (left, said)]
+
+    fresh = http.post("/v1/jobs", json=stock.body(data, training=training, finals={})).json()
+    assert clones[0]["request"]["finals"] == fresh["request"]["finals"] != left["request"]["finals"]
+    assert clones[1]["request"]["finals"] == fresh["request"]["finals"] | {"epochs": [7, 70]}

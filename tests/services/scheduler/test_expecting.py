@@ -14,8 +14,10 @@ from services.scheduler import expecting
 from services.scheduler.context import RunContext
 from services.scheduler.expecting import Estimate
 from services.settings import Settings
+from services.store import jobs
 from services.store.blobs import BlobStore
 from services.store.database import Database
+from services.store.retries import RetryRules
 from tests.services.api import stock
 from tests.services.scheduler.test_finals import TRANSFORM, told
 
@@ -45,7 +47,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def start(database: Database, blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Estimate]:
     """Starts an attempt at one job and counts how often a speed is measured."""
-    lease = stock.add_running(database)
+    leases = [stock.add_running(database)]
     measured: list[int] = []
 
     def measure(*given: Any) -> Speed:
@@ -55,10 +57,10 @@ def start(database: Database, blobs: BlobStore, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(expecting, "measure_speed", measure)
     monkeypatch.setattr(expecting.resources, "pool_size", lambda asked, share: asked or 2)
 
-    def run() -> Estimate:
-        request = JobRequest.model_validate(stock.body(**ASKED))
+    def run(**asked: Any) -> Estimate:
+        request = JobRequest.model_validate(stock.body(**ASKED | asked))
         info = BackboneInfo.from_dict(stock.INFO | {"arguments": {}, "transform": TRANSFORM})
-        context = RunContext(Settings(), database, blobs, lease, request, info, {"fingerprint": "f"}, tmp_path)
+        context = RunContext(Settings(), database, blobs, leases[-1], request, info, {"fingerprint": "f"}, tmp_path)
         context.__dict__ |= {"data": SimpleNamespace(splits={"test": range(1000)}), "also_tests": {}}
         local = SimpleNamespace(train=range(100), val=range(100), second=None)
         prepared: Any = SimpleNamespace(workload=None, weights_hash="w", local=local)
@@ -66,6 +68,15 @@ def start(database: Database, blobs: BlobStore, tmp_path: Path, monkeypatch: pyt
         run.measured = len(measured)  # type: ignore[attr-defined]
         return found
 
+    def interrupt() -> None:
+        with jobs.fenced(database, leases[-1]) as (session, job):
+            jobs.release(session, job)
+        with database.write() as session:
+            again = jobs.claim(session, "another", 60, RetryRules())
+        assert again is not None
+        leases.append(again)
+
+    run.interrupt = interrupt  # type: ignore[attr-defined]
     return run
 
 
@@ -107,3 +118,41 @@ def test_a_second_attempt_measures_nothing_and_keeps_what_phases_took(start: Any
 
     assert start.measured == 1
     assert told(database, "estimate")[-1]["phases"]["supernet"] == 400
+
+
+def test_a_resumed_job_has_only_the_rest_left_and_tells_no_phase_twice(start: Any, database: Database, clock: Clock) -> None:
+    with start().phase("supernet"):
+        clock.now += 400
+    start.interrupt()
+
+    resumed = start()
+    with resumed.phase("supernet"):
+        clock.now += 1
+    with resumed.phase("search"):  # was interrupted: what it took in this attempt is not what it took
+        clock.now += 2
+    with resumed.phase("finals"):
+        clock.now += 777
+
+    first, *later = [(found["over"], found["phases"]) for found in told(database, "estimate")][1:]
+    assert [over for over, _ in (first, *later)] == [
+        ["supernet"],
+        ["supernet"],
+        ["supernet", "search"],
+        ["supernet", "search", "finals"],
+    ]
+    last = later[-1][1]
+    assert (last["supernet"], last["search"], last["finals"]) == (400, first[1]["search"], 777)
+
+
+@pytest.mark.parametrize(("mode", "known"), [("thorough", 4), ("off", 3)])
+def test_trained_baselines_are_expected_to_take_as_long_as_they_are_trained(
+    mode: str, known: int, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works: list[Any] = []
+    monkeypatch.setattr(expecting, "expected", lambda work, speed: works.append(work) or {"supernet": 1, "search": 1, "finals": 1})
+    finals = {"mode": mode, "learning_rates": [0.001, 0.003], "scratch_epochs": [5, 15]}
+
+    start(finals=finals, baselines="trained")
+
+    (work,) = works
+    assert (work.known, work.finals.scratch_epochs) == (known, (20,) if mode == "thorough" else (100,))

@@ -124,3 +124,12 @@ def test_one_that_diverges_ends_the_job(again: Any, cluster: Cluster) -> None:  
     cluster.diverging = 0.0
     with pytest.raises(Diverged, match="trained again on train and val together"):
         again()
+
+
+def test_a_known_method_that_was_trained_as_a_baseline_is_trained_again_for_as_long(again: Any) -> None:
+    asked = {"candidates": 1, "learning_rates": [0.2], "epochs": [1], "scratch_epochs": [1, 2, 3], "standing": 0}
+
+    outcome = again(asked, baselines="trained")
+
+    assert (outcome.winner.leg.trial.sliced, outcome.winner.leg.trained) == (False, 6)
+    assert [[task.settings.epochs for task in step.values()] for step in again.steps] == [[6]]

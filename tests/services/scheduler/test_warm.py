@@ -179,3 +179,14 @@ def _until(condition: Callable[[], bool], patience_seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.05)
+
+
+def test_a_process_id_that_comes_round_again_is_another_childs(warm: Starter, tmp_path: Path) -> None:
+    warm.start(_MODULE, ["7"], log=tmp_path / "one").wait(30)
+    process: Any = warm._process
+    process._ended |= dict.fromkeys(range(1 << 22), 7)  # as after as many children as there are ids
+
+    child = warm.start(_MODULE, ["stay"], log=tmp_path / "two")
+
+    assert child.poll() is None
+    assert processes.stop(child) == -signal.SIGTERM

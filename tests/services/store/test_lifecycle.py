@@ -96,3 +96,15 @@ def test_unknown_job_can_be_neither_paused_nor_resumed(database: Database) -> No
     for ask in (pause, resume):
         with pytest.raises(NotFound):
             ask(database, "j0")
+
+
+def test_job_that_is_to_be_cancelled_while_it_pauses_is_cancelled(database: Database) -> None:
+    lease = add_running_job(database)
+    pause(database, lease.job_id)
+    with database.write() as session:
+        jobs.request_cancel(session, lease.job_id)
+
+    with jobs.fenced(database, lease) as (session, job):
+        jobs.stopped(session, job)
+
+    assert job_of(database, lease.job_id).state == "cancelled"

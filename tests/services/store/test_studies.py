@@ -365,3 +365,15 @@ def test_trials_are_counted_by_state(database: Database) -> None:
         found = study_outcomes.counts(session, [lease.study_id, other])
 
     assert found == {lease.study_id: {"queued": 1, "waiting": 2}, other: {"waiting": 1}}
+
+
+def test_driver_of_a_deleted_study_has_lost_it(database: Database) -> None:
+    lease = driven(database)
+    with database.write() as session:
+        studies.cancel(session, lease.study_id)
+        studies.delete(session, lease.study_id)
+
+    with pytest.raises(LeaseLost, match="deleted"):
+        study_leases.renew(database, lease, 60)
+    with pytest.raises(LeaseLost, match="deleted"), database.write() as session:
+        study_leases.ended(session, lease, clean=False, rules=RetryRules(), status=1)
