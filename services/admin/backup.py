@@ -1,7 +1,7 @@
 """A backup of a running service: its database as of one moment and every artifact that it names, in a folder that says what it holds.
 
 The manifest is written last, so a folder without one is no backup. Artifacts that an earlier backup has left in the folder are
-not copied again.
+not copied again, and that backup stays until the new one is whole.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ class Backup:
 
 
 def back_up(database: Database, blobs: BlobStore, folder: Path) -> Backup:
-    """Write a backup into a folder, which may hold an earlier one, of which then only the artifacts stay.
+    """Write a backup into a folder; an earlier one that is there is replaced at the very end, and its artifacts are used again.
 
     Raises:
         AdminError: the folder cannot be written, an artifact's bytes are gone or damaged, or PostgreSQL's tools are missing.
@@ -50,19 +50,19 @@ def back_up(database: Database, blobs: BlobStore, folder: Path) -> Backup:
     """
     try:
         (folder / "artifacts").mkdir(parents=True, exist_ok=True)
-        (folder / MANIFEST).unlink(missing_ok=True)
     except OSError as error:
         raise AdminError(f"cannot write to {folder}: {error.strerror}") from error
     name, files = dump(database, folder)
     for digest, size in files.items():
         _copy_blob(blobs, digest, size, folder / "artifacts" / digest)
+    part, manifest = folder / f"{name}.part", folder / f"{MANIFEST}.part"
+    made = Backup(FORMAT, glora_core.__version__, datetime.now(UTC).isoformat(), name, _sha256(part), files)
+    manifest.write_text(json.dumps(asdict(made), indent=1))
+    part.replace(folder / name)
+    manifest.replace(folder / MANIFEST)
     for path in (folder / "artifacts").iterdir():
         if path.name not in files:
             path.unlink()
-    made = Backup(FORMAT, glora_core.__version__, datetime.now(UTC).isoformat(), name, _sha256(folder / name), files)
-    part = folder / f"{MANIFEST}.part"
-    part.write_text(json.dumps(asdict(made), indent=1))
-    part.replace(folder / MANIFEST)
     return made
 
 

@@ -34,20 +34,22 @@ def is_sqlite(url: str) -> bool:
 
 
 def dump(database: Database, folder: Path) -> tuple[str, Files]:
-    """Write a database into a folder; returns the file's name, and the artifacts that were there at that moment.
+    """Write a database into a folder, as NAME.part; returns NAME, and the artifacts that were there at that moment.
 
     Raises:
         AdminError: PostgreSQL's `pg_dump` is not there, or fails.
     """
     if is_sqlite(database.url):
-        _copy_sqlite(Path(str(make_url(database.url).database)), folder / SQLITE)
-        copy = Database(f"sqlite:///{folder / SQLITE}")
+        part = folder / f"{SQLITE}.part"
+        _remove_sqlite(part)
+        _copy_sqlite(Path(str(make_url(database.url).database)), part)
+        copy = Database(f"sqlite:///{part}")
         with copy.read() as session:
             files = _files(session)
-        _settle(folder / SQLITE, copy)
+        _settle(part, copy)
         return SQLITE, files
     with _exported(database) as (snapshot, files):
-        _run("pg_dump", database.url, "--format=custom", f"--snapshot={snapshot}", f"--file={folder / POSTGRES}")
+        _run("pg_dump", database.url, "--format=custom", f"--snapshot={snapshot}", f"--file={folder / POSTGRES}.part")
     return POSTGRES, files
 
 
@@ -69,6 +71,7 @@ def load(url: str, source: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
     shutil.copyfile(source, part)
+    _remove_sqlite(target)  # a log without its database would be replayed over the restored one
     part.replace(target)
 
 
@@ -85,6 +88,12 @@ def refuse_full(url: str) -> None:
     database.dispose()
     if tables:
         raise AdminError(f"the database has {tables} tables; a backup is restored into an empty one only")
+
+
+def _remove_sqlite(path: Path) -> None:
+    """Remove a database's file, if it is there, and what SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
 
 
 def _copy_sqlite(source: Path, target: Path) -> None:
@@ -109,8 +118,9 @@ def _settle(path: Path, copy: Database) -> None:
 
 @contextmanager
 def _exported(database: Database) -> Iterator[tuple[str, Files]]:
-    """A snapshot that `pg_dump` can join while the block runs, and the artifacts that it has."""
+    """A snapshot that `pg_dump` can join while the block runs, however long, and the artifacts that it has."""
     with database.read() as session:
+        session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         snapshot = session.scalar(text("SELECT pg_export_snapshot()"))
         yield str(snapshot), _files(session)
 

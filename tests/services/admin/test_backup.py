@@ -2,12 +2,14 @@
 
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from services.admin import dumps
 from services.admin.backup import MANIFEST, back_up, restore
 from services.admin.errors import AdminError
 from services.store import artifacts, jobs, search_state
@@ -169,6 +171,45 @@ def test_artifact_whose_bytes_are_gone_fails_the_backup(database: Database, blob
     assert not (tmp_path / "backup" / MANIFEST).exists()
 
 
+def test_backup_that_fails_leaves_the_one_before_it(
+    database: Database, blobs: BlobStore, filled: str, other_url: str, tmp_path: Path
+) -> None:
+    back_up(database, blobs, tmp_path / "backup")
+    before = contents(database)
+    with database.write() as session:
+        session.add(artifact("lost", filled))
+
+    with pytest.raises(AdminError, match="not in the store"):
+        back_up(database, blobs, tmp_path / "backup")
+
+    restore(tmp_path / "backup", other_url, BlobStore(str(tmp_path / "restored")))
+    again = Database(other_url)
+    assert contents(again) == before
+    again.dispose()
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_log_of_a_database_that_is_gone_is_not_replayed_over_a_restored_one(
+    database: Database, blobs: BlobStore, filled: str, other_url: str, tmp_path: Path
+) -> None:
+    back_up(database, blobs, tmp_path / "backup")
+    before = contents(database)
+    gone = Database(other_url)
+    gone.migrate()
+    add_job(gone, "gone")
+    log = (tmp_path / "other" / "glora.db-wal").read_bytes()
+    gone.dispose()
+    (tmp_path / "other" / "glora.db").unlink()
+    (tmp_path / "other" / "glora.db-wal").write_bytes(log)
+
+    restore(tmp_path / "backup", other_url, BlobStore(str(tmp_path / "restored")))
+
+    assert not (tmp_path / "other" / "glora.db-wal").exists()
+    again = Database(other_url)
+    assert contents(again) == before
+    again.dispose()
+
+
 def test_backup_of_one_kind_of_database_is_not_restored_into_another(
     backend: str, database: Database, blobs: BlobStore, filled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,4 +230,22 @@ def test_missing_tool_of_postgres_is_named(
         monkeypatch.setattr(shutil, "which", lambda name: None)
         with pytest.raises(AdminError, match=r"pg_dump is needed .* postgresql-client"):
             back_up(database, blobs, tmp_path / "backup")
+        database.dispose()
+
+
+@pytest.mark.postgres
+def test_dump_may_take_longer_than_a_session_may_be_idle(
+    request: pytest.FixtureRequest, blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = dumps._run
+
+    def slow(*arguments: str) -> None:
+        time.sleep(0.5)
+        run(*arguments)
+
+    monkeypatch.setattr("services.store.database._IDLE_MS", 100)
+    monkeypatch.setattr(dumps, "_run", slow)
+    with request.getfixturevalue("postgres_server").fresh_database("slow", template="migrated") as url:
+        database = Database(url)
+        assert back_up(database, blobs, tmp_path / "backup").database == "database.dump"
         database.dispose()
