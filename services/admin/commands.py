@@ -32,7 +32,7 @@ def restore(folder: Annotated[Path, typer.Argument(help="Folder that a backup wa
 @app.command()
 def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-    grace_hours: Annotated[float, typer.Option(help="Nothing younger goes.", min=0.1)] = 1.0,
+    grace_hours: Annotated[float, typer.Option(help="Nothing younger goes.", min=1.0)] = 1.0,
     home: Home = None,
 ) -> None:
     """Remove what nobody refers to: files, rows, training checkpoints, work folders. Supernets and evaluations stay."""

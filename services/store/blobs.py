@@ -7,6 +7,7 @@ whole. Large files go to S3 in parts. What no row names is found and removed by 
 
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +30,9 @@ _REMOVALS = 3
 _FRESH_SECONDS = 1800.0
 """A blob on S3 that is stored once more is written anew if it is older, so that a garbage collection sees that it is wanted."""
 
+
+_OURS = re.compile(r"([0-9a-f]{2})/\1[0-9a-f]{62}(\.[0-9a-f]{8}\.part)*")
+"""Where blobs lie, and what broken writes and removals leave beside them; other files are not ours."""
 
 TRAINING_NAME_LENGTH = 16
 
@@ -160,11 +164,10 @@ class BlobStore:
                     self._fs.rm(path, recursive=True)
 
     def listing(self) -> list[StoredFile]:
-        """Every file that is kept here, training checkpoints left out. Raises StoreUnavailable."""
+        """Every blob that is kept here, and what broken writes have left; other files are left out. Raises StoreUnavailable."""
         with _reachable():
             found = self._fs.find(self._root, detail=True) if self._fs.exists(self._root) else {}
-        folder = f"{self._root}/training/"
-        return [self._stored_file(path, info) for path, info in found.items() if not path.startswith(folder)]
+        return [self._stored_file(path, info) for path, info in found.items() if _OURS.fullmatch(path.removeprefix(f"{self._root}/"))]
 
     def remove_if_untouched(self, file: StoredFile, before: datetime) -> bool:
         """Remove a file unless it was written, or stored once more, since; returns whether it was. Raises StoreUnavailable.

@@ -62,6 +62,12 @@ def test_garbage_is_listed_by_a_dry_run_and_removed_by_another(glora: Glora, hom
     assert "Removed 0 files of 0 bytes, and 0 rows" in glora("admin", "gc", "--home", str(home)).out
 
 
+def test_grace_in_which_a_blob_on_s3_may_be_wanted_again_is_refused(glora: Glora, home: Path) -> None:
+    ended = glora("admin", "gc", "--grace-hours", "0.9", "--home", str(home))
+
+    assert (ended.status, "--grace-hours" in ended.err) == (2, True)
+
+
 def test_migrate_says_from_where_to_where(glora: Glora, tmp_path: Path) -> None:
     first, again = (glora("admin", "migrate", "--home", str(tmp_path / "fresh")) for _ in range(2))
 

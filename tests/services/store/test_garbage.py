@@ -61,12 +61,13 @@ def test_blobs_without_a_row_and_rows_without_an_owner_go(database: Database, bl
     orphan = store(database, blobs, tmp_path, "orphan", None)
     (tmp_path / "rowless").write_text("rowless")
     rowless, _ = blobs.put(tmp_path / "rowless")
-    (home / "artifacts" / "ab").mkdir()
-    (home / "artifacts" / "ab" / "x.1234.part").write_text("broken write")
+    part = f"{KEY}.12345678.part"
+    (home / "artifacts" / "cc").mkdir()
+    (home / "artifacts" / "cc" / part).write_text("broken write")
     age(home)
 
     found = find_garbage(database, blobs, home)
-    assert (found.rows, names(found)) == ((orphan.id,), sorted([orphan.sha256, rowless, "x.1234.part"]))
+    assert (found.rows, names(found)) == ((orphan.id,), sorted([orphan.sha256, rowless, part]))
     assert found.size == len("orphan") + len("rowless") + len("broken write")
     assert len(kept(home)) == 5
 
@@ -76,6 +77,16 @@ def test_blobs_without_a_row_and_rows_without_an_owner_go(database: Database, bl
     with database.read() as session:
         assert set(session.scalars(select(Artifact.id))) == {wanted.id, shared.id}
     assert find_garbage(database, blobs, home) == Garbage((), (), (), (), (), ())
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "cc/notes.txt", f"dd/{KEY}", KEY, f"cc/{KEY}.txt", f"cc/{KEY}/notes.txt"])
+def test_file_that_is_not_the_stores_own_is_left_alone(name: str, database: Database, blobs: BlobStore, home: Path) -> None:
+    path = home / "artifacts" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("somebody's")
+    age(home)
+
+    assert find_garbage(database, blobs, home).files == ()
 
 
 def test_what_is_young_is_left_alone(database: Database, blobs: BlobStore, home: Path, tmp_path: Path) -> None:
