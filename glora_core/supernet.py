@@ -39,7 +39,7 @@ class Supernet(nn.Module):
         super().__init__()
         modules, head = _adaptable(backbone, space, entanglement), classifier(backbone)
         self.space, self.backbone, self.entanglement = space, backbone, entanglement
-        generator = torch.Generator().manual_seed(seed)
+        generator, device = torch.Generator().manual_seed(seed), next(backbone.parameters()).device
         for parameter in backbone.parameters():
             parameter.requires_grad_(False)
         self._layers: list[GLoRALayer] = []
@@ -50,7 +50,7 @@ class Supernet(nn.Module):
             self._layers.append(layer)
         if head is not None:
             _start(head, generator)
-        self.to(next(backbone.parameters()).device)
+        self.to(device)
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Logits under the current config: (n, classes), or (n, tokens, vocabulary) of a language model.

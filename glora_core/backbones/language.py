@@ -39,8 +39,7 @@ def create(spec: BackboneSpec, *, num_classes: int, pretrained: bool) -> nn.Modu
         if getattr(config, "pad_token_id", None) is None:
             config.pad_token_id = _first(getattr(config, "eos_token_id", None))
         if not pretrained:
-            fresh: nn.Module = factory.from_config(config)
-            return fresh
+            return _padding_as_read(spec, factory.from_config(config))
         resized = spec.task == "classification"  # a stored head of another number of classes
         model, loading = factory.from_pretrained(name, config=config, ignore_mismatched_sizes=resized, output_loading_info=True)
         found_none = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
@@ -49,7 +48,7 @@ def create(spec: BackboneSpec, *, num_classes: int, pretrained: bool) -> nn.Modu
             raise ValueError(f"its weights lack {len(lacking)} tensors of this backbone, such as {lacking[0]!r}")
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
         raise BackboneUnknown(_explain(spec, name, error)) from error
-    return model  # type: ignore[no-any-return]
+    return _padding_as_read(spec, model)
 
 
 def info(spec: BackboneSpec, model: Any) -> BackboneInfo:
@@ -72,7 +71,7 @@ def tokenizer(spec: BackboneSpec) -> Any:
     name = transformers_name(spec.name) or ""
     try:
         found = _library().AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+    except (ImportError, OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         raise BackboneUnknown(f"backbone {spec.name!r} has no tokenizer that can be loaded: {_line(error)}") from error
     if found.pad_token is None:
         found.pad_token = found.eos_token
@@ -102,6 +101,22 @@ def tokenizer_hash(reader: Any) -> str:
     rules = json.loads(fast.to_str()) | {"truncation": None, "padding": None} if fast is not None else reader.get_vocab()
     told = [type(reader).__name__, rules, reader.pad_token_id, reader.padding_side, reader.truncation_side]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _padding_as_read(spec: BackboneSpec, model: Any) -> nn.Module:
+    """A classifier that takes for padding what its tokenizer pads with: GPT-2 and its kin answer at the last token that is none.
+
+    Of a folder without a tokenizer, transformers makes one that knows special tokens alone; that one is not asked.
+    """
+    known: nn.Module = model
+    if spec.task == "classification":
+        try:
+            reader = tokenizer(spec)
+        except BackboneUnknown:
+            return known
+        if len(reader) > len(reader.all_special_tokens) and reader.pad_token_id is not None:
+            model.config.pad_token_id = reader.pad_token_id
+    return known
 
 
 def _positions(model: Any) -> int | None:

@@ -24,7 +24,7 @@ PATIENCE = 100
 """Steps that any supernet is given."""
 _ROWS, _SUBNETS = 4, 5
 _NO_BETTER = 0.98
-"""A mean training loss above this share of the labels' own entropy tells nothing about them."""
+"""A mean training loss above this share of what guessing costs tells nothing about the labels."""
 _SIGMAS = 3.0
 
 
@@ -64,26 +64,27 @@ class Probe:
         return found
 
 
-def check_learning(loss: float, labels: Tensor, probe: Probe, scores: Mapping[str, float]) -> None:
+def check_learning(loss: float, labels: Tensor, probe: Probe, scores: Mapping[str, float], smoothing: float, classes: int) -> None:
     """Refuse to go on with a supernet that tells its classes apart no better than guessing.
 
-    That takes both: a mean training loss of 98 % or more of the labels' own entropy, and no probed subnet that is right
-    more often than always naming the most frequent class, by three standard deviations.
+    That takes both: a mean training loss of 98 % or more of what the best constant answer costs, and no probed subnet that is
+    right more often than always naming the most frequent class, by three standard deviations, or right in all.
 
     Args:
         loss: mean of an epoch, in nats.
         labels: of the training split; negative ones ask for no answer.
+        smoothing: share of every label that the loss spreads over all classes.
+        classes: how many outputs the network has.
 
     Raises:
         NotLearning: the message has the figures.
     """
-    shares = torch.unique(labels[labels >= 0], return_counts=True)[1].double()
-    shares /= shares.sum()
-    entropy = -float((shares * shares.log()).sum())
+    counts = torch.bincount(labels[labels >= 0], minlength=classes).double()
+    entropy = float(torch.special.entr((1 - smoothing) * counts / counts.sum() + smoothing / classes).sum())
     asked = probe.split.labels[probe.split.labels >= 0]
     guess = float(torch.unique(asked, return_counts=True)[1].max()) / len(asked)
-    best = max(scores.values())
-    if loss >= _NO_BETTER * entropy and best <= guess + _SIGMAS * math.sqrt(guess * (1 - guess) / len(asked)):
+    best, doubted = max(scores.values()), guess + _SIGMAS * math.sqrt(guess * (1 - guess) / len(asked))
+    if loss >= _NO_BETTER * entropy and best <= doubted and best < 1:
         raise NotLearning(
             f"half the training is over and its loss is {loss:.3f} nats, where guessing costs {entropy:.3f}; the best of "
             f"{len(scores)} subnets is right in {best:.1%} of {len(asked)} validation examples, always naming one class in {guess:.1%}"

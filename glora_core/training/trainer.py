@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from glora_core.backbones import Inputs, run
+from glora_core.backbones import Inputs, outputs, run
 from glora_core.calibration import calibrate
 from glora_core.configs import SubnetConfig, decode
 from glora_core.data.augment import augment
@@ -138,7 +138,8 @@ class Trainer:
             self._early.note(self.epoch, val_loss, self._parameters if last else self._averages or self._parameters)
         judged = 2 * self.epoch >= self.settings.epochs or self.finished
         if judged and self.epoch * self.steps_per_epoch >= PATIENCE:
-            check_learning(loss, self.split.labels, self.probe, accuracies)
+            smoothing, classes = self.settings.label_smoothing, _outputs(self.supernet.backbone)
+            check_learning(loss, self.split.labels, self.probe, accuracies, smoothing, classes)
         return accuracies, val_loss
 
     def _mean_loss(self, scores: Collection[Score]) -> float:
@@ -281,6 +282,11 @@ class Trainer:
         if step < warm:
             return (step + 1) / warm
         return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+
+
+def _outputs(backbone: Any) -> int:
+    """How wide a network's logits are: as many as its head's classes, or as a language model's words."""
+    return outputs(backbone) or int(backbone.config.vocab_size)
 
 
 def _attention(plain: bool) -> AbstractContextManager[None]:

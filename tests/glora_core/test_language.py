@@ -8,6 +8,8 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from glora_core.backbones import BackboneInfo, BackboneSpec, adapted_layers, classifier, describe, load, run, skeleton
 from glora_core.backbones.language import tokenizer
@@ -174,6 +176,15 @@ def test_a_language_model_has_no_head_of_its_own(folder, kind):
 def test_a_model_without_a_padding_token_is_given_its_end_of_text_so_that_batches_can_be_padded(folder, kind):
     config = load(spec(folder(kind)), 2).config
     assert config.pad_token_id == {"bert": 0, "distilbert": 0, "gpt2": 2, "llama": 2}[kind]
+
+
+def test_a_classifier_answers_the_same_however_far_its_tokenizer_pads(folder):
+    path = folder("gpt2")
+    words = Tokenizer(WordLevel({"<unk>": 0, "<pad>": 3, "word": 5}, unk_token="<unk>"))
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", pad_token="<pad>").save_pretrained(path)
+    model, reader = load(spec(path), 3), tokenizer(spec(path))
+    near, far = (reader(["word"], padding="max_length", max_length=length, return_tensors="pt") for length in (2, 6))
+    torch.testing.assert_close(run(model, dict(near)), run(model, dict(far)))
 
 
 @pytest.mark.parametrize("action", [describe, lambda spec: load(spec, 3), lambda spec: skeleton(spec, 3), tokenizer])

@@ -1,5 +1,8 @@
 """Probes: fixed subnets scored along a training, which change nothing in it and end one that does not learn."""
 
+from contextlib import nullcontext
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -73,6 +76,16 @@ def test_a_training_of_few_steps_is_not_judged(train):
 def test_it_takes_both_a_loss_of_guessing_and_answers_of_guessing(make_vit, space, toy_split, loss, accuracy, ends):
     probe = Probe.of(Supernet(make_vit(), space), toy_split, 8)
     if not ends:
-        return check_learning(loss, toy_split.labels, probe, {"largest": accuracy})
+        return check_learning(loss, toy_split.labels, probe, {"largest": accuracy}, 0.0, 3)
     with pytest.raises(NotLearning):
-        check_learning(loss, toy_split.labels, probe, {"largest": accuracy, "smallest": 0.1})
+        check_learning(loss, toy_split.labels, probe, {"largest": accuracy, "smallest": 0.1}, 0.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("frequent", "loss", "accuracy", "ends"), [(24, 0.6, 0.8, False), (24, 0.76, 0.8, True), (29, 0.76, 1.0, False)], ids=str
+)
+def test_smoothed_labels_cost_more_to_guess_and_whoever_knows_them_all_goes_on(make_vit, space, toy_split, frequent, loss, accuracy, ends):
+    split = replace(toy_split, labels=(torch.arange(30) >= frequent).long())
+    probe = Probe.of(Supernet(make_vit(), space), split, 8)
+    with pytest.raises(NotLearning, match=r"guessing costs 0\.762") if ends else nullcontext():
+        check_learning(loss, split.labels, probe, {"largest": accuracy}, 0.2, 3)

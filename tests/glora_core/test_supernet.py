@@ -136,6 +136,13 @@ def test_a_space_over_a_layer_that_the_backbone_lacks_is_refused_by_name(make_vi
         Supernet(make_vit(), SearchSpace((layer,)))
 
 
+def test_a_supernet_stays_on_its_backbones_device_where_the_very_first_layer_adapts():
+    with torch.device("meta"):
+        backbone = timm.create_model("test_resnet", num_classes=3)
+    supernet = Supernet(backbone, SearchSpace(adapted_layers(backbone, ("conv1*",))))
+    assert {tensor.device.type for tensor in (*supernet.parameters(), *supernet.buffers())} == {"meta"}
+
+
 def test_an_unknown_form_of_entanglement_is_refused(make_vit, space):
     with pytest.raises(ConfigInvalid, match="normalised"):
         Supernet(make_vit(), space, "loose")
