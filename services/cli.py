@@ -18,8 +18,8 @@ app = typer.Typer(
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 for a free one.", min=0, max=65535)] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.", envvar="GLORA_HOST")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 for a free one.", min=0, max=65535, envvar="GLORA_PORT")] = 8000,
     home: Annotated[Path, typer.Option(help="Folder for database, artifacts and logs.", envvar="GLORA_HOME")] = Path(".glora"),
     cpus: Annotated[int | None, typer.Option(help="CPUs that Ray may use; all by default.", min=1)] = None,
 ) -> None:

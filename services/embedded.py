@@ -223,7 +223,9 @@ def _free_port(host: str, port: int) -> int:
 
 
 def _token(home: Path) -> str:
-    """The home folder's token, made at first use and readable by its owner alone."""
+    """`GLORA_TOKEN`, or the home folder's token, made at first use and readable by its owner alone."""
+    if os.environ.get("GLORA_TOKEN"):
+        return os.environ["GLORA_TOKEN"]
     path = home / "token"
     if not path.exists():
         part = path.with_suffix(".part")

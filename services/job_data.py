@@ -17,9 +17,18 @@ def read_data(request: JobRequest) -> AnyData:
     Raises:
         DataInvalid, LibraryMissing: see `scan` and `read_table`.
     """
+    return drawn(request, read_all(request))
+
+
+def read_all(request: JobRequest) -> AnyData:
+    """All of the job's data, however few shots it asks for. Raises as `read_data`."""
     asked = request.data
-    data: AnyData = read_table(asked.path, asked.columns.columns()) if request.reads_texts else scan(asked.path)
-    return data if asked.shots is None else few_shot(data, asked.shots, request.seed)
+    return read_table(asked.path, asked.columns.columns()) if request.reads_texts else scan(asked.path)
+
+
+def drawn(request: JobRequest, data: AnyData) -> AnyData:
+    """The shots of the job's data that its seed draws; all of it where it asks for none. Raises DataInvalid."""
+    return data if request.data.shots is None else few_shot(data, request.data.shots, request.seed)
 
 
 def read_test(request: JobRequest, path: str, data: AnyData) -> AnyData:

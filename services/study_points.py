@@ -4,7 +4,6 @@ A draw is a function of the study's seed, the setting's name and the draw's numb
 values: so that these are compared on equal terms, and share supernets where only the search differs.
 """
 
-import copy
 import itertools
 import json
 import math
@@ -35,10 +34,15 @@ class SweepInvalid(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A trial before it is checked: its swept settings by dotted names, and the job request that they give, as sent."""
+    """A trial before it is checked: its swept settings by dotted names, and the job request that they are put into, as sent."""
 
     settings: dict[str, Any]
-    request: dict[str, Any]
+    base: Mapping[str, Any]
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """The trial's job request. Raises SweepInvalid if a part of it is no object."""
+        return with_settings(self.base, self.settings)
 
     def __str__(self) -> str:
         return ", ".join(f"{name} = {json.dumps(value)}" for name, value in self.settings.items())
@@ -70,18 +74,21 @@ def draw(request: StudyRequest) -> list[Drawn]:
             given = dict(zip(grid, cell, strict=True)) | drawn
             settings = {name: given[name] for name in request.sweep}
             found.setdefault(json.dumps(settings, sort_keys=True), settings)
-    return [Drawn(settings, with_settings(request.base, settings)) for settings in found.values()]
+    return [Drawn(settings, request.base) for settings in found.values()]
 
 
 def with_settings(base: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """A job request with settings put in by their dotted names. Raises SweepInvalid if a part of it is no object."""
-    request = copy.deepcopy(dict(base))
+    request = dict(base)
     for name, value in settings.items():
         part, _, field = name.rpartition(".")
-        place = request.setdefault(part, {}) if part else request
+        if not part:
+            request[field] = value
+            continue
+        place = request.get(part, {})
         if not isinstance(place, dict):
             raise SweepInvalid(f"base.{part}", f"{part} is no object, so {name} cannot be put into it")
-        place[field] = value
+        request[part] = place | {field: value}
     return request
 
 

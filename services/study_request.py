@@ -3,14 +3,17 @@
 `services.study_points` draws the trials. Imports neither torch nor ray.
 """
 
+import json
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from services.job_request import Line
 from services.job_settings import Strict
 
 MOST_TRIALS = 500
+_DEEPEST = 20
+"""Levels of a job request, with room to spare."""
 
 
 class Values(Strict):
@@ -102,6 +105,17 @@ class StudyRequest(Strict):
     early_stop: EarlyStop = EarlyStop()
     seed: int = Field(0, ge=0, lt=2**63, description="Of the draws from ranges; jobs have their own.")
 
+    @field_validator("base")
+    @classmethod
+    def _can_be_stored(cls, base: dict[str, Any]) -> dict[str, Any]:
+        if _depth(base) > _DEEPEST:
+            raise ValueError("it is nested too deep; accepted is a job request, as `POST /v1/jobs` takes it")
+        try:
+            json.dumps(base, ensure_ascii=False).encode()
+        except UnicodeError as error:
+            raise ValueError("it has text that is not Unicode; accepted is what UTF-8 can write") from error
+        return base
+
     @model_validator(mode="after")
     def _consistent(self) -> "StudyRequest":
         if self.samples > 1 and not any(isinstance(asked, Range) for asked in self.sweep.values()):
@@ -118,3 +132,12 @@ class StudyRequest(Strict):
             raise ValueError(
                 f"early_stop asha compares trainings of equal length on the same data; {', '.join(unequal)} cannot be swept with it"
             )
+
+
+def _depth(value: Any) -> int:
+    """How many lists and objects lie in each other."""
+    level, depth = [value], 0
+    while inner := [part for part in level if isinstance(part, dict | list)]:
+        level = [item for part in inner for item in (part.values() if isinstance(part, dict) else part)]
+        depth += 1
+    return depth

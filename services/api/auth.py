@@ -50,7 +50,9 @@ class TokenGuard:
         path: str = request.scope["path"]
         linked = request.query_params.get("token", "")
         if request.method == "GET" and holder(self._tokens, linked) is not None:
-            return with_cookie(request, RedirectResponse(str(request.url.remove_query_params("token")), 303), linked)
+            clean = request.url.remove_query_params("token")
+            there = "/" + clean.path.lstrip("/") + (f"?{clean.query}" if clean.query else "")  # relative: a proxy knows its own name
+            return with_cookie(request, RedirectResponse(there, 303), linked)
         user = holder(self._tokens, _bearer(request))
         if path.startswith(_OPEN) or user is not None:
             request.state.user = user

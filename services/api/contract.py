@@ -6,6 +6,9 @@ from fastapi import FastAPI
 
 from services.api.problems import MEDIA_TYPE, ProblemDocument
 
+_BEARER = {"type": "http", "scheme": "bearer", "description": "A user's token; see *Users and the queue* in docs/operations.md."}
+_EVERYWHERE = {"401": "No token, or one that nobody has."}
+_WITH_BODY = {"413": "The body is larger than any request."}
 _REF = {"$ref": f"#/components/schemas/{ProblemDocument.__name__}"}
 
 
@@ -16,8 +19,13 @@ def document_problems(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = generate()
-            for operations in schema["paths"].values():
+            schema["components"]["securitySchemes"] = {"bearer": _BEARER}
+            for path, operations in schema["paths"].items():
                 for operation in operations.values():
+                    if path.startswith("/v1/"):
+                        operation["security"] = [{"bearer": []}]
+                        refused = _EVERYWHERE | (_WITH_BODY if "requestBody" in operation else {})
+                        operation["responses"] |= {status: {"description": why} for status, why in refused.items()}
                     _describe_errors(operation["responses"])
             for unused in ("HTTPValidationError", "ValidationError"):
                 schema["components"]["schemas"].pop(unused, None)

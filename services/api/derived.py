@@ -75,8 +75,8 @@ def extend(database: Database, settings: Settings, user: str, parent_id: str, as
 
 def fork(database: Database, settings: Settings, user: str, parent_id: str, asked: ForkRequest) -> Job:
     """A queued job that searches the same supernet in another way. Raises NotFound, WrongState, Problem or RequestValidationError."""
-    changes = asked.model_dump(exclude={"seed"})
-    changes["search"] |= {} if asked.seed is None else {"seed": asked.seed}
+    changes = asked.model_dump(exclude={"seed"}, exclude_unset=True)
+    changes["search"] = asked.search | ({} if asked.seed is None else {"seed": asked.seed})
     with database.write() as session:
         queue.check_quotas(session, user, Quotas.of(settings))
         parent = jobs.locked(session, parent_id)
@@ -94,16 +94,16 @@ def clone(database: Database, settings: Settings, user: str, parent_id: str, ask
     """A queued job by the request of another with changes, checked like a new one. Raises as `submit`, and NotFound."""
     with database.read() as session:
         parent = jobs.get(session, parent_id)
-    return submit(database, settings, changed(parent.request, asked.model_dump()), user, parent=parent_id)[0]
+    return submit(database, settings, changed(parent.request, asked.model_dump(exclude_unset=True)), user, parent=parent_id)[0]
 
 
 def changed(request: dict[str, Any], changes: dict[str, Any]) -> JobRequest:
-    """A stored request with changes: parts merged field by field, the rest replaced where it is not None.
+    """A stored request with changes: parts merged field by field, the rest replaced; None is no change but where it is accepted.
 
     Raises:
         RequestValidationError: what results cannot be asked for.
     """
-    given = {name: value for name, value in changes.items() if value is not None}
+    given = {name: value for name, value in changes.items() if value is not None or name == "max_hours"}
     if "effort" in given:
         request = without_effort(request)
     elif given.get("training"):

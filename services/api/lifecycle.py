@@ -18,6 +18,12 @@ _REFUSED: dict[int | str, dict[str, Any]] = UNKNOWN | {
 }
 
 _INVALID: dict[int | str, dict[str, Any]] = {422: {"model": ProblemDocument, "description": "A field is refused; nothing was created."}}
+_QUOTA: dict[int | str, dict[str, Any]] = {
+    429: {"model": ProblemDocument, "description": "The user has as many jobs in the queue, or stores as much, as a user may."}
+}
+_UNDESCRIBED: dict[int | str, dict[str, Any]] = {
+    503: {"model": ProblemDocument, "description": "No scheduler described a first-seen backbone in time; nothing was created."}
+}
 
 
 @router.post("/{job_id}/pause", status_code=202, summary="Pause a job", responses=_REFUSED)
@@ -39,7 +45,7 @@ def resume_job(job_id: str, database: DatabaseDep, settings: SettingsDep) -> Job
     return get_job(job_id, database, settings)
 
 
-@router.post("/{job_id}/extend", status_code=201, summary="Go on with a finished search", responses=_REFUSED | _INVALID)
+@router.post("/{job_id}/extend", status_code=201, summary="Go on with a finished search", responses=_REFUSED | _INVALID | _QUOTA)
 def extend_job(
     job_id: str, asked: ExtendRequest, response: Response, database: DatabaseDep, settings: SettingsDep, user: UserDep
 ) -> JobView:
@@ -50,7 +56,7 @@ def extend_job(
     return _made(derived.extend(database, settings, user, job_id, asked).id, response, database, settings)
 
 
-@router.post("/{job_id}/fork", status_code=201, summary="Search the same supernet in another way", responses=_REFUSED | _INVALID)
+@router.post("/{job_id}/fork", status_code=201, summary="Search the same supernet in another way", responses=_REFUSED | _INVALID | _QUOTA)
 def fork_job(job_id: str, asked: ForkRequest, response: Response, database: DatabaseDep, settings: SettingsDep, user: UserDep) -> JobView:
     """Queue a job over a job's trained supernet, with another budget, strategy, metric or seed; it starts searching at once.
 
@@ -59,7 +65,12 @@ def fork_job(job_id: str, asked: ForkRequest, response: Response, database: Data
     return _made(derived.fork(database, settings, user, job_id, asked).id, response, database, settings)
 
 
-@router.post("/{job_id}/clone", status_code=201, summary="Submit a job once more, with changes", responses=UNKNOWN | _INVALID)
+@router.post(
+    "/{job_id}/clone",
+    status_code=201,
+    summary="Submit a job once more, with changes",
+    responses=UNKNOWN | _INVALID | _QUOTA | _UNDESCRIBED,
+)
 def clone_job(job_id: str, asked: CloneRequest, response: Response, database: DatabaseDep, settings: SettingsDep, user: UserDep) -> JobView:
     """Queue a job by the request of another, whatever its state, with changes; it is checked like a new submission."""
     return _made(derived.clone(database, settings, user, job_id, asked).id, response, database, settings)

@@ -1,5 +1,6 @@
 """What no request may be: larger than a job request ever is, or addressed with a zero byte, which PostgreSQL refuses."""
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.api.problems import Problem, problem_response
@@ -27,7 +28,7 @@ class RequestLimits:
             message = await receive()
             read += len(message.get("body", b""))
             if read > MAX_BODY:
-                raise _too_large()
+                raise HTTPException(413, _too_large().detail)  # what else is raised amid a body, FastAPI takes for a broken one
             return message
 
         await self._app(scope, counted, send)

@@ -77,7 +77,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> JSONResponse:
-        kind = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "http-error")
+        kind = {404: "not-found", 405: "method-not-allowed", 413: "request-too-large"}.get(error.status_code, "http-error")
         return _response(error.status_code, kind, str(error.detail), headers=dict(error.headers or {}))
 
     @app.exception_handler(NotFound)
@@ -120,8 +120,14 @@ def _response(
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
     title = kind.replace("-", " ").capitalize()
-    document = ProblemDocument(type=f"urn:glora:problem:{kind}", title=title, status=status, detail=detail, errors=errors or [])
+    told = [FieldError(field=error.field, message=_unicode(error.message)) for error in errors or []]
+    document = ProblemDocument(type=f"urn:glora:problem:{kind}", title=title, status=status, detail=_unicode(detail), errors=told)
     return JSONResponse(document.model_dump() | (extra or {}), status, headers, MEDIA_TYPE)
+
+
+def _unicode(text: str) -> str:
+    """Text that JSON can carry: bytes of a file's name that are no UTF-8 are written as escapes."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _field(entry: dict[str, Any]) -> str:

@@ -37,8 +37,11 @@ def submit_study(database: Database, settings: Settings, request: StudyRequest, 
     sent = _sent_before(database, user, key, fingerprint)
     if sent is not None:
         return sent, False
-    drawn = _drawn(request)
-    checked = _checked(database, settings, request, drawn)
+    try:
+        drawn = draw(request)
+        checked = _checked(database, settings, request, drawn)
+    except SweepInvalid as error:
+        raise Problem(422, "request-invalid", str(error), field=error.field) from error
     points = [Point(trial.settings, **found.facts()) for trial, found in zip(drawn, checked, strict=True)]
     try:
         with database.write() as session:
@@ -69,13 +72,6 @@ def _sent_before(database: Database, user: str, key: str | None, fingerprint: st
         detail = f"this key was sent with another request, which is study {found.id}; send each new request with a key of its own"
         raise Problem(422, "idempotency-key-reused", detail, field="idempotency-key", study=found.id)
     return found
-
-
-def _drawn(request: StudyRequest) -> list[Drawn]:
-    try:
-        return draw(request)
-    except SweepInvalid as error:
-        raise Problem(422, "request-invalid", str(error), field=error.field) from error
 
 
 def _checked(database: Database, settings: Settings, request: StudyRequest, drawn: Sequence[Drawn]) -> list[Checked]:

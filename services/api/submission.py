@@ -5,7 +5,8 @@ All refusals that can be known without training happen here, each as a problem d
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from glora_core.metrics import check_metric
 from glora_core.space import LayerShape
 from services.api.backbone_paths import STAMPED, folder_of, with_folder
 from services.api.problems import Problem
-from services.job_data import facts_of, read_data, read_test
+from services.job_data import drawn, facts_of, read_all, read_test
 from services.job_request import BackboneRequest, DataRequest, JobRequest, space_of
 from services.settings import Settings
 from services.store import backbones, idempotency, jobs, lineage, queue
@@ -82,6 +83,7 @@ class Inputs:
     """Data sets and backbones that were looked at already, by what asks for them; a sweep asks for the same ones many times."""
 
     data: dict[str, tuple[DataRequest, AnyData, dict[str, AnyData]]] = field(default_factory=dict)
+    drawn: dict[str, AnyData] = field(default_factory=dict)
     backbones: dict[str, tuple[BackboneRequest, Backbone]] = field(default_factory=dict)
 
 
@@ -89,10 +91,14 @@ def check(database: Database, settings: Settings, request: JobRequest, inputs: I
     """Check all of a request that can be checked without training. Raises Problem; stores nothing but a backbone's description."""
     _check_resources(settings, request)
     check_parts_agree(request)
-    asked = f"{request.data.model_dump_json()} {request.reads_texts} {None if request.data.shots is None else request.seed}"
+    asked = f"{request.data.model_dump_json(exclude={'shots'})} {request.reads_texts}"
     if asked not in inputs.data:
         inputs.data[asked] = _data_of(settings, request)
-    resolved, data, also = inputs.data[asked]
+    resolved, whole, also = inputs.data[asked]
+    shots = f"{asked} {request.data.shots} {None if request.data.shots is None else request.seed}"
+    if shots not in inputs.drawn:
+        inputs.drawn[shots] = _read(settings, "data.shots", partial(drawn, request, whole))
+    resolved, data = resolved.model_copy(update={"shots": request.data.shots}), inputs.drawn[shots]
     check_searched_metric(request, len(data.classes))
     named = request.backbone.model_dump_json()
     if named not in inputs.backbones:
@@ -103,7 +109,8 @@ def check(database: Database, settings: Settings, request: JobRequest, inputs: I
     check_space(request, backbone)
     _check_drop_path(request, backbone)
     _check_max_length(request, backbone)
-    facts = facts_of(data, also)
+    with _readable("data.path"):
+        facts = facts_of(data, also)
     check_second(request, facts)
     return Checked(request, (request.name or data.root.name)[:120], backbone, facts)
 
@@ -111,7 +118,7 @@ def check(database: Database, settings: Settings, request: JobRequest, inputs: I
 def _data_of(settings: Settings, request: JobRequest) -> tuple[DataRequest, AnyData, dict[str, AnyData]]:
     """A request's data with its paths resolved, its images, and those of its further test sets."""
     request = request.model_copy(update={"data": _check_data_paths(settings, request.data)})
-    data = _read(settings, "data.path", lambda: read_data(request))
+    data = _read(settings, "data.path", partial(read_all, request))
     also = {
         name: _read(settings, f"data.also_test.{name}", partial(read_test, request, path, data))
         for name, path in request.data.also_test.items()
@@ -205,14 +212,26 @@ def _check_data_paths(settings: Settings, asked: DataRequest) -> DataRequest:
 
 def _read(settings: Settings, field: str, read: Callable[[], AnyData]) -> AnyData:
     """A data set as read, whose files lie in the data roots wherever links lead."""
-    try:
+    with _readable(field):
         data = read()
-    except (DataInvalid, LibraryMissing) as error:
-        raise Problem(422, "data-invalid", str(error), field=field) from error
     if settings.data_roots:
         for path in data.files:
             _inside_roots(settings, str(path), field)
     return data
+
+
+@contextmanager
+def _readable(field: str) -> Iterator[None]:
+    """Turns what reading data can fail with into a Problem."""
+    try:
+        yield
+    except (DataInvalid, LibraryMissing) as error:
+        raise Problem(422, "data-invalid", str(error), field=field) from error
+    except OSError as error:
+        message = f"{error.filename!r} cannot be read by the service: {error.strerror or type(error).__name__}"
+        raise Problem(422, "data-invalid", message, field=field) from error
+    except UnicodeError as error:
+        raise Problem(422, "data-invalid", "a file or folder has a name that is not UTF-8; rename it", field=field) from error
 
 
 def check_searched_metric(request: JobRequest, classes: int) -> None:

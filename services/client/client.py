@@ -18,23 +18,16 @@ from urllib.parse import quote
 import httpx
 
 from services.client.download import Cut, Damaged, download
+from services.client.errors import AWAY, ServiceError
 from services.client.studies import StudyCalls
 
 _CHECKPOINT = ("merged", "timm-config", "transformers-config", "tokenizer", "manifest", "model-card", "adapter")
 _FINAL = ("succeeded", "failed", "cancelled")
 _RECONNECT_SECONDS = 1.0
 _SUBMIT_ATTEMPTS = 4
-
-
-class ServiceError(RuntimeError):
-    """The service refused a request or is out of reach; the message is for people, `status` is HTTP's, 0 without an answer.
-
-    `kind` is the last part of the problem document's type, empty without one.
-    """
-
-    def __init__(self, message: str, status: int = 0, kind: str = "") -> None:
-        super().__init__(message)
-        self.status, self.kind = status, kind
+_TIMEOUT = httpx.Timeout(120, connect=5)
+_CHECKED = httpx.Timeout(120, connect=5, read=3600)
+"""Of what makes a job or a study: the service reads all of the data before it answers."""
 
 
 class Client(StudyCalls):
@@ -51,7 +44,7 @@ class Client(StudyCalls):
             raise ServiceError("the token has characters that an HTTP header cannot carry; copy it again")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         with _explained(self.url):
-            self._http = httpx.Client(base_url=self.url, headers=headers, timeout=httpx.Timeout(120, connect=5))
+            self._http = httpx.Client(base_url=self.url, headers=headers, timeout=_TIMEOUT)
 
     def submit(self, request: dict[str, Any], idempotency_key: str | None = None) -> dict[str, Any]:
         """Submit a job; returns it as queued.
@@ -98,7 +91,7 @@ class Client(StudyCalls):
 
     def clone(self, job_id: str, **changes: Any) -> dict[str, Any]:
         """A new job by the request of another, with any of its fields changed; parts are merged field by field."""
-        return self._act(job_id, "clone", changes)
+        return self._act(job_id, "clone", changes, timeout=_CHECKED)
 
     def delete(self, job_id: str) -> None:
         """Delete a job that is over, with its files; supernets and evaluations stay."""
@@ -137,7 +130,7 @@ class Client(StudyCalls):
                 if not heard and self.job(job_id)["state"] in _FINAL:
                     return
             except (httpx.TransportError, httpx.InvalidURL, ServiceError) as error:
-                if isinstance(error, ServiceError) and error.status not in (0, 503):
+                if isinstance(error, ServiceError) and error.status not in (0, *AWAY):
                     raise
                 if time.monotonic() - alive > patience_seconds:
                     raise ServiceError(f"{self.url} has been out of reach for {patience_seconds:.0f} s: {error}") from error
@@ -168,7 +161,7 @@ class Client(StudyCalls):
         headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
         for attempt in range(1, _SUBMIT_ATTEMPTS + 1):
             try:
-                return self._json("POST", path, json=request, headers=headers)
+                return self._json("POST", path, json=request, headers=headers, timeout=_CHECKED)
             except ServiceError as error:
                 if attempt == _SUBMIT_ATTEMPTS or not _passing(error, attempt):
                     raise
@@ -180,8 +173,9 @@ class Client(StudyCalls):
             response = self._http.request("DELETE", path)
         _raise_for(response)
 
-    def _act(self, job_id: str, action: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        return self._json("POST", f"/v1/jobs/{quote(job_id, safe='')}/{action}", **({} if body is None else {"json": body}))
+    def _act(self, job_id: str, action: str, body: dict[str, Any] | None = None, timeout: httpx.Timeout = _TIMEOUT) -> dict[str, Any]:
+        sent = {} if body is None else {"json": body}
+        return self._json("POST", f"/v1/jobs/{quote(job_id, safe='')}/{action}", timeout=timeout, **sent)
 
     def _fetch(self, artifact: dict[str, Any], target: Path, on_bytes: Callable[[int], None]) -> None:
         try:
@@ -216,7 +210,7 @@ class Client(StudyCalls):
 def _passing(error: ServiceError, attempt: int) -> bool:
     """Whether a submission may have arrived, or may succeed soon. At first nobody listening is nobody; later it is a restart."""
     if error.status != 0:
-        return error.status in (502, 503, 504) and error.kind != "no-scheduler"
+        return error.status in AWAY and error.kind != "no-scheduler"
     broken = isinstance(error.__cause__, httpx.NetworkError | httpx.RemoteProtocolError | httpx.TimeoutException)
     return broken and not (attempt == 1 and isinstance(error.__cause__, httpx.ConnectError))
 

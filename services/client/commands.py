@@ -12,9 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from services.client.client import Client, ServiceError
+from services.client.client import Client
+from services.client.errors import ServiceError
 from services.client.progress import follow
-from services.client.request_parts import absolute, absolute_backbone, given, merge, named_folders, read_settings
+from services.client.request_parts import absolute, absolute_backbone, absolute_paths, given, merge, named_folders, read_settings
 from services.client.result_tables import result_tables
 
 console = Console()
@@ -101,7 +102,7 @@ def submit(
     token: Token = None,
 ) -> None:
     """Submit a job: adapt BACKBONE to DATA within BUDGET trainable parameters."""
-    request = read_settings(settings)
+    request = absolute_paths(read_settings(settings))
     request |= {"budget": budget} | given(
         seed=seed,
         effort=effort,
@@ -113,7 +114,7 @@ def submit(
     )
     columns = given(text=text_column, label=label_column, split=split_column)
     merge(request, "data", given(path=absolute(data), shots=shots, also_test=named_folders(also_test) or None))
-    merge(request, "data", given(max_length=max_length, columns=(request["data"].get("columns", {}) | columns) or None))
+    merge(request, "data", given(max_length=max_length, columns=((request["data"].get("columns") or {}) | columns) or None))
     merge(request, "backbone", given(name=absolute_backbone(backbone), weights=weights and absolute(weights), image_size=image_size))
     merge(request, "space", given(preset=preset, ranks=rank or None))
     merge(request, "training", given(epochs=epochs, learning_rate=learning_rate, policy=policy, workers=workers, use_gpu=gpu or None))
@@ -194,7 +195,7 @@ def logs(
 ) -> None:
     """Print what the processes of a job have printed, with the tracebacks of failed attempts."""
     text = connect(url, token).logs(job_id, tail)
-    console.print(text or f"Job {job_id} has printed nothing yet.\n", end="", markup=False, highlight=False, soft_wrap=True)
+    typer.echo(text or f"Job {job_id} has printed nothing yet.\n", nl=False)
 
 
 def cancel(job_id: JobId, url: Url = None, token: Token = None) -> None:

@@ -55,7 +55,7 @@ def read_settings(path: Path | None, option: str = "--settings") -> dict[str, An
     except (OSError, ValueError) as error:
         raise typer.BadParameter(f"{path} cannot be read as JSON: {error}", param_hint=option) from error
     parts = [found, *(found.get(part, {}) for part in _PARTS)] if isinstance(found, dict) else [found]
-    if not all(isinstance(part, dict) for part in parts):
+    if not all(isinstance(part, dict) for part in parts) or not isinstance(found.get("data", {}).get("columns") or {}, dict):
         raise typer.BadParameter(f"{path} must hold a JSON object of request fields", param_hint=option)
     return dict(found)
 

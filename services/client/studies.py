@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
+from services.client.errors import AWAY, ServiceError
+
 _OVER = ("succeeded", "failed", "cancelled")
 
 
@@ -48,13 +50,24 @@ class StudyCalls(ABC):
         """Delete a study that is over; its jobs stay."""
         self._delete(_path(study_id))
 
-    def follow_study(self, study_id: str, poll_seconds: float = 1.0) -> Iterator[dict[str, Any]]:
-        """The study as it is now, and again and again until it is over, that last state included."""
+    def follow_study(self, study_id: str, poll_seconds: float = 1.0, patience_seconds: float = 60.0) -> Iterator[dict[str, Any]]:
+        """The study as it is now, and again and again until it is over, that last state included.
+
+        Raises:
+            ServiceError: no such study, or the service was out of reach for `patience_seconds`.
+        """
+        alive = time.monotonic()
         while True:
-            study = self.study(study_id)
-            yield study
-            if study["state"] in _OVER:
-                return
+            try:
+                study = self.study(study_id)
+            except ServiceError as error:
+                if error.status not in (0, *AWAY) or time.monotonic() - alive > patience_seconds:
+                    raise
+            else:
+                alive = time.monotonic()
+                yield study
+                if study["state"] in _OVER:
+                    return
             time.sleep(poll_seconds)
 
     def wait_study(self, study_id: str, poll_seconds: float = 1.0) -> dict[str, Any]:

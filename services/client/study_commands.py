@@ -1,8 +1,7 @@
 """The `glora` commands about studies: `glora study submit`, `glora study ID` (a table of its trials), cancel, delete; `glora studies`."""
 
 import json
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,13 +14,12 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from services.client.client import Client, ServiceError
+from services.client.client import Client
 from services.client.commands import Token, Url, connect, console
-from services.client.request_parts import absolute_paths, given, read_settings
+from services.client.request_parts import absolute, absolute_backbone, absolute_paths, given, read_settings
 
 StudyId = Annotated[str, typer.Argument(help="Id of the study.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-_AGAIN_SECONDS, _MISSES = 5.0, 12
 _COLOURS = {"succeeded": "green", "stopped": "yellow", "failed": "red", "cancelled": "yellow", "running": "cyan"}
 
 
@@ -146,29 +144,13 @@ def _watch(client: Client, study_id: str) -> None:
     study: dict[str, Any] = {}
     try:
         with Live(console=console, refresh_per_second=2) as live:
-            for study in _patiently(client, study_id):
+            for study in client.follow_study(study_id):
                 live.update(_shown(study), refresh=True)
     except KeyboardInterrupt:
         console.print(f"Study {study_id} goes on. See it again with: glora study {study_id}; end it with: glora study cancel {study_id}")
         raise
     if study["state"] != "succeeded":
         raise typer.Exit(1)
-
-
-def _patiently(client: Client, study_id: str) -> Iterable[dict[str, Any]]:
-    """The study again and again until it is over; a service that is out of reach for a moment is asked again."""
-    misses = 0
-    while True:
-        try:
-            for study in client.follow_study(study_id):
-                misses = 0
-                yield study
-            return
-        except ServiceError as error:
-            misses += 1
-            if error.status not in (0, 503) or misses > _MISSES:
-                raise
-            time.sleep(_AGAIN_SECONDS)
 
 
 def _shown(study: dict[str, Any]) -> Group:
@@ -233,22 +215,23 @@ def _swept(word: str) -> tuple[str, dict[str, Any]]:
             return name, {"values": json.loads(written)}
         except ValueError as error:
             raise refusal from error
-    low, dots, rest = written.partition("..")
-    if not dots:
-        return name, {"values": [_value(part) for part in written.split(",")]}
+    low, _, rest = written.partition("..")
     high, colon, scale = rest.partition(":")
     try:
         ends = {"low": float(low), "high": float(high)}
-    except ValueError as error:
-        raise refusal from error
+    except ValueError:  # no range, perhaps paths such as ../data
+        return name, {"values": [_value(name, part) for part in written.split(",")]}
     if colon and scale != "log":
         raise refusal
     return name, ends | ({"log": True} if colon else {})
 
 
-def _value(written: str) -> Any:
-    """A number, true, false or null as JSON writes it; anything else is text."""
+_PATHS: Mapping[str, Callable[[str], str]] = {"data.path": absolute, "backbone.weights": absolute, "backbone.name": absolute_backbone}
+
+
+def _value(name: str, written: str) -> Any:
+    """A number, true, false or null as JSON writes it; anything else is text, a path as the service can read it."""
     try:
         return json.loads(written)
     except ValueError:
-        return written.strip()
+        return _PATHS.get(name, str)(written.strip())

@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from services.client.client import ServiceError
+from services.client.errors import ServiceError
 from services.store import jobs
 from services.store.models import Candidate, Job, JobEvent
 from tests.chaos import census, record

@@ -53,8 +53,14 @@ def service_command(name: str, environment: Mapping[str, str] | None = None) -> 
 
 
 def service_environment(name: str, environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment that a service is given."""
-    return {key: str(value) for key, value in services(environment)[name].get("environment", {}).items()}
+    """The environment that a service is given; what has no value in the file is passed on where it has one outside."""
+    given, listed = environment or {}, services(environment)[name].get("environment", {})
+    return {key: given[key] if value is None else str(value) for key, value in listed.items() if value is not None or key in given}
+
+
+def passed_on() -> set[str]:
+    """Variables that are passed on to services where they have a value outside, and left out where they have none."""
+    return {key for found in services().values() for key, value in found.get("environment", {}).items() if value is None}
 
 
 @cache

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 from jsonschema import Draft7Validator
 from moto.server import ThreadedMotoServer
 
@@ -80,13 +81,29 @@ def test_the_example_asks_for_exactly_the_variables_that_the_file_requires():
 
 
 def test_the_example_names_every_variable_of_the_file():
-    used = set(re.findall(r"\$\{(\w+)", COMPOSE_FILE.read_text()))
+    used = set(re.findall(r"\$\{(\w+)", COMPOSE_FILE.read_text())) | compose.passed_on()
     assert set(re.findall(r"^#?(\w+)=", EXAMPLE_FILE.read_text(), flags=re.MULTILINE)) == used
 
 
 def test_defaults_in_the_example_are_those_of_the_file():
     used = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", COMPOSE_FILE.read_text()))
-    assert dict(re.findall(r"^#(\w+)=(.*)$", EXAMPLE_FILE.read_text(), flags=re.MULTILINE)) == used
+    named = dict(re.findall(r"^#(\w+)=(.*)$", EXAMPLE_FILE.read_text(), flags=re.MULTILINE))
+    assert {name: value for name, value in named.items() if name not in compose.passed_on()} == used
+
+
+def test_settings_reach_the_processes_that_read_them_and_only_where_they_are_set():
+    given = {**compose.example_environment(), "GLORA_USER_QUEUED_JOBS": "5", "GLORA_USERS": '{"ada": "secret"}'}
+    api, scheduler = (compose.service_environment(name, given) for name in ("api", "scheduler"))
+    assert api["GLORA_USER_QUEUED_JOBS"] == scheduler["GLORA_USER_QUEUED_JOBS"] == "5"
+    assert (api["GLORA_USERS"], "GLORA_USERS" in scheduler) == ('{"ada": "secret"}', False)
+    assert "GLORA_CLUSTER_CPUS" not in api
+
+
+def test_docker_compose_passes_settings_on(tmp_path):
+    environment = {**compose.example_environment(), "GLORA_USER_QUEUED_JOBS": "5"}
+    run = docker_compose("config", environment=environment, folder=tmp_path)
+    found = yaml.safe_load(run.stdout)["services"]["api"]["environment"]
+    assert (found["GLORA_USER_QUEUED_JOBS"], found.get("GLORA_CLUSTER_CPUS")) == ("5", None)
 
 
 @pytest.mark.parametrize("file", [COMPOSE_FILE, EXAMPLE_FILE, DOCKERFILE, ROOT / "deploy" / "scheduler.sh"], ids=lambda file: file.name)

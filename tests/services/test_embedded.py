@@ -50,3 +50,10 @@ def test_each_that_ended_is_started_once_and_ray_takes_its_scheduler_along(
     assert [process for process in started if process.poll() is None] == [p for p in started if p in running.children.values()]
     assert (running._ray_port != port) == (ended == "ray")
     assert len(running.restarts) == 1
+
+
+def test_a_token_of_the_environment_is_the_services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = embedded._token(tmp_path)
+    monkeypatch.setenv("GLORA_TOKEN", "mine")
+
+    assert embedded._token(tmp_path) == "mine" != own

@@ -211,15 +211,16 @@ def test_what_is_given_overrides_the_effort_field_by_field() -> None:
     assert asked.finals.settings(asked.training) == replace(effort.finals_settings, candidates=9)
 
 
-def test_finals_that_are_not_described_are_in_proportion_to_the_supernets_training() -> None:
+def test_finals_that_are_not_described_follow_the_supernets_training_but_are_never_longer() -> None:
     own = EFFORTS["standard"]
 
-    asked = request(training={"epochs": 2 * own.epochs, "learning_rate": 10 * own.learning_rate})
+    longer = request(training={"epochs": 100 * own.epochs, "learning_rate": 10 * own.learning_rate})
+    shorter = request(training={"epochs": own.epochs // 5})
 
-    found = asked.finals.settings(asked.training)
-    assert found.epochs == tuple(2 * rung for rung in own.finals)
+    found = longer.finals.settings(longer.training)
+    assert (found.epochs, found.scratch_epochs) == (own.finals, own.scratch_epochs)
     assert found.learning_rates == pytest.approx([10 * rate for rate in own.learning_rates])
-    assert found.scratch_epochs == tuple(2 * rung for rung in own.scratch_epochs)
+    assert shorter.finals.epochs == [rung // 5 for rung in own.finals]
     assert min(request(training={"epochs": 1}).finals.epochs or ()) == 1
 
 

@@ -73,7 +73,7 @@ export class Charts {
   #draw() {
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(`--${name}`).trim();
-    const over = !["queued", "running"].includes(this.#job.state);
+    const over = !["queued", "running", "paused"].includes(this.#job.state);
     const { generations, epochs, probes, candidates } = this.#data;
     const none = over ? "The job ended before there was anything to draw." : "Appears after the first generation.";
     this.#show(

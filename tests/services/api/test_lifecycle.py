@@ -173,3 +173,11 @@ def test_finals_that_the_effort_gave_follow_the_training_of_a_clone_and_others_s
     fresh = http.post("/v1/jobs", json=stock.body(data, training=training, finals={})).json()
     assert clones[0]["request"]["finals"] == fresh["request"]["finals"] != left["request"]["finals"]
     assert clones[1]["request"]["finals"] == fresh["request"]["finals"] | {"epochs": [7, 70]}
+
+
+def test_clone_may_lift_a_bound(http: TestClient, data: Path, backbone: str) -> None:
+    parent = http.post("/v1/jobs", json=stock.body(data, max_hours=1.0)).json()
+
+    kept, lifted = (http.post(f"/v1/jobs/{parent['id']}/clone", json=changes).json() for changes in ({}, {"max_hours": None}))
+
+    assert (kept["request"]["max_hours"], lifted["request"]["max_hours"]) == (1.0, None)

@@ -125,3 +125,11 @@ def test_unavailability_is_documented(document: dict[str, Any], app: FastAPI) ->
 
     assert "503" in known["post /v1/jobs"]["responses"]
     assert "503" in known["get /v1/artifacts/{artifact_id}/content"]["responses"]
+
+
+def test_calls_say_that_they_take_a_token_and_what_is_answered_without(document: dict[str, Any]) -> None:
+    assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    for name, operation in operations(document).items():
+        inside = " /v1/" in name
+        assert ("security" in operation, "401" in operation["responses"]) == (inside, inside)
+        assert ("413" in operation["responses"]) == ("requestBody" in operation)

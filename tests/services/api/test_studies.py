@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
+from services import job_data
 from services.settings import Settings
 from services.store import studies, study_leases, study_progress
 from services.store.database import Database
@@ -15,6 +16,8 @@ from services.store.queue import Quotas
 from services.store.retries import RetryRules
 from services.store.study_leases import StudyLease
 from services.store.study_progress import PROBE, Report
+from services.study_points import draw
+from services.study_request import StudyRequest
 from tests.services.api import stock
 
 GRID = {"search.population": {"values": [4, 6]}, "search.mutation_probability": {"low": 0.1, "high": 0.5}}
@@ -206,3 +209,35 @@ def test_job_that_a_person_cancelled_has_no_reason(http: TestClient, database: D
     job = http.post(f"/v1/jobs/{job_id}/cancel").json()
 
     assert (job["state"], job["cancel_reason"], job["study"]) == ("cancelled", None, None)
+
+
+def test_data_is_read_once_for_all_seeds_that_draw_shots_of_it(
+    http: TestClient, data: Path, backbone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scanned: list[str] = []
+    really = job_data.scan
+    monkeypatch.setattr(job_data, "scan", lambda path: scanned.append(path) or really(path))
+    base = stock.body(data) | {"data": {"path": str(data), "shots": 1}}
+
+    answer = http.post("/v1/studies", json={"base": base, "sweep": {"seed": {"values": list(range(6))}}})
+
+    assert (answer.status_code, len(scanned)) == (201, 1)
+
+
+@pytest.mark.parametrize("junk", ['"\\ud800"', "[" * 900 + "]" * 900], ids=["no text", "nested"])
+def test_base_that_cannot_be_stored_is_refused(junk: str, http: TestClient, data: Path) -> None:
+    body = f'{{"base": {{"name": {junk}}}, "sweep": {{"seed": {{"values": [1, 2]}}}}}}'
+
+    answer = http.post("/v1/studies", content=body, headers={"Content-Type": "application/json"})
+
+    assert answer.status_code in (400, 422)
+
+
+def test_trials_are_made_from_the_base_without_copying_it() -> None:
+    base = {"data": {"path": "/d"}, "colour": ["x"] * 1000}
+    request = StudyRequest.model_validate({"base": base, "sweep": {"data.shots": {"values": [1, 2]}}})
+
+    first, second = (trial.request for trial in draw(request))
+
+    assert first["colour"] is second["colour"]
+    assert (first["data"], second["data"], request.base["data"]) == ({"path": "/d", "shots": 1}, {"path": "/d", "shots": 2}, {"path": "/d"})

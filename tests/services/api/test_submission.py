@@ -1,6 +1,8 @@
 """POST /v1/jobs: what is stored when all is well, and how each refusal leaves nothing behind."""
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -545,3 +547,27 @@ def test_job_that_just_fits_is_accepted_and_gpus_are_not_cpus(settings: Settings
     refused = known.post("/v1/jobs", json=stock.body(data, training={"use_gpu": True}))
 
     assert (accepted.status_code, refused.status_code, fields(refused)) == (201, 422, ["training.use_gpu"])
+
+
+def test_data_with_names_that_are_not_utf8_is_refused(http: TestClient, data: Path, backbone: str, database: Database) -> None:
+    folder = next((data / "train").iterdir())
+    folder.rename(os.fsdecode(os.fsencode(folder.parent) + b"/caf\xe9"))
+
+    response = http.post("/v1/jobs", json=stock.body(data))
+
+    assert (response.status_code, fields(response)) == (422, ["data.path"])
+    assert stock.counts(database) == (0, 0)
+
+
+def test_data_that_the_service_may_not_read_is_refused_by_its_path(
+    http: TestClient, data: Path, backbone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scan(path: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr("services.job_data.scan", scan)
+
+    response = http.post("/v1/jobs", json=stock.body(data))
+
+    assert (response.status_code, fields(response)) == (422, ["data.path"])
+    assert response.json()["detail"] == f"{str(data)!r} cannot be read by the service: Permission denied"

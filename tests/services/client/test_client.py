@@ -1,7 +1,7 @@
 """The Python client against a real server: requests, refusals, event streams that break, and verified downloads."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -414,3 +414,19 @@ def test_own_key_makes_a_later_call_the_same_submission(client: Client, data: Pa
 
     assert client.submit(stock.body(data), "mine")["id"] == first["id"]
     assert client.submit(stock.body(data))["id"] != first["id"]
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_events_are_taken_up_again_after_a_restart_behind_a_proxy(status: int, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = iter([ServiceError("", status), [{"sequence": 1, "kind": "succeeded", "data": {}}]])
+
+    def stream(client: Client, job_id: str, after: int) -> Iterator[dict[str, Any]]:
+        found = next(streams)
+        if isinstance(found, ServiceError):
+            raise found
+        yield from found
+
+    monkeypatch.setattr(Client, "_stream", stream)
+
+    assert [event["kind"] for event in client.events("j1")] == ["succeeded"]

@@ -413,7 +413,7 @@ def test_watching_a_cancelled_job_exits_with_1(glora: Glora, server: Listening, 
 def test_log_of_a_job_is_printed_as_it_is(glora: Glora, server: Listening, database: Database) -> None:
     lease = stock.add_running(database)
     assert glora("logs", lease.job_id, "--url", server.url).out == f"Job {lease.job_id} has printed nothing yet.\n"
-    line = "[red]" + "x" * 300
+    line = "[red] :warning: a.py:100: " + "x" * 300
     with database.write() as session:
         job_logs.keep(session, lease, f"first\n{line}\n", 400)
 
@@ -572,3 +572,15 @@ def test_relative_folder_of_a_local_backbone_is_the_users_and_not_the_services(p
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224.augreg_in21k", "hf-hub:timm/vit"])
 def test_name_of_another_backbone_goes_as_it_is(name: str) -> None:
     assert request_parts.absolute_backbone(name) == name
+
+
+@pytest.mark.parametrize(("data", "told"), [({"also_test": {"more": "far/away"}}, "far/away"), ({"columns": None}, "data.columns")])
+def test_paths_of_a_settings_file_are_made_absolute_and_a_null_is_the_services_to_refuse(
+    data: dict[str, Any], told: str, submit: Glora, tmp_path: Path
+) -> None:
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"data": data}))
+
+    ended = submit("--settings", str(settings))
+
+    assert (ended.status, told in ended.err, "is relative" in ended.err) == (1, True, False)

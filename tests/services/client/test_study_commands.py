@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.client import Client
-from services.client.client import ServiceError
+from services.client.errors import ServiceError
 from services.store import jobs, study_leases, study_progress
 from services.store.database import Database
 from services.store.queue import Quotas
@@ -68,7 +68,7 @@ def test_study_is_submitted_from_a_file_and_options_win(glora: Glora, server: Li
     assert study["request"]["early_stop"] == {"rule": "asha", "grace_epochs": 5, "reduction_factor": 3.0}
 
 
-@pytest.mark.parametrize("sweep", ["search.population", "=4", "search.population=", "seed=1..x", "seed=1..5:lin", "seed=[1"])
+@pytest.mark.parametrize("sweep", ["search.population", "=4", "search.population=", "seed=1..5:lin", "seed=[1"])
 def test_sweep_that_cannot_be_read_is_refused_here(sweep: str, glora: Glora, server: Listening, base: Path) -> None:
     refused = glora("study", "submit", "--base", str(base), "--sweep", sweep, "--url", server.url)
 
@@ -152,3 +152,24 @@ def test_unknown_study_is_a_short_message(glora: Glora, server: Listening) -> No
     ended = glora("study", "s0", "--url", server.url)
 
     assert (ended.status, "no study 's0'" in ended.err) == (1, True)
+
+
+def test_words_with_two_dots_that_are_no_range_are_values(glora: Glora, server: Listening, base: Path) -> None:
+    refused = glora("study", "submit", "--base", str(base), "--sweep", "data.path=../a,../b", "--url", server.url)
+
+    assert refused.status == 1
+    assert str(Path("../a").resolve()) in refused.err.replace("\n", "")
+
+
+def test_study_is_followed_through_a_restart_behind_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([ServiceError("", 502), ServiceError("", 0), {"state": "running"}, ServiceError("", 504), {"state": "succeeded"}])
+
+    def study(client: Client, study_id: str) -> dict[str, Any]:
+        answer = next(answers)
+        if isinstance(answer, ServiceError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(Client, "study", study)
+
+    assert Client("http://nowhere").wait_study("s1", poll_seconds=0) == {"state": "succeeded"}

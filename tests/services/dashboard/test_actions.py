@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from services.client import Client
+from services.store import jobs, lifecycle
 from services.store.database import Database
 from tests.services.api import stock
 from tests.services.api.listening import Listening
@@ -106,3 +107,17 @@ def test_job_is_deleted_from_its_page(page: Any, server: Listening, finished: st
     page.wait_for_selector("text=No jobs yet")
 
     assert Client(server.url).jobs() == []
+
+
+def test_open_page_of_a_running_job_shows_that_it_was_paused_elsewhere(page: Any, database: Database) -> None:
+    lease = stock.add_running(database)
+    page.goto(f"/jobs/{lease.job_id}")
+    page.wait_for_selector(".badge.running")
+
+    with database.write() as session:
+        lifecycle.request_pause(session, lease.job_id)
+    with jobs.fenced(database, lease) as (session, job):
+        jobs.paused(session, job)
+
+    page.wait_for_selector(".badge.paused")
+    page.wait_for_selector("#resume")

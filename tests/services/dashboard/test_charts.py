@@ -1,12 +1,15 @@
 """What a job's charts are given: losses, probed subnets, and the metric searched for, of generations and candidates."""
 
+import re
 from typing import Any
 
 import pytest
 from sqlalchemy import update
 
 from glora_core.metrics import UNMEASURED
+from services.dashboard import wording
 from services.dashboard.charts import LINE_POINTS, ChartData, chart_data
+from services.dashboard.routes import static_folder
 from services.store import events, jobs
 from services.store.database import Database
 from services.store.models import Evaluation
@@ -96,3 +99,9 @@ def test_generations_of_a_long_search_are_thinned_with_the_first_and_the_last(da
 
     assert [(point.number, point.least, point.most) for point in found.generations] == [(0, 0.01, 0.02), (4, 0.05, 0.06), (8, 0.09, 0.1)]
     assert found.total == 18 and found.best is not None and found.best.accuracy == 0.1
+
+
+def test_the_page_listens_for_every_kind_of_event() -> None:
+    script = (static_folder / "stream.js").read_text()
+
+    assert set(re.findall(r'^  "(\w+)",$', script, flags=re.MULTILINE)) == set(wording._TITLES)
