@@ -97,7 +97,7 @@ class EvaluatorPool:
         return [member.pid for member in self._members if member.pid is not None]
 
     def close(self) -> None:
-        """End all evaluators."""
+        """End all evaluators; where there is more to score, others are started."""
         for member in list(self._members):
             self._end(member)
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,39 +42,58 @@ class Share:
         """As a bundle of Ray Train and Ray Tune."""
         return {name: amount for name, amount in (("CPU", self.cpus), ("GPU", self.gpus)) if amount}
 
-    def fitting(self, resources: dict[str, float]) -> int:
-        """How many processes have room in so much; on how many nodes that is spread is not looked at."""
-        return min(math.floor(resources.get(name, 0.0) / amount + 1e-9) for name, amount in self.bundle().items())
+    def fitting(self, node: Mapping[str, float]) -> int:
+        """How many processes have room on a node that has so much."""
+        return math.floor(self.times(node) + 1e-9)
+
+    def times(self, node: Mapping[str, float]) -> float:
+        """How often a node has what one process holds."""
+        return min(node.get(name, 0.0) / amount for name, amount in self.bundle().items())
 
     def __str__(self) -> str:
         return " and ".join(f"{amount:g} {name}{'s' if amount > 1 else ''}" for name, amount in self.bundle().items())
 
 
 def wait_for(count: int, share: Share, patience_seconds: float, name: str = "training worker") -> None:
-    """Return once the cluster can hold so many processes of a name; nodes are asked for, and those that are just joining waited for.
+    """Return once the cluster's nodes can hold so many processes of a name; nodes are asked for, and those just joining waited for.
 
     Raises:
         ResourcesUnavailable: after `patience_seconds` it still has less than they ask for.
     """
-    if share.fitting(ray.cluster_resources()) >= count:
+    if _fitting(share) >= count:
         return
     deadline = time.monotonic() + patience_seconds
     with asked_for(count, share.bundle()):
-        while share.fitting(ray.cluster_resources()) < count:
+        while _fitting(share) < count:
             if time.monotonic() > deadline:
                 raise ResourcesUnavailable(_too_little(count, share, name))
             time.sleep(_POLL_SECONDS)
 
 
 def _too_little(count: int, share: Share, name: str) -> str:
-    has = ray.cluster_resources()
-    what = " and ".join(f"{has.get(name, 0.0):g} {name}s" for name in share.bundle())
-    return f"the job asks for {count} {name}{'s' if count > 1 else ''} with {share} each, and the cluster has {what}"
+    def has(amounts: Callable[[str], float]) -> str:
+        return " and ".join(f"{amounts(each):g} {each}s" for each in share.bundle())
+
+    nodes = _nodes()
+    largest = max(nodes, key=share.times, default={})
+    asked = f"the job asks for {count} {name}{'s' if count > 1 else ''} with {share} each"
+    whole = has(lambda each: sum(node.get(each, 0.0) for node in nodes))
+    return f"{asked}, and the cluster has {whole}, its largest node {has(lambda each: largest.get(each, 0.0))}"
+
+
+def _fitting(share: Share) -> int:
+    """How many processes the cluster has room for: each is on one node."""
+    return sum(share.fitting(node) for node in _nodes())
+
+
+def _nodes() -> list[dict[str, float]]:
+    """What each node that is alive has in all."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def pool_size(asked: int, share: Share) -> int:
     """How many processes compute at once for a job that is alone: what was asked for (0: as many as fit), but no more than fit."""
-    fitting = share.fitting(ray.cluster_resources())
+    fitting = _fitting(share)
     return max(1, min(asked or fitting, fitting))
 
 
@@ -99,7 +118,7 @@ class EvaluatorLimit:
 
     def __call__(self) -> int:
         """The number as of now."""
-        fitting, running, quota = self._share.fitting(ray.cluster_resources()), self._jobs_running(), self._quota()
+        fitting, running, quota = _fitting(self._share), self._jobs_running(), self._quota()
         most = MOST_EVALUATORS if quota is None else quota
         wanted = min(self._asked or fitting + 1, most)
         even = wanted if running <= 1 else max(1, min(wanted, fitting // running))

@@ -22,6 +22,8 @@ from services.store.search_state import Fitness, evaluation_row
 
 _STORE_SECONDS = 1.0
 _POLL_SECONDS = 0.3
+_IDLE_SECONDS = 2.0
+"""A job that waits for another's evaluations for longer keeps no evaluators meanwhile: the other may be waiting for room for its own."""
 
 
 def fitness_of(score: Score) -> Fitness:
@@ -50,15 +52,18 @@ class Measuring:
             Paused: a pause was asked for; what was in hand is stored.
             WorkerLost: evaluators are lost again and again.
         """
-        fresh: list[Evaluation] = []
+        fresh, busy = list[Evaluation](), time.monotonic()
         while left := self._unknown(configs, {row.config_hash for row in fresh}):
-            ours = self._claim(left)
-            fresh += self._measure({digest: configs[digest] for digest in ours}, generation)
+            if ours := self._claim(left):
+                fresh += self._measure({digest: configs[digest] for digest in ours}, generation)
+                busy = time.monotonic()
             if len(ours) == len(left):
                 continue
             self._keep(fresh)  # others may be waiting for these, as this job now waits for theirs
             fresh = []
             self.context.pause_here()
+            if time.monotonic() - busy > _IDLE_SECONDS:
+                self.pool.close()
             time.sleep(_POLL_SECONDS)
         return fresh
 

@@ -227,6 +227,7 @@ def test_closed_pool_holds_nothing(make: Callable[..., EvaluatorPool]) -> None:
     pool.close()
 
     _until(lambda: _free() == CPUS)
+    assert _losses(pool.score(CODES)) == CODES, "with evaluators that are started anew"
 
 
 @pytest.mark.parametrize(

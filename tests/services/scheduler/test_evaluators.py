@@ -55,7 +55,7 @@ def test_searching_jobs_of_a_user_share_the_quota_evenly_and_each_has_one(
 
 
 def test_jobs_that_begin_and_end_to_search_change_what_is_left_for_others(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resources.ray, "cluster_resources", lambda: {"CPU": 8.0})
+    monkeypatch.setattr(resources.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 8.0}}])
     first, second = _search(database, "ada", 0), _search(database, "ada", 1, phase="train")
     limit = EvaluatorLimit(0, Share(), lambda: 1, UsersShare(database, first, 5))
     assert limit() == 5
@@ -66,7 +66,7 @@ def test_jobs_that_begin_and_end_to_search_change_what_is_left_for_others(databa
 
 
 def test_quota_gives_no_more_than_the_cluster_has_room_for(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resources.ray, "cluster_resources", lambda: {"CPU": 3.0})
+    monkeypatch.setattr(resources.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 3.0}}])
     job_id = _search(database, "ada", 0)
 
     assert EvaluatorLimit(2, Share(), lambda: 1, UsersShare(database, job_id, 50))() == 2

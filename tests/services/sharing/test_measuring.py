@@ -35,6 +35,7 @@ class Pool:
 
     def __init__(self, before: Callable[[int], Any] = lambda number: None) -> None:
         self.scored: list[str] = []
+        self.closed = False
         self._before = before
 
     def batches(self, codes: Sequence[str], pausing: Callable[[], bool], split: str) -> Iterator[tuple[range, list[Score]]]:
@@ -42,8 +43,12 @@ class Pool:
             self._before(len(self.scored))
             if pausing():
                 return
+            self.closed = False
             self.scored.append(code)
             yield range(place, place + 1), [Score(0.5, 1.0, 4, 0.5, 0.5)]
+
+    def close(self) -> None:
+        self.closed = True
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +64,11 @@ def measure(context: RunContext, pool: Any, hashes: Sequence[str] = tuple(CONFIG
     fresh = measuring.missing({digest: CONFIGS[digest] for digest in hashes}, generation)
     with context.fenced() as (session, _):
         measuring.store(session, fresh)
+
+
+def claimed(database: Database) -> Sequence[Claim]:
+    with database.read() as session:
+        return session.scalars(select(Claim)).all()
 
 
 def stored(database: Database) -> dict[str, str | None]:
@@ -85,6 +95,24 @@ def test_two_jobs_at_once_measure_each_candidate_once_between_them(runner: Runne
     assert sorted(slow.scored + quick.scored) == sorted(CODES.values())
     jobs_of = [first.lease.job_id] * 4 + [second.lease.job_id] * 2
     assert stored(database) == dict(zip(digests, jobs_of, strict=True))
+
+
+def test_job_that_waits_for_long_gives_its_evaluators_back_and_goes_on_with_others(
+    runner: Runner, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluating, "_IDLE_SECONDS", 0.1)
+    first, second = runner(), runner()
+    given_back, waiting = threading.Event(), Pool()
+    begun = Background(lambda: measure(first, Pool(lambda number: given_back.wait(PATIENCE_SECONDS)), list(CONFIGS)[:4]))
+    begun.until(lambda: len(claimed(database)) == 4)
+    other = Background(lambda: measure(second, waiting))
+    other.until(lambda: waiting.closed)
+    assert len(waiting.scored) == 2
+    given_back.set()
+    begun.result()
+    other.result()
+
+    assert len(stored(database)) == 6
 
 
 def test_job_takes_over_what_a_dead_runner_was_measuring(runner: Runner, database: Database) -> None:
