@@ -29,6 +29,10 @@ _PATIENCE_LEASES = 4
 """Lease times that training workers go on without a word from their runner: one that is only slow shall not lose them."""
 
 
+_MAY_DIFFER = ("versions", "probed_within")
+"""Parts of a recipe in which a job may differ from the supernet that it keeps: newer software, and a fork's own budget."""
+
+
 class InputsChanged(RuntimeError):
     """A resumed job would go on with another supernet than it began with; submit it anew."""
 
@@ -42,7 +46,10 @@ def supernet_settings(context: RunContext) -> TrainingSettings:
 
 
 def recipe_of(context: RunContext, weights_hash: str, settings: TrainingSettings) -> dict[str, Any]:
-    """All that determines a trained supernet; its hash is the supernet's key."""
+    """All that determines a trained supernet; its hash is the supernet's key.
+
+    Where probes may end the training, that is also the budget which the probed subnets are drawn within.
+    """
     return {
         "weights": weights_hash,
         "architecture": context.info.architecture,
@@ -54,6 +61,7 @@ def recipe_of(context: RunContext, weights_hash: str, settings: TrainingSettings
         "workers": context.request.training.workers if settings.policy != "fixed" else 1,
         "device": "cuda" if context.request.training.use_gpu else "cpu",
         "versions": versions(*context.reader.libraries),
+        **({} if settings.patience is None else {"probed_within": context.request.budget}),
     }
 
 
@@ -81,34 +89,34 @@ def train_or_find(context: RunContext, workload: "ray.ObjectRef[Workload]", weig
     """
     settings = supernet_settings(context)
     recipe = recipe_of(context, weights_hash, settings)
-    key = _parents_key(context, recipe) or key_of(recipe)
+    key = _kept_key(context, recipe) or key_of(recipe)
     state, found = made_once(context, key, lambda: stored_state(context, key), lambda: _train(context, workload, settings, recipe, key))
     if found:
         context.emit("supernet_found", {"supernet": key})
-    with context.fenced() as (session, job):
-        if job.supernet_key not in (None, key) and search_state.last_generation(session, job.id) is not None:
-            raise InputsChanged(
-                f"job {job.id} began its search with another supernet; its backbone's weights or the software changed since"
-            )
+    with context.fenced() as (_, job):
         job.supernet_key = key
     return key, state
 
 
-def _parents_key(context: RunContext, recipe: Mapping[str, Any]) -> str | None:
-    """Of an extended or forked job, the key of its parent's supernet, which it keeps though the software may be newer; else None.
+def _kept_key(context: RunContext, recipe: Mapping[str, Any]) -> str | None:
+    """The key of the supernet that a job keeps though the software may be newer, or None: what it has begun to search,
+    and of an extended or forked job its parent's.
 
     Raises:
-        InputsChanged: something else changed.
+        InputsChanged: something else changed, or that supernet is gone.
     """
-    if context.origin is None or context.origin.action == "clone":
-        return None
+    made_from = context.origin is not None and context.origin.action != "clone"
     with context.database.read() as session:
-        key = jobs.get(session, context.lease.job_id).supernet_key or ""
-        row = search_state.supernet(session, key)
-    stored, now = (row.recipe if row else {}), json.loads(json.dumps(recipe))
-    changed = [name for name in now if name != "versions" and stored.get(name) != now[name]]
+        job = jobs.get(session, context.lease.job_id)
+        if not made_from and search_state.last_generation(session, job.id) is None:
+            return None
+        row = search_state.supernet(session, key := job.supernet_key or "")
+    if row is None:
+        raise InputsChanged(f"the supernet {key[:12]} of job {context.lease.job_id} is not stored any more; submit the job anew")
+    now = json.loads(json.dumps(recipe))
+    changed = [name for name in now if name not in _MAY_DIFFER and row.recipe.get(name) != now[name]]
     if changed:
-        raise InputsChanged(f"the supernet of job {context.origin.job} cannot be used: {', '.join(changed)} changed since it was trained")
+        raise InputsChanged(f"the supernet of job {context.lease.job_id} cannot be used: {', '.join(changed)} changed since it was trained")
     return key
 
 
