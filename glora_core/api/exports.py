@@ -79,6 +79,7 @@ def _numbers(supernet: Supernet) -> tuple[str, ...]:
 
 def _facts(backbone: Backbone, written: Export, given: dict[str, Any] | None) -> dict[str, Any]:
     """What a manifest says of a checkpoint's origin."""
-    origin = {"name": backbone.spec.name, "weights_sha256": backbone.weights_sha256, "license": backbone.info.license}
+    spec = backbone.spec
+    origin = {"name": spec.name, "weights": spec.weights, "weights_sha256": backbone.weights_sha256, "license": backbone.info.license}
     transform = backbone.info.to_dict()["transform"]
     return {"backbone": origin, "transform": transform, "merge_error": written.merge_error} | (given or {})

@@ -70,7 +70,7 @@ class BackboneInfo:
         layers: the layers that adapt, in forward order.
         transform: the input transform; None for a model that reads text.
         source: where the weights come from, in words, or an empty string if there are none.
-        license: the licence recorded for the weights, or an empty string.
+        license: the licence recorded for the weights, or an empty string; of a file of weights nothing is known.
         branches: residual branches that training may leave out at random (`drop_path`).
         max_length: most tokens that a model reads; None for images, and where nothing bounds them.
         added_tokens: how many of them its tokenizer adds to every text, where that was looked at.

@@ -23,21 +23,33 @@ from glora_core.backbones.spec import BackboneInfo, BackboneSpec, Transform
 from glora_core.errors import BackboneUnknown, BackboneUnsupported
 from glora_core.names import local_folder
 
+_PRETRAINING = {"pre_logits", "head_dist", "dist_token", "mask_token"}
+"""Parts of the names of tensors that pretraining alone used, besides a classifier's: a file may hold them."""
+
 
 def info(spec: BackboneSpec, model: Any) -> BackboneInfo:
-    """The facts of a timm model. Raises BackboneUnknown if it has no pretrained weights."""
+    """The facts of a timm model.
+
+    Raises:
+        BackboneUnknown: it has no pretrained weights.
+        BackboneUnsupported: it does not take RGB images, or has nothing that can be adapted.
+        ConfigInvalid: a pattern of `spec.layers` matches no layer.
+    """
     cfg = model.pretrained_cfg
     source = spec.weights or cfg.get("file") or cfg.get("hf_hub_id") or cfg.get("url") or ""
     if not source:
         raise BackboneUnknown(f"backbone {spec.name!r} has no pretrained weights; give a file of weights or a name that has them")
+    transform = input_transform(model, spec)
+    if transform.input_size[0] != 3:
+        raise BackboneUnsupported(f"backbone {spec.name!r} takes images of {transform.input_size[0]} channels; accepted are 3 (RGB)")
     return BackboneInfo(
         architecture=cfg["architecture"],
         arguments=json.loads(json.dumps(getattr(model, "_model_args", {}), default=str)),
         parameters=sum(p.numel() for p in model.parameters()),
         layers=adapted_layers(model, spec.layers),
-        transform=input_transform(model, spec),
+        transform=transform,
         source=str(source),
-        license=str(cfg.get("license") or ""),
+        license="" if spec.weights else str(cfg.get("license") or ""),  # the name's licence is that of the weights it stands for
         branches=len(residual_branches(model)),
     )
 
@@ -86,7 +98,7 @@ def _load_weights(model: nn.Module, file: Path) -> None:
     """Load a weights file through the architecture's own filter (which resizes position tables); the head is left out.
 
     Raises:
-        ValueError: the file is no weights file, or lacks tensors of the backbone, or their shapes differ.
+        ValueError: the file is no weights file, lacks tensors of the backbone or has others, or their shapes differ.
     """
     if file.suffix == ".npz":
         return _load_arrays(model, file)
@@ -99,10 +111,17 @@ def _load_weights(model: nn.Module, file: Path) -> None:
     classes = classifier(model)
     head = {id(parameter) for parameter in classes.parameters()} if classes is not None else set()
     names = {name for name, parameter in model.named_parameters() if id(parameter) in head}
-    missing = model.load_state_dict({k: v for k, v in state.items() if k not in names}, strict=False).missing_keys
+    missing, unexpected = model.load_state_dict({k: v for k, v in state.items() if k not in names}, strict=False)
     lacking = sorted(set(missing) - names)
     if lacking:
         raise ValueError(f"{file} lacks {len(lacking)} tensors of this backbone, such as {lacking[0]!r}")
+    buffers = {name for name, _ in model.named_buffers()}  # older files hold some that are no longer written
+    heads = tuple(name.rpartition(".")[0] + "." for name in names)
+    others = (key for key in unexpected if key not in buffers and not key.startswith(heads))
+    surplus = sorted(key for key in others if _PRETRAINING.isdisjoint(key.split(".")))
+    if surplus:
+        few = ", ".join(map(repr, surplus[:3]))
+        raise ValueError(f"{file} is of another architecture: it has {len(surplus)} tensors that this backbone lacks, such as {few}")
 
 
 def _load_arrays(model: Any, file: Path) -> None:

@@ -20,7 +20,7 @@ CARD = "README.md"
 def write_card(folder: Path, manifest: Path, space: SearchSpace, config: SubnetConfig) -> Path:
     """Write the card of a manifest's file into a checkpoint's folder, under the name that model hubs show; returns its path."""
     path = folder / CARD
-    path.write_text(model_card(json.loads(manifest.read_text()), space, config))
+    path.write_text(model_card(json.loads(manifest.read_text(encoding="utf-8")), space, config), encoding="utf-8")
     return path
 
 
@@ -55,7 +55,7 @@ def _front_matter(manifest: Mapping[str, Any]) -> str:
     name = name if hub is None else "" if hub.startswith(("/", ".", "~")) else hub
     fields = {
         "license": backbone.get("license"),
-        "base_model": name if name and ":" not in name else None,
+        "base_model": name if name and ":" not in name and not backbone.get("weights") else None,
         "library_name": manifest["library"],
         "tags": "[glora, peft, merged]",
     }

@@ -164,6 +164,35 @@ def test_a_weights_file_that_lacks_tensors_of_the_backbone_is_refused(tmp_path, 
         load(BackboneSpec("test_vit", weights=str(tmp_path / "other.safetensors")), 5)
 
 
+def test_a_weights_file_with_tensors_that_the_backbone_lacks_is_of_another_network_and_refused(tmp_path):
+    state = timm.create_model("test_vit", init_values=0.1).state_dict()
+    save_file(state, tmp_path / "other.safetensors")
+    with pytest.raises(BackboneUnknown, match=r"it has \d+ tensors that this backbone lacks, such as 'blocks\.0\.ls1\.gamma', "):
+        load(BackboneSpec("test_vit", weights=str(tmp_path / "other.safetensors")), 5)
+
+
+def test_a_weights_file_may_hold_what_pretraining_alone_used(tmp_path):
+    more = ("head.bias2", "head_dist.weight", "pre_logits.fc.weight", "dist_token", "mask_token")
+    state = timm.create_model("test_vit").state_dict() | {name: torch.zeros(3) for name in more}
+    save_file(state, tmp_path / "own.safetensors")
+    assert torch.equal(load(BackboneSpec("test_vit", weights=str(tmp_path / "own.safetensors")), 5).cls_token, state["cls_token"])
+
+
+def test_the_licence_of_a_name_is_not_that_of_a_file_that_takes_its_weights_place(tmp_path):
+    (tmp_path / "own.pth").touch()
+    assert describe(BackboneSpec("test_vit")).license == "apache-2.0"
+    assert describe(BackboneSpec("test_vit", weights=str(tmp_path / "own.pth"))).license == ""
+
+
+def test_a_backbone_of_gray_images_is_refused_with_its_channels(local_dir):
+    path = local_dir / "config.json"
+    config = json.loads(path.read_text())
+    config["pretrained_cfg"]["input_size"], config["model_args"]["in_chans"] = [1, 8, 8], 1
+    path.write_text(json.dumps(config))
+    with pytest.raises(BackboneUnsupported, match=r"takes images of 1 channels; accepted are 3 \(RGB\)"):
+        describe(BackboneSpec(f"local-dir:{local_dir}"))
+
+
 def test_a_skeleton_needs_no_weights_and_takes_a_state_at_hand(local_dir, make_vit, images):
     (local_dir / "model.safetensors").unlink()
     model = skeleton(BackboneSpec(f"local-dir:{local_dir}"), num_classes=3)

@@ -49,6 +49,11 @@ def test_card_tells_macro_accuracy_and_the_metric_that_the_subnet_was_chosen_by(
     assert "chosen by its MulticlassF1Score on val" in card
 
 
+def test_card_names_the_base_model_unless_a_file_took_its_weights_place():
+    assert "base_model: vit_tiny.augreg" in model_card(FULL, SPACE, LORA)
+    assert "base_model" not in model_card(FULL | {"backbone": FULL["backbone"] | {"weights": "own.pth"}}, SPACE, LORA)
+
+
 def test_card_of_a_search_for_accuracy_names_it_once():
     measured = {"metric": "accuracy", "val_metric": 0.975}
     card = model_card(FULL | {"metrics": FULL["metrics"] | measured}, SPACE, LORA)
