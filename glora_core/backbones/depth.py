@@ -29,14 +29,18 @@ class Branch:
 
 
 def residual_branches(model: nn.Module) -> list[Branch]:
-    """The branches of a model, in order; none of a model that knows no stochastic depth, such as a language model."""
-    found = [(block, _names(block)) for block in model.modules()]
-    blocks = [(block, names) for block, names in found if names]
+    """The branches of a model, in order; none of a model that knows no stochastic depth, such as a language model.
+
+    A block that has nothing beside its branch, since it changes the size, has none: without it an image would be gone. Depth counts
+    the blocks that timm counts, which are neither MobileOne's stem nor CSPNeXt's blocks without a shortcut.
+    """
+    found = [(block, _names(block)) for path, block in model.named_modules() if path != "stem"]
+    blocks = [(block, names) for block, names in found if names and getattr(block, "add_identity", True)]
     depths = np.linspace(0.0, 1.0, len(blocks))  # as timm's calculate_drop_path_rates spreads a rate over blocks
     return [
         Branch(block, name, float(depth))
         for (block, names), depth in zip(blocks, depths, strict=True)
-        if getattr(block, "has_skip", True)  # EfficientNet's blocks that change the size have nothing to be left out beside
+        if getattr(block, "has_skip", True) and getattr(block, "identity", block) is not None
         for name in names
     ]
 

@@ -7,6 +7,7 @@ the merge into plain weights. A kind of layer (`glora_core.layers.kinds`) says h
 
 from abc import abstractmethod
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,16 @@ class GLoRALayer(nn.Module):
         if weight.dtype == torch.float64:
             self.support.double()
         self.config = LayerConfig()
+
+    def __getattr__(self, name: str) -> Any:
+        """What the layer it stands for says of itself, such as `kernel_size` or `in_features`: some models ask for it."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            geometry = self.__dict__.get("_modules", {}).get("geometry")
+            if geometry is None or name.startswith("_"):
+                raise
+            return getattr(geometry, name)
 
     @abstractmethod
     def matrix(self, weight: Tensor) -> Tensor:

@@ -66,6 +66,15 @@ def test_blocks_without_a_shortcut_have_no_branch(make_model):
     assert 0 < len(residual_branches(model)) == sum(getattr(module, "has_skip", False) for module in model.modules())
 
 
+@pytest.mark.parametrize("name", ["mobileone_s0", "cspnext_s", "repvgg_a0"])
+def test_networks_of_blocks_with_and_without_a_shortcut_have_branches_where_timm_would_drop_them(name):
+    with torch.device("meta"):
+        ours, theirs = timm.create_model(name), timm.create_model(name, drop_path_rate=0.3)
+    expected = [module.drop_prob for module in theirs.modules() if isinstance(module, DropPath)]
+    rates = DropPaths(ours, 0.3)._rates
+    assert rates[rates > 0].tolist() == pytest.approx([rate for rate in expected if rate > 0])
+
+
 def test_a_model_is_as_before_after_an_error_too(make_model):
     model = make_model("resnet")
     with pytest.raises(InterruptedError), DropPaths(model, 0.9).dropping(stream(0), 3, slice(None)):

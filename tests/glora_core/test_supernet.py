@@ -1,5 +1,7 @@
 """The supernet: what trains, what never changes, and what a merge gives back."""
 
+import pickle
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -210,6 +212,16 @@ def test_a_gained_bias_takes_part_in_the_plain_models_logits(make_vit, randomise
     plain.load_state_dict(supernet.merged_state(config))
     supernet.set_config(config)
     torch.testing.assert_close(plain(images), supernet(images), rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_that_asks_a_layer_for_its_kernel_size_runs_and_so_do_its_copies():
+    small = {"depths": (1, 1), "embed_dims": (16, 32), "num_heads": (2, 2), "window_size": 4, "num_classes": 3}
+    backbone, images = timm.create_model("davit_tiny", **small).eval(), torch.randn(1, 3, 32, 32)
+    expected, supernet = backbone.forward_features(images), Supernet(backbone, SearchSpace(adapted_layers(backbone)))
+    for copy in (supernet, deepcopy(supernet), pickle.loads(pickle.dumps(supernet))):
+        torch.testing.assert_close(copy.backbone.forward_features(images), expected)
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = next(supernet.layers())[1].nonsense
 
 
 @pytest.mark.parametrize("name", ["beit_base_patch16_224", "eva02_tiny_patch14_224"])
