@@ -1,14 +1,17 @@
 """What trainings of supernets leave: checkpoints that nobody will go on from, and claims of jobs that are over."""
 
+import re
 from collections.abc import Iterator
 
 from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session
 
-from services.store import claims
+from services.store import claims, jobs
 from services.store.blobs import TRAINING_NAME_LENGTH, BlobStore, training_name
 from services.store.database import Database
 from services.store.models import Claim, Job, Supernet
+
+_JOB = re.compile("j[0-9a-f]{12}")
 
 
 def clear(database: Database, blobs: BlobStore, job_id: str) -> None:
@@ -28,17 +31,34 @@ def clear(database: Database, blobs: BlobStore, job_id: str) -> None:
 
 
 def sweep(database: Database, blobs: BlobStore) -> None:
-    """Remove all checkpoints of supernets that are stored: of a runner that hung and went on, or that ended just before it removed them.
+    """Remove what nobody else does: checkpoints of supernets that are stored, and what jobs leave that are over, or deleted.
+
+    Such supernets' are of a runner that hung and went on, or that ended just before it removed them; such jobs ended without a
+    runner, when they were cancelled as they were paused or waited in the queue.
 
     Raises:
         StoreUnavailable: until the next time.
     """
+    with database.read() as session:
+        alive = select(Job.id).where(Job.state.in_(jobs.ALIVE))
+        over = session.scalars(select(Claim.job_id).where(Claim.job_id.not_in(alive)).distinct()).all()
+    for job_id in over:
+        clear(database, blobs, job_id)
     for name in blobs.training_names():
-        key = name.partition("-")[0]
         with database.read() as session:
-            stored = len(key) == TRAINING_NAME_LENGTH and session.scalar(select(Supernet.key).where(Supernet.key.startswith(key)).limit(1))
-        if stored:
+            left = _left(session, name.partition("-")[0])
+        if left:
             blobs.remove_training_folder(name)
+
+
+def _left(session: Session, owner: str) -> bool:
+    """Whether a folder of checkpoints is of a supernet that is stored, or of a job that is over or deleted."""
+    if len(owner) == TRAINING_NAME_LENGTH:
+        return session.scalar(select(Supernet.key).where(Supernet.key.startswith(owner)).limit(1)) is not None
+    if _JOB.fullmatch(owner) is None:
+        return False
+    job = session.get(Job, owner)
+    return job is None or job.state in jobs.FINAL
 
 
 def _of_job(blobs: BlobStore, job_id: str, claimed: set[str]) -> Iterator[str]:

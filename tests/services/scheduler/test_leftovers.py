@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from services.scheduler import leftovers
-from services.store import claims, jobs
+from services.store import claims, jobs, lifecycle
 from services.store.blobs import BlobStore, training_name
 from services.store.database import Database
 from services.store.models import Claim
@@ -81,3 +81,23 @@ def test_what_a_hung_runner_wrote_after_its_supernet_was_stored_goes(connect: Ca
     leftovers.sweep(database, blobs)
 
     assert sorted(blobs.training_names()) == sorted(kept)
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_what_a_job_leaves_that_ended_without_a_runner_goes(connect: Callable[[], Database], blobs: BlobStore, deleted: bool) -> None:
+    database = connect()
+    lease = _claimed(database)
+    other = add_job(database, state="paused")
+    _train(blobs, f"{training_name(KEY)}-{lease.job_id}-1", f"{lease.job_id}-1-rung-1", f"{other}-1-rung-1", "somebody-1")
+    with jobs.fenced(database, lease) as (session, job):
+        jobs.paused(session, job)
+    with database.write() as session:
+        jobs.request_cancel(session, lease.job_id)
+        if deleted:
+            lifecycle.delete(session, lease.job_id)
+
+    leftovers.sweep(database, blobs)
+
+    assert sorted(blobs.training_names()) == [f"{other}-1-rung-1", "somebody-1"]
+    with database.read() as session:
+        assert session.get(Claim, KEY) is None
