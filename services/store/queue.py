@@ -50,11 +50,14 @@ def next_free(session: Session, quotas: Quotas) -> Job | None:
 
 
 def check_quotas(session: Session, user: str, quotas: Quotas) -> None:
-    """Let a user's next submission pass, or raise QuotaExceeded. A user's submissions take turns until their transactions end."""
+    """Let a user's next submission pass, or raise QuotaExceeded. A user's submissions take turns until their transactions end.
+
+    A paused job counts as a queued one, which it is again whenever its user likes.
+    """
     if quotas.queued_jobs is None and quotas.stored_bytes is None:
         return
     lock(session, f"user {user}")
-    queued = select(func.count()).select_from(Job).where(Job.user_name == user, Job.state == "queued")
+    queued = select(func.count()).select_from(Job).where(Job.user_name == user, Job.state.in_(("queued", "paused")))
     if quotas.queued_jobs is not None and (used := session.scalar(queued) or 0) >= quotas.queued_jobs:
         raise QuotaExceeded("queued_jobs", quotas.queued_jobs, used)
     if quotas.stored_bytes is not None and (used := stored_bytes(session, user)) >= quotas.stored_bytes:

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
 from services.scheduler.failures import classify
-from services.store import clock, jobs, places, queue, schedulers
+from services.store import clock, jobs, lifecycle, places, queue, schedulers
 from services.store import database as database_module
 from services.store.database import Database
 from services.store.errors import LeaseLost, QuotaExceeded
@@ -187,6 +187,15 @@ def test_user_with_a_full_queue_may_not_submit_and_others_may(database: Database
     _check(database, Quotas(queued_jobs=2), "bob")
 
     assert (refusal.value.quota, refusal.value.limit, refusal.value.used) == ("queued_jobs", 2, 2)
+
+
+def test_paused_job_keeps_its_place_in_its_users_quota(database: Database) -> None:
+    job_id = _add(database, "ada", 0)
+    with database.write() as session:
+        lifecycle.request_pause(session, job_id)
+
+    with pytest.raises(QuotaExceeded, match="1 queued jobs, of 1"):
+        _check(database, Quotas(queued_jobs=1))
 
 
 def test_equal_files_of_a_users_jobs_count_once(database: Database) -> None:
