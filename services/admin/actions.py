@@ -16,7 +16,8 @@ from services.admin.errors import AdminError
 from services.settings import Settings
 from services.store.blobs import BlobStore
 from services.store.database import Database
-from services.store.garbage import Garbage, find_garbage, remove
+from services.store.errors import WrongState
+from services.store.garbage import Garbage, drop_lost, find_garbage, remove
 
 T = TypeVar("T")
 
@@ -37,12 +38,14 @@ def restore(folder: Path, home: Path | None) -> None:
     _say(f"Restored the backup of {moment} UTC: database and {len(found.artifacts):,} artifacts.")
 
 
-def collect(home: Path | None, grace_hours: float, dry_run: bool) -> None:
-    """Find garbage, say what there is, and remove it unless the run is dry."""
+def collect(home: Path | None, grace_hours: float, *, dry_run: bool, drop: bool) -> None:
+    """Find garbage, say what there is, and remove it unless the run is dry; lost supernets only if these are to be dropped."""
     settings = _settings(home)
     database, blobs, grace = _database(settings), _blobs(settings), timedelta(hours=grace_hours)
     found = _explained(lambda: find_garbage(database, blobs, settings.home.absolute(), grace))
     _show(found)
+    if not dry_run and drop:
+        _explained(lambda: drop_lost(database, blobs, found))
     if not dry_run:
         _explained(lambda: remove(database, blobs, found, grace))
     verb = "Would remove" if dry_run else "Removed"
@@ -60,13 +63,15 @@ def migrate(home: Path | None) -> None:
 
 
 def _show(found: Garbage) -> None:
-    """One line for everything that can go, and for what is missing."""
+    """One line for everything that can go, and for what is lost or missing."""
     for file in found.files:
         _say(f"file        {file.path} ({file.size:,} bytes)")
     named = {"row": found.rows, "checkpoint": found.checkpoints, "folder": found.folders, "claim": found.claims}
     for kind, names in named.items():
         for name in names:
             _say(f"{kind:<11} {name}")
+    for key in found.lost:
+        _say(f"lost        {key}: a supernet whose bytes are gone; --drop-lost drops it and its evaluations, and it is trained again")
     for name in found.missing:
         _say(f"missing     {name}: its bytes are not in the store; the row stays")
 
@@ -97,7 +102,7 @@ def _explained(action: Callable[[], T]) -> T:
     """What an action returns; exits with a message if it cannot be done."""
     try:
         return action()
-    except (AdminError, OSError) as error:
+    except (AdminError, WrongState, OSError) as error:
         _refuse(str(error))
     except SQLAlchemyError as error:
         _refuse(f"the database: {getattr(error, 'orig', None) or error}")

@@ -110,7 +110,8 @@ def _copy_blob(blobs: BlobStore, digest: str, size: int, target: Path) -> None:
         blobs.fetch(digest, target)
     except BlobMissing as error:
         message = (
-            f"{error}; `glora admin gc --dry-run` lists what else is missing. Delete the jobs that it belongs to, or run the backup again"
+            f"{error}; `glora admin gc --dry-run` lists what else is missing. Delete the jobs that it belongs to, "
+            "or drop what is lost with `glora admin gc --drop-lost`, and run the backup again"
         )
         raise AdminError(message) from error
     except OSError as error:

@@ -33,12 +33,13 @@ def restore(folder: Annotated[Path, typer.Argument(help="Folder that a backup wa
 def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     grace_hours: Annotated[float, typer.Option(help="Nothing younger goes.", min=1.0)] = 1.0,
+    drop_lost: Annotated[bool, typer.Option("--drop-lost", help="Drop supernets whose bytes are gone, and their evaluations.")] = False,
     home: Home = None,
 ) -> None:
     """Remove what nobody refers to: files, rows, training checkpoints, work folders. Supernets and evaluations stay."""
     from services.admin import actions
 
-    actions.collect(home, grace_hours, dry_run)
+    actions.collect(home, grace_hours, dry_run=dry_run, drop=drop_lost)
 
 
 @app.command()

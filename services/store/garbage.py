@@ -1,6 +1,7 @@
 """Garbage: what is kept and nobody refers to. Found first, as a list that can be looked at; removed only if wanted.
 
-Supernets and evaluations are no garbage: they are kept for ever, for jobs to come. Nothing is garbage before it is older than a
+Supernets and evaluations are no garbage: they are kept for ever, for jobs to come; only a supernet whose bytes are gone can be
+dropped, so that it is trained again. Nothing is garbage before it is older than a
 grace, since bytes are stored before the row that names them, and a runner may be between the two.
 """
 
@@ -13,10 +14,12 @@ from pathlib import Path
 from sqlalchemy import Select, delete, select
 from sqlalchemy.orm import Session
 
+from services.store import jobs, queue
 from services.store.blobs import BlobStore, StoredFile, training_name
 from services.store.database import Database
+from services.store.errors import WrongState
 from services.store.jobs import ALIVE
-from services.store.models import Artifact, Claim, Job, Study, Supernet
+from services.store.models import Artifact, Claim, Evaluation, Job, Study, Supernet
 
 GRACE = timedelta(hours=1)
 _LOGS = ("j*.log", f"s{'?' * 12}.log")
@@ -33,7 +36,8 @@ class Garbage:
         checkpoints: names of folders of training checkpoints that nobody will go on from.
         folders: work folders of runners that are gone, and logs of jobs that were deleted, on this machine.
         claims: keys that jobs which are over have claimed.
-        missing: artifact rows, as `id (name)`, whose bytes are not there; only reported.
+        lost: keys of supernets, and of finalists, whose bytes are not there; see `drop_lost`.
+        missing: other artifact rows, as `id (name)`, whose bytes are not there; only reported.
     """
 
     rows: tuple[str, ...]
@@ -41,6 +45,7 @@ class Garbage:
     checkpoints: tuple[str, ...]
     folders: tuple[Path, ...]
     claims: tuple[str, ...]
+    lost: tuple[str, ...]
     missing: tuple[str, ...]
 
     @property
@@ -56,15 +61,19 @@ def find_garbage(database: Database, blobs: BlobStore, home: Path, grace: timede
     checkpoints = blobs.training_names()
     with database.read() as session:
         rows = set(_unreferenced(session, before))
-        wanted = {sha: (size, f"{key} ({name})") for key, sha, size, name in _artifacts(session) if key not in rows}
-        held = {file.name: file.size for file in files}
+        kept = [artifact for artifact in _artifacts(session) if artifact[0] not in rows]
+        wanted, held = {sha for _, sha, _, _ in kept}, {file.name: file.size for file in files}
+        gone = {key: f"{key} ({name})" for key, sha, size, name in kept if held.get(sha) != size}
+        old = session.execute(select(Supernet.artifact_id, Supernet.key).where(Supernet.created_at < before)).tuples()
+        lost = {artifact: key for artifact, key in old if artifact in gone}
         return Garbage(
             rows=tuple(sorted(rows)),
             files=tuple(file for file in files if file.name not in wanted and file.modified < before),
             checkpoints=tuple(name for name in checkpoints if name not in _in_use(session, checkpoints)),
             folders=tuple(_left_on_disk(session, home, before)),
             claims=tuple(session.scalars(select(Claim.key).where(Claim.job_id.not_in(_alive())))),
-            missing=tuple(sorted(named for sha, (size, named) in wanted.items() if held.get(sha) != size)),
+            lost=tuple(sorted(lost.values())),
+            missing=tuple(sorted(named for key, named in gone.items() if key not in lost)),
         )
 
 
@@ -86,6 +95,26 @@ def remove(database: Database, blobs: BlobStore, garbage: Garbage, grace: timede
             blobs.remove_training_folder(name)
     for path in garbage.folders:
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def drop_lost(database: Database, blobs: BlobStore, garbage: Garbage) -> None:
+    """Drop the lost supernets whose bytes are still gone, with their evaluations; whoever needs one trains it again.
+
+    Raises:
+        WrongState: a job is running, and may be about to use one; nothing was dropped.
+        StoreUnavailable: the same.
+    """
+    with database.write() as session:
+        queue.lock(session, "claims")  # nobody begins to run meanwhile
+        if running := jobs.count_running(session):
+            raise WrongState(f"jobs are running ({running:,}) and may need what is lost; pause them first", "running", ("paused",))
+        for key in garbage.lost:
+            row = session.get(Supernet, key)
+            artifact = session.get_one(Artifact, row.artifact_id) if row else None
+            if artifact is not None and not blobs.holds(artifact.sha256, artifact.size):
+                session.execute(delete(Evaluation).where(Evaluation.supernet_key == key))
+                session.execute(delete(Supernet).where(Supernet.key == key))
+                session.delete(artifact)
 
 
 def _unreferenced(session: Session, before: datetime) -> Iterable[str]:

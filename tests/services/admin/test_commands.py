@@ -10,7 +10,7 @@ from services.store import artifacts
 from services.store.blobs import BlobStore
 from services.store.database import Database
 from tests.services.client.test_commands import Glora, glora
-from tests.services.store.rows import add_job, contents
+from tests.services.store.rows import add_job, add_supernet, contents
 
 __all__ = ["glora"]
 
@@ -66,6 +66,17 @@ def test_grace_in_which_a_blob_on_s3_may_be_wanted_again_is_refused(glora: Glora
     ended = glora("admin", "gc", "--grace-hours", "0.9", "--home", str(home))
 
     assert (ended.status, "--grace-hours" in ended.err) == (2, True)
+
+
+def test_supernet_whose_bytes_are_gone_is_told_of_and_dropped_if_that_is_asked_for(glora: Glora, home: Path) -> None:
+    database = Database(f"sqlite:///{home}/glora.db")
+    with database.write() as session:
+        add_supernet(session, "key")
+    database.dispose()
+
+    told = [glora("admin", "gc", *options, "--home", str(home)).out for options in (["--dry-run", "--drop-lost"], [], ["--drop-lost"], [])]
+
+    assert ["lost        key: a supernet" in out for out in told] == [True, True, True, False]
 
 
 def test_migrate_says_from_where_to_where(glora: Glora, tmp_path: Path) -> None:

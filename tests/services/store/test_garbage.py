@@ -10,9 +10,10 @@ from sqlalchemy import select
 from services.store import artifacts, claims, jobs
 from services.store.blobs import BlobStore, training_name
 from services.store.database import Database
-from services.store.garbage import Garbage, find_garbage, remove
-from services.store.models import Artifact, Supernet
-from tests.services.store.rows import EPOCH, add_job, add_running_job, change_job
+from services.store.errors import WrongState
+from services.store.garbage import Garbage, drop_lost, find_garbage, remove
+from services.store.models import Artifact, Evaluation, Supernet
+from tests.services.store.rows import EPOCH, add_job, add_running_job, change_job, evaluation
 from tests.services.store.study_rows import driven
 
 KEY = "c" * 64
@@ -76,7 +77,7 @@ def test_blobs_without_a_row_and_rows_without_an_owner_go(database: Database, bl
     assert kept(home) == sorted([wanted.sha256, shared.sha256])
     with database.read() as session:
         assert set(session.scalars(select(Artifact.id))) == {wanted.id, shared.id}
-    assert find_garbage(database, blobs, home) == Garbage((), (), (), (), (), ())
+    assert find_garbage(database, blobs, home) == Garbage((), (), (), (), (), (), ())
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "cc/notes.txt", f"dd/{KEY}", KEY, f"cc/{KEY}.txt", f"cc/{KEY}/notes.txt"])
@@ -93,7 +94,7 @@ def test_what_is_young_is_left_alone(database: Database, blobs: BlobStore, home:
     (tmp_path / "young").write_text("young")
     blobs.put(tmp_path / "young")
 
-    assert find_garbage(database, blobs, home) == Garbage((), (), (), (), (), ())
+    assert find_garbage(database, blobs, home) == Garbage((), (), (), (), (), (), ())
     assert len(find_garbage(database, blobs, home, timedelta(seconds=-5)).files) == 1
 
 
@@ -174,3 +175,48 @@ def test_rows_whose_bytes_are_gone_are_reported_and_kept(database: Database, blo
     assert found.missing == (f"{row.id} (lost)",)
     with database.read() as session:
         assert session.get(Artifact, row.id) is not None
+
+
+@pytest.fixture
+def lost(database: Database, blobs: BlobStore, home: Path, tmp_path: Path) -> Path:
+    """Where the bytes of a supernet were; another one is whole."""
+    shared = [store(database, blobs, tmp_path, name, None) for name in ("lost", "whole")]
+    with database.write() as session:
+        for row in shared:
+            session.add(Supernet(key=row.name, recipe={}, history=[], artifact_id=row.id, seconds=1.0, created_at=EPOCH))
+            session.flush()
+            session.add(evaluation("e", supernet_key=row.name))
+    path = home / "artifacts" / shared[0].sha256[:2] / shared[0].sha256
+    path.unlink()
+    return path
+
+
+def test_supernet_whose_bytes_are_gone_is_dropped_with_its_evaluations_if_that_is_wanted(
+    database: Database, blobs: BlobStore, home: Path, lost: Path
+) -> None:
+    found = find_garbage(database, blobs, home)
+    remove(database, blobs, found)
+    assert (found.lost, found.missing) == (("lost",), ())
+    assert find_garbage(database, blobs, home) == found
+
+    drop_lost(database, blobs, found)
+
+    with database.read() as session:
+        assert list(session.scalars(select(Supernet.key))) == ["whole"]
+        assert list(session.scalars(select(Evaluation.supernet_key))) == ["whole"]
+    assert find_garbage(database, blobs, home) == Garbage((), (), (), (), (), (), ())
+
+
+@pytest.mark.parametrize("why", ["its bytes are back", "a job is running"])
+def test_lost_supernet_stays(why: str, database: Database, blobs: BlobStore, home: Path, lost: Path) -> None:
+    found = find_garbage(database, blobs, home)
+    if why == "its bytes are back":
+        lost.write_text("lost")
+        drop_lost(database, blobs, found)
+    else:
+        add_running_job(database)
+        with pytest.raises(WrongState, match="jobs are running"):
+            drop_lost(database, blobs, found)
+
+    with database.read() as session:
+        assert session.get(Supernet, "lost") is not None
