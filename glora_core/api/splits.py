@@ -27,6 +27,7 @@ def images(
         shots: so many training images per class, drawn by `seed`; all if absent.
 
     Raises:
+        ConfigInvalid: `shots` is no whole number from 1, or `seed` none from 0.
         DataInvalid: a split is missing or cannot be read, or the folder has other classes than the backbone's head.
     """
     data = scan(str(folder))
@@ -57,7 +58,7 @@ def texts(
         columns: what the columns are called, where not by these names.
 
     Raises:
-        ConfigInvalid: no such length, or more than the backbone reads.
+        ConfigInvalid: no such length, or more than the backbone reads; `shots` or `seed` as of `images`.
         DataInvalid: a split is missing or cannot be read, or the table has other classes than the backbone's head.
         BackboneUnsupported: the backbone is no text classifier.
         LibraryMissing: see `read_table`.

@@ -5,6 +5,7 @@ and not clipped. Whatever cannot be decoded is refused by the file's name.
 """
 
 import struct
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -28,6 +29,8 @@ _TURNS = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
+_NOT_PIXELS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+"""What Pillow tells by its first bytes, but does not decode without another program."""
 _UNREADABLE = (OSError, EOFError, ValueError, SyntaxError, TypeError, KeyError, IndexError, OverflowError, struct.error)
 """What Pillow's readers raise for damaged files."""
 
@@ -41,6 +44,14 @@ class Encoded(BytesIO):
 
     def __str__(self) -> str:
         return self._name
+
+
+@cache
+def extensions() -> frozenset[str]:
+    """What names of image files end in, in small letters: of every format that Pillow decodes by itself."""
+    known = Image.registered_extensions()
+    decoded = Image.OPEN.keys() - _NOT_PIXELS | {"MPO"}  # a JPEG with further images, which the reader of JPEGs opens
+    return frozenset(end for end, kind in known.items() if kind in decoded)
 
 
 def decode(path: Path | Encoded) -> Image.Image:

@@ -5,8 +5,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from glora_core.checks import check_whole
 from glora_core.data.labelled import AnyData, several
-from glora_core.errors import DataInvalid
 
 DataT = TypeVar("DataT", bound=AnyData)
 
@@ -18,10 +18,9 @@ def few_shot(data: DataT, shots: int, seed: int) -> DataT:
     among those of more. A class that has fewer examples keeps them all, and a note says so. Order is kept.
 
     Raises:
-        DataInvalid: `shots` is not positive.
+        ConfigInvalid: `shots` is no whole number from 1, or `seed` none from 0.
     """
-    if shots < 1:
-        raise DataInvalid(f"{shots} shots per class: accepted is any whole number from 1")
+    shots, seed = check_whole("shots", shots, 1), check_whole("seed", seed, 0)
     train, rows = data.splits["train"], defaultdict[int, list[int]](list)
     for row, example in enumerate(train):
         rows[example.label].append(row)

@@ -11,15 +11,14 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from glora_core.data.decoding import check
-from glora_core.data.labelled import Example, ImageFolder, Splits
+from glora_core.data.decoding import check, extensions
+from glora_core.data.labelled import Example, ImageFolder, Splits, several
 from glora_core.data.lists import LISTS, UNION, read_lists
 from glora_core.data.saved import is_saved
 from glora_core.data.saved_images import read_saved_images
 from glora_core.data.vtab import hint
 from glora_core.errors import DataInvalid
 
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 ACCEPTED = "accepted are train/, val/ and optionally test/ with one folder of images per class, or VTAB-1K lists " + ", ".join(
     LISTS.values()
 )
@@ -41,17 +40,18 @@ def scan(root: str | os.PathLike[str]) -> ImageFolder:
         _check_splits(folder, saved.classes, saved.splits)
         return saved
     union: tuple[Example, ...] = ()
+    notes: tuple[str, ...] = ()
     if (folder / LISTS["train"]).is_file():
         classes, splits, union = read_lists(folder)
     elif (folder / "train").is_dir():
-        classes, splits = _read_class_folders(folder)
+        classes, splits, notes = _read_class_folders(folder)
     else:
         raise DataInvalid(
             f"data folder {str(root)!r} has neither train/ nor {LISTS['train']}{_table_hint(folder)}; {ACCEPTED}{hint(folder)}"
         )
     _check_splits(folder, classes, splits)
     hashes = hash_images(folder, (e.path for examples in (*splits.values(), union) for e in examples))
-    return ImageFolder(folder, classes, splits, hashes, union, _notes(splits, union, hashes))
+    return ImageFolder(folder, classes, splits, hashes, union, (*notes, *_notes(splits, union, hashes)))
 
 
 def hash_images(folder: Path, paths: Iterable[str]) -> dict[str, str]:
@@ -65,27 +65,36 @@ def hash_images(folder: Path, paths: Iterable[str]) -> dict[str, str]:
         return dict(zip(wanted, pool.map(lambda path: _checked_hash(folder / path), wanted), strict=True))
 
 
-def images_below(folder: Path) -> list[Path]:
-    """The image files below a folder by their extensions, sorted; hidden ones are passed over."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file() and not p.name.startswith("."))
+def class_folders(folder: Path) -> tuple[dict[str, list[Path]], tuple[str, ...]]:
+    """The image files below each class folder that has some, sorted, and a note on the files that are none; hidden ones are passed over."""
+    found: dict[str, list[Path]] = {}
+    others = Counter[str]()
+    for entry in sorted(e for e in folder.iterdir() if e.is_dir() and not e.name.startswith(".")):
+        files = [path for path in sorted(entry.rglob("*")) if path.is_file() and not _hidden(path.relative_to(entry))]
+        images = [path for path in files if path.suffix.lower() in extensions()]
+        found |= {entry.name: images} if images else {}
+        others.update(path.suffix.lower() or "without one" for path in files if path.suffix.lower() not in extensions())
+    kinds = several([f"{count:,} {end}" for end, count in others.most_common()])
+    told = f"{others.total():,} file{'s' if others.total() > 1 else ''} of {folder.name} passed over, by the ends of their names: {kinds}"
+    return found, (told,) if others else ()
 
 
-def _read_class_folders(folder: Path) -> tuple[tuple[str, ...], Splits]:
-    classes = tuple(sorted(entry.name for entry in (folder / "train").iterdir() if entry.is_dir() and images_below(entry)))
-    splits: Splits = {}
-    for split in LISTS:
-        if not (folder / split).is_dir():
-            continue
-        examples: list[Example] = []
-        for entry in sorted(e for e in (folder / split).iterdir() if e.is_dir()):
-            paths = images_below(entry)
-            if paths and entry.name not in classes:
-                raise DataInvalid(
-                    f"class folder {str(entry)!r} has no counterpart with images in train/; its classes are {', '.join(classes)}"
-                )
-            examples += (Example(path.relative_to(folder).as_posix(), classes.index(entry.name)) for path in paths)
-        splits[split] = tuple(examples)
-    return classes, splits
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _read_class_folders(folder: Path) -> tuple[tuple[str, ...], Splits, tuple[str, ...]]:
+    found = {split: class_folders(folder / split) for split in LISTS if (folder / split).is_dir()}
+    classes, splits = tuple(found["train"][0]), dict[str, tuple[Example, ...]]()
+    labels = {name: label for label, name in enumerate(classes)}
+    for split, (images, _) in found.items():
+        strange = next((str(folder / split / name) for name in images if name not in labels), None)
+        if strange is not None:
+            raise DataInvalid(f"class folder {strange!r} has no counterpart with images in train/; its classes are {', '.join(classes)}")
+        splits[split] = tuple(
+            Example(path.relative_to(folder).as_posix(), labels[name]) for name, paths in images.items() for path in paths
+        )
+    return classes, splits, tuple(note for _, notes in found.values() for note in notes)
 
 
 def _check_splits(folder: Path, classes: tuple[str, ...], splits: Splits) -> None:

@@ -74,7 +74,7 @@ def checked_row(where: str, place: str, record: Mapping[str, Any], split: str | 
         if column not in record:
             there = ", ".join(str(name)[:LONGEST_LABEL] for name in list(record)[:20])
             raise DataInvalid(f"{where}: column {column!r} is missing; it has {there}; {columns.accepted()}")
-    told = SPLITS.get(str(record[columns.split])) if columns.split in record else split
+    told = SPLITS.get(str(record[columns.split])) if columns.split and columns.split in record else split
     if told is None:
         raise DataInvalid(f"{where}: {columns.split} is {_short(record[columns.split])}; accepted are {', '.join(SPLITS)}")
     if split not in (None, told):

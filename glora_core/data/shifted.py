@@ -10,7 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from glora_core.data.folders import hash_images, images_below
+from glora_core.data.folders import class_folders, hash_images
 from glora_core.data.labelled import AnyData, Example, ImageFolder, in_both, several
 from glora_core.data.saved import is_saved
 from glora_core.data.saved_images import read_saved_images
@@ -35,8 +35,7 @@ def scan_test(root: str | os.PathLike[str], data: ImageFolder) -> ImageFolder:
         if len(present(saved)) < 2:
             raise DataInvalid(f"test folder {str(root)!r} has images of {len(present(saved))} classes; two at least are needed")
         return saved
-    found = {entry.name: images_below(entry) for entry in sorted(folder.iterdir()) if entry.is_dir()}
-    found = {name: paths for name, paths in found.items() if paths}
+    found, notes = class_folders(folder)
     strange = [name for name in found if name not in data.classes]
     if strange:
         raise DataInvalid(
@@ -47,7 +46,7 @@ def scan_test(root: str | os.PathLike[str], data: ImageFolder) -> ImageFolder:
         raise DataInvalid(f"test folder {str(root)!r} has images of {there}; accepted is one folder of images per class, two at least")
     labels = {name: label for label, name in enumerate(data.classes)}
     examples = tuple(Example(path.relative_to(folder).as_posix(), labels[name]) for name, paths in found.items() for path in paths)
-    return ImageFolder(folder, data.classes, {"test": examples}, hash_images(folder, (e.path for e in examples)))
+    return ImageFolder(folder, data.classes, {"test": examples}, hash_images(folder, (e.path for e in examples)), notes=notes)
 
 
 def present(test: AnyData) -> tuple[int, ...]:
@@ -94,8 +93,8 @@ def _parts(test: AnyData) -> dict[str, Any] | None:
 
 
 def facts_of_test(name: str, test: AnyData, data: AnyData) -> dict[str, Any]:
-    """A further test set for a job or a manifest, as plain JSON values; warnings tell examples that train or val has too."""
-    warnings = []
+    """A further test set for a job or a manifest, as plain JSON values; warnings tell its notes, and examples that train or val has too."""
+    warnings = list(test.told)
     for split in ("train", "val"):
         known = {data.contents(example) for example in data.splits[split]}
         shared = [test.place(example) for example in test.splits["test"] if test.contents(example) in known]

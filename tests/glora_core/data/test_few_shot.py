@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from glora_core.data.few_shot import few_shot
 from glora_core.data.labelled import Example, ImageFolder
-from glora_core.errors import DataInvalid
+from glora_core.errors import ConfigInvalid
 
 
 def folder(sizes: tuple[int, ...] = (20, 3, 30)) -> ImageFolder:
@@ -54,7 +54,7 @@ def test_a_class_of_fewer_images_is_reported():
     assert few_shot(folder(), 4, 0).warnings == ("1 of 3 classes have fewer than 4 images in train and keep them all: b",)
 
 
-@pytest.mark.parametrize("shots", [0, -1])
-def test_no_shots_at_all_are_refused(shots):
-    with pytest.raises(DataInvalid, match=f"{shots} shots per class: accepted is"):
-        few_shot(folder(), shots, 0)
+@pytest.mark.parametrize(("shots", "seed"), [(0, 0), (-1, 0), (2.5, 0), (True, 0), (1, -1), (1, 0.5)], ids=str)
+def test_no_whole_number_of_shots_or_seed_is_refused_by_its_name(shots, seed):
+    with pytest.raises(ConfigInvalid, match=r"(shots|seed) is .*; accepted are integers of at least"):
+        few_shot(folder(), shots, seed)

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,10 +80,22 @@ def test_other_files_and_hidden_images_are_passed_over(image_folder, write_image
     (root / "train" / "cat" / ".hidden.png").write_bytes(b"not an image")
     (root / "train" / "empty").mkdir()
     (root / "train" / "cat" / "folder.png").mkdir()
-    assert scan(root) == expected
+    for place in ("train/.ipynb_checkpoints", "val/.cache", "train/cat/.thumbnails/deep"):
+        write_image(root / place / "0.png")
+    assert replace(scan(root), notes=()) == expected
 
 
-@pytest.mark.parametrize("name", ["deep/er/0.png", "UPPER.PNG", "photo.jpeg", "with space.bmp", "é.webp"])
+def test_files_that_are_no_images_by_their_names_are_counted_in_a_warning(image_folder):
+    root = image_folder()
+    for name in ("cat/a.txt", "dog/b.TXT", "dog/Thumbs.db", "other/README"):
+        (root / "train" / name).parent.mkdir(exist_ok=True)
+        (root / "train" / name).touch()
+    assert scan(root).warnings == ("4 files of train passed over, by the ends of their names: 2 .txt, 1 .db, 1 without one",)
+
+
+@pytest.mark.parametrize(
+    "name", ["0.jfif", "0.jp2", "0.jpe", "0.pnm", "0.MPO", "deep/er/0.png", "UPPER.PNG", "photo.jpeg", "with space.bmp", "é.webp"]
+)
 def test_images_of_many_names_and_formats_are_found(image_folder, write_image, name):
     root = image_folder()
     write_image(root / "train" / "cat" / name)

@@ -44,6 +44,14 @@ def test_facts_name_sizes_fingerprint_and_no_warning_where_nothing_is_shared(dat
     }
 
 
+def test_hidden_folders_are_no_classes_and_files_that_are_no_images_are_told(data, sketch, write_image):
+    write_image(sketch / ".ipynb_checkpoints" / "0.png")
+    (sketch / "a" / "list.txt").touch()
+    found = scan_test(sketch, data)
+    assert len(found.splits["test"]) == 3
+    assert facts_of_test("sketch", found, data)["warnings"] == ["1 file of sketch passed over, by the ends of their names: 1 .txt"]
+
+
 def test_images_that_were_trained_on_are_told(data, sketch):
     shutil.copyfile(data.root / "train" / "b" / "0.png", sketch / "a" / "seen.png")
     (told,) = facts_of_test("sketch", scan_test(sketch, data), data)["warnings"]

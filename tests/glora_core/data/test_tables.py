@@ -226,6 +226,11 @@ def test_a_further_test_set_is_a_table_of_some_of_the_classes(tmp_path, data, na
     assert (found.classes, found.splits) == (("x", "y", "z"), {"test": (TextExample("e", 2), TextExample("f", 1))})
 
 
+def test_a_further_test_set_may_have_the_index_that_pandas_writes(tmp_path, data):
+    (tmp_path / "t.csv").write_text(",text,label\n0,e,z\n1,f,y\n")
+    assert read_test_table(tmp_path / "t.csv", data).splits == {"test": (TextExample("e", 2), TextExample("f", 1))}
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
