@@ -1,7 +1,7 @@
 """Text as tensors: token ids padded to one length, with a class per text or, for a language model, the next token as label."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,11 +17,13 @@ class TextSplit:
     Attributes:
         input_ids: (n, tokens), int64; attention_mask: the same shape, 1 where there is text.
         labels: (n,) classes, or (n, tokens) next tokens with -100 where none is asked for; int64.
+        max_length: tokens that longer texts were cut to; None where that is not known.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
+    max_length: int | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -37,11 +39,12 @@ class TextSplit:
 
     def part(self, indices: Tensor) -> "TextSplit":
         """The given rows as a split of their own."""
-        return TextSplit(self.input_ids[indices], self.attention_mask[indices], self.labels[indices])
+        return replace(self, input_ids=self.input_ids[indices], attention_mask=self.attention_mask[indices], labels=self.labels[indices])
 
     def to(self, device: torch.device) -> "TextSplit":
         """The same split with its tensors on a device."""
-        return TextSplit(self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device))
+        moved = {name: getattr(self, name).to(device) for name in ("input_ids", "attention_mask", "labels")}
+        return replace(self, **moved)
 
 
 def classify(texts: Sequence[str], labels: Sequence[int], tokenizer: Any, max_length: int = 128) -> TextSplit:
@@ -53,7 +56,7 @@ def classify(texts: Sequence[str], labels: Sequence[int], tokenizer: Any, max_le
     if not texts or len(texts) != len(labels):
         raise DataInvalid(f"{len(texts)} texts and {len(labels)} labels: accepted is at least one text, and a label for each")
     ids, mask = _encode(texts, tokenizer, max_length)
-    return TextSplit(ids, mask, torch.tensor(labels, dtype=torch.int64))
+    return TextSplit(ids, mask, torch.tensor(labels, dtype=torch.int64), max_length)
 
 
 def continue_text(texts: Sequence[str], tokenizer: Any, max_length: int = 128) -> TextSplit:
@@ -67,7 +70,7 @@ def continue_text(texts: Sequence[str], tokenizer: Any, max_length: int = 128) -
     labels[:, :-1] = ids[:, 1:].masked_fill(mask[:, 1:] == 0, -100)
     if not bool((labels >= 0).any()):
         raise DataInvalid("no text has two tokens: accepted is at least one text with a next token to guess")
-    return TextSplit(ids, mask, labels)
+    return TextSplit(ids, mask, labels, max_length)
 
 
 def _encode(texts: Sequence[str], tokenizer: Any, max_length: int) -> tuple[Tensor, Tensor]:

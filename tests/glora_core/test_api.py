@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+import transformers
 
 from examples.digits import pretrain_backbone, write_target
 from glora_core.api import Supernet, export, images, load, preset, search, texts, train
@@ -171,6 +172,15 @@ def test_texts_of_a_table_train_a_classifier_and_are_scored(reviews, sentences):
     supernet = Supernet(backbone.model, preset("bitfit", backbone.layers))
     train(supernet, train_split, epochs=1)
     assert search(supernet, val_split, 100_000, SearchSettings(population=1, generations=1)).best.accuracy in (0, 1)
+
+
+def test_the_tokenizer_of_a_checkpoint_cuts_texts_as_in_training(reviews, sentences, tmp_path):
+    backbone = load(sentences, classes=2, layers="*.query")
+    train_split, _ = texts(reviews, backbone, max_length=5)
+    supernet = Supernet(backbone.model, preset("paper", backbone.layers))
+    export(supernet, supernet.space.extreme(largest=False), tmp_path / "out", backbone, train_split.part(torch.arange(2)))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert len(tokenizer("far too long for a head of five tokens", truncation=True)["input_ids"]) == 5
 
 
 def test_texts_of_other_classes_than_the_head_has_are_refused_with_their_number(reviews, sentences):
