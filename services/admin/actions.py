@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from alembic.util import CommandError
 from rich.console import Console
 from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
@@ -13,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from services.admin.backup import back_up
 from services.admin.backup import restore as restore_backup
 from services.admin.errors import AdminError
+from services.admin.schema import refuse_newer, refuse_older
 from services.settings import Settings
 from services.store.blobs import BlobStore
 from services.store.database import Database
@@ -57,6 +59,7 @@ def migrate(home: Path | None) -> None:
     """Bring the schema up to date."""
     database = Database(_settings(home).resolved_database_url)
     before = _explained(database.revision)
+    _explained(lambda: refuse_newer("the database", before))
     _explained(database.migrate)
     after = _explained(database.revision)
     _say(f"Schema {after}, up to date." if before == after else f"Schema {before or 'empty'} → {after}.")
@@ -85,12 +88,12 @@ def _settings(home: Path | None) -> Settings:
 
 
 def _database(settings: Settings) -> Database:
-    """The service's database, with its schema up to date. Exits if there is none: to open it would be to make one."""
+    """The service's database, as it is. Exits if its schema is not this software's, or there is none: to open it would be to make one."""
     path = settings.home / "glora.db"
     if not settings.database_url and not path.exists():
         _refuse(f"there is no service in {settings.home}: {path} does not exist; name its folder with --home")
     database = Database(settings.resolved_database_url)
-    _explained(database.migrate)
+    _explained(lambda: refuse_older(database))
     return database
 
 
@@ -102,7 +105,7 @@ def _explained(action: Callable[[], T]) -> T:
     """What an action returns; exits with a message if it cannot be done."""
     try:
         return action()
-    except (AdminError, WrongState, OSError) as error:
+    except (AdminError, CommandError, WrongState, OSError) as error:
         _refuse(str(error))
     except SQLAlchemyError as error:
         _refuse(f"the database: {getattr(error, 'orig', None) or error}")

@@ -14,6 +14,7 @@ from pathlib import Path
 import glora_core
 from services.admin.dumps import dump, is_sqlite, load, refuse_full
 from services.admin.errors import AdminError
+from services.admin.schema import refuse_newer
 from services.store.blobs import BlobMissing, BlobStore
 from services.store.database import Database
 
@@ -31,6 +32,7 @@ class Backup:
         created_at: when, in UTC.
         database: name and sha256 of the database's file.
         artifacts: sizes in bytes by hash.
+        revision: of the schema; None where an earlier version did not say.
     """
 
     format: int
@@ -39,6 +41,7 @@ class Backup:
     database: str
     database_sha256: str
     artifacts: dict[str, int]
+    revision: str | None = None
 
 
 def back_up(database: Database, blobs: BlobStore, folder: Path) -> Backup:
@@ -56,7 +59,8 @@ def back_up(database: Database, blobs: BlobStore, folder: Path) -> Backup:
     for digest, size in files.items():
         _copy_blob(blobs, digest, size, folder / "artifacts" / digest)
     part, manifest = folder / f"{name}.part", folder / f"{MANIFEST}.part"
-    made = Backup(FORMAT, glora_core.__version__, datetime.now(UTC).isoformat(), name, _sha256(part), files)
+    moment, revision = datetime.now(UTC).isoformat(), database.revision()
+    made = Backup(FORMAT, glora_core.__version__, moment, name, _sha256(part), files, revision)
     manifest.write_text(json.dumps(asdict(made), indent=1))
     part.replace(folder / name)
     manifest.replace(folder / MANIFEST)
@@ -83,10 +87,11 @@ def restore(folder: Path, url: str, blobs: BlobStore) -> Backup:
     Everything is checked before anything is written; artifacts come first, so that no row ever lacks its bytes.
 
     Raises:
-        AdminError: the folder is no whole backup, a file is missing or damaged, or there is something in the database.
+        AdminError: the folder is no whole backup, or of newer software, a file is missing or damaged, or the database is not empty.
         StoreUnavailable: the artifact store is out of reach.
     """
     found = read_manifest(folder)
+    refuse_newer("the backup", found.revision)
     refuse_full(url)
     if (found.database == "database.sqlite") != is_sqlite(url):
         load(url, folder / found.database)  # refuses

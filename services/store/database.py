@@ -14,6 +14,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy import insert as insert_into
 from sqlalchemy.dialects import postgresql, sqlite
@@ -69,6 +70,11 @@ class Database:
     def dispose(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+
+def revisions() -> list[str]:
+    """All revisions of the schema that this software knows, the newest first."""
+    return [script.revision for script in ScriptDirectory(str(_MIGRATIONS)).walk_revisions()]
 
 
 def insert_new(session: Session, rows: Sequence[DeclarativeBase]) -> list[Any]:

@@ -1,5 +1,7 @@
 """`glora admin`, run through its entry point on a home folder."""
 
+import json
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -84,6 +86,52 @@ def test_migrate_says_from_where_to_where(glora: Glora, tmp_path: Path) -> None:
 
     assert first.out.startswith("Schema empty → 00")
     assert "up to date" in again.out
+
+
+def revise(home: Path, revision: str) -> None:
+    """Say that the database has another schema than it has."""
+    with sqlite3.connect(home / "glora.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+    connection.close()
+
+
+OLDER, NEWER = ("0005", "run `glora admin migrate`"), ("9999", "newer software")
+
+
+@pytest.mark.parametrize(
+    ("command", "revision", "advice"),
+    [
+        (("backup", "backup"), *OLDER),
+        (("gc", "--dry-run"), *OLDER),
+        (("backup", "backup"), *NEWER),
+        (("gc",), *NEWER),
+        (("migrate",), *NEWER),
+    ],
+)
+def test_database_of_another_schema_is_refused_and_left_as_it_is(
+    command: tuple[str, ...], revision: str, advice: str, glora: Glora, home: Path
+) -> None:
+    revise(home, revision)
+    before = rows(home)
+
+    ended = glora("admin", *command, "--home", str(home))
+
+    assert (ended.status, advice in ended.err) == (1, True)
+    assert rows(home) == before
+    database = Database(f"sqlite:///{home}/glora.db")
+    assert database.revision() == revision
+    database.dispose()
+
+
+def test_backup_of_newer_software_is_refused_before_anything_is_restored(glora: Glora, home: Path, tmp_path: Path) -> None:
+    glora("admin", "backup", str(tmp_path / "backup"), "--home", str(home))
+    manifest = tmp_path / "backup" / "backup.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"revision": "9999"}))
+
+    ended = glora("admin", "restore", str(tmp_path / "backup"), "--home", str(tmp_path / "new"))
+
+    assert (ended.status, "the backup has schema 9999, of newer software" in ended.err) == (1, True)
+    assert not (tmp_path / "new").exists()
 
 
 def test_folder_without_a_service_is_refused_and_stays_as_it_is(glora: Glora, tmp_path: Path) -> None:
