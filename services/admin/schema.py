@@ -8,7 +8,7 @@ from services.store.database import Database, revisions
 def refuse_newer(what: str, revision: str | None) -> None:
     """Raise AdminError if something has a schema that this software does not know, since newer software made it."""
     if revision is not None and revision not in revisions():
-        raise AdminError(f"{what} has schema {revision}, of newer software than this ({glora_core.__version__}); use that or later one")
+        raise AdminError(f"{what} has schema {revision}, of newer software than this ({glora_core.__version__}); use that, or a later one")
 
 
 def refuse_older(database: Database) -> None:
