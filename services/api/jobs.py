@@ -34,6 +34,7 @@ from services.job_request import JobRequest
 from services.settings import Settings
 from services.store import artifacts, estimates, evaluator_quota, jobs, lineage, places, search_state
 from services.store.cache_report import cache_report
+from services.store.cursors import cursor_of
 from services.store.errors import NotFound
 from services.store.models import Generation, Job
 from services.store.queue import Quotas
@@ -101,7 +102,7 @@ def list_jobs(
             raise Problem(422, "request-invalid", f"{cursor!r} is not a cursor that this list has given out", field="cursor") from error
         waiting = _places(session, settings, rows)
     items = [JobSummary.model_validate(row).model_copy(update={"waiting": waiting.get(row.id)}) for row in rows]
-    return JobPage(items=items, next=rows[-1].id if len(rows) == limit else None)
+    return JobPage(items=items, next=cursor_of(rows[-1]) if len(rows) == limit else None)
 
 
 @router.get("/{job_id}", summary="Look at a job", responses=UNKNOWN)

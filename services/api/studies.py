@@ -12,6 +12,7 @@ from services.api.problems import Problem, ProblemDocument
 from services.api.study_models import ReportList, ReportView, StudyFailure, StudyPage, StudyState, StudySummary, StudyView, TrialView
 from services.api.study_submission import submit_study
 from services.store import studies, study_outcomes, study_progress
+from services.store.cursors import cursor_of
 from services.store.errors import NotFound
 from services.store.models import Study
 from services.study_request import StudyRequest
@@ -64,7 +65,7 @@ def list_studies(
             raise Problem(422, "request-invalid", f"{cursor!r} is not a cursor that this list has given out", field="cursor") from error
         counted = study_outcomes.counts(session, [row.id for row in rows])
     items = [StudySummary(**_summary(row, counted[row.id])) for row in rows]
-    return StudyPage(items=items, next=rows[-1].id if len(rows) == limit else None)
+    return StudyPage(items=items, next=cursor_of(rows[-1]) if len(rows) == limit else None)
 
 
 @router.get("/{study_id}", summary="Look at a study", responses=UNKNOWN)

@@ -13,6 +13,7 @@ from services.dashboard import wording
 from services.dashboard.charts import LINE_POINTS, thin
 from services.dashboard.progress import Progress
 from services.store import studies, study_outcomes, study_progress
+from services.store.cursors import cursor_of
 from services.store.models import Study
 from services.store.study_outcomes import OPEN, Outcome
 from services.store.study_progress import FITNESS, PROBE, Report
@@ -76,12 +77,12 @@ class StudyPage:
 
 
 def study_list(session: Session, before: str | None = None) -> StudyList:
-    """A page of studies, newest first. Raises NotFound if there is no study `before`."""
+    """A page of studies, newest first. Raises NotFound where `before` is no cursor."""
     found = studies.page(session, before=before, limit=PAGE + 1)
     shown = found[:PAGE]
     counts = study_outcomes.counts(session, [study.id for study in shown])
     rows = tuple(_row(study, counts[study.id]) for study in shown)
-    return StudyList(rows, before is None, shown[-1].id if len(found) > PAGE else None)
+    return StudyList(rows, before is None, cursor_of(shown[-1]) if len(found) > PAGE else None)
 
 
 def study_page(session: Session, study_id: str) -> StudyPage:

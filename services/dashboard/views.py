@@ -15,6 +15,7 @@ from services.dashboard.results import Entry, File, LayerRow, Winner
 from services.job_request import JobRequest
 from services.store import artifacts, estimates, events, jobs, places
 from services.store.cache_report import CacheReport, cache_report
+from services.store.cursors import cursor_of
 from services.store.models import Backbone, Generation, Job, JobEvent
 from services.store.places import Waiting
 from services.store.queue import Quotas
@@ -160,7 +161,7 @@ class JobPage:
 
 
 def job_list(session: Session, quotas: Quotas, state: str | None = None, before: str | None = None) -> JobList:
-    """A page of jobs, newest first. An unknown state lists all. Raises NotFound if there is no job `before`."""
+    """A page of jobs, newest first. An unknown state lists all. Raises NotFound where `before` is no cursor."""
     state = state if state in jobs.STATES else None
     found = jobs.page(session, state=state, before=before, limit=PAGE + 1)
     shown = found[:PAGE]
@@ -169,7 +170,7 @@ def job_list(session: Session, quotas: Quotas, state: str | None = None, before:
     filters = (Filter(None, sum(counts.values())), *(Filter(name, counts.get(name, 0)) for name in jobs.STATES))
     waiting = places.waiting(session, quotas, shown)
     rows = tuple(_row(session, job, best.get(job.id), waiting.get(job.id)) for job in shown)
-    return JobList(rows, state, filters, shown[-1].id if len(found) > PAGE else None)
+    return JobList(rows, state, filters, cursor_of(shown[-1]) if len(found) > PAGE else None)
 
 
 def job_page(session: Session, quotas: Quotas, job_id: str) -> JobPage:

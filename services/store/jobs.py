@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from services.settings import DEFAULT_USER
 from services.store import claims, clock, events, queue
+from services.store.cursors import place
 from services.store.database import Database
 from services.store.errors import LeaseLost, NotFound, WrongState
 from services.store.models import Job, Supernet, UtcDateTime
@@ -74,14 +75,14 @@ def get(session: Session, job_id: str) -> Job:
 
 
 def page(session: Session, *, state: str | None = None, before: str | None = None, limit: int = 50) -> list[Job]:
-    """Jobs, newest first, at most `limit`; `before` is the id of the last job of the page before."""
+    """Jobs, newest first, at most `limit`; `before` is the cursor of the last job of the page before. Raises NotFound."""
     query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit)
     if state is not None:
         query = query.where(Job.state == state)
     if before is not None:
-        last = get(session, before)
+        created_at, job_id = place(before)
         # as one comparison of pairs the index is entered at the cursor; spelt out with OR it is walked from the newest job on
-        query = query.where(tuple_(Job.created_at, Job.id) < tuple_(literal(last.created_at, UtcDateTime), literal(last.id)))
+        query = query.where(tuple_(Job.created_at, Job.id) < tuple_(literal(created_at, UtcDateTime), literal(job_id)))
     return list(session.scalars(query))
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from services.store import clock, jobs, study_leases
+from services.store.cursors import place
 from services.store.errors import NotFound, WrongState
 from services.store.idempotency import KeyTaken
 from services.store.models import Job, Study, StudyReport, StudyTrial, UtcDateTime
@@ -87,13 +88,13 @@ def get(session: Session, study_id: str) -> Study:
 
 
 def page(session: Session, *, state: str | None = None, before: str | None = None, limit: int = 50) -> list[Study]:
-    """Studies, newest first, at most `limit`; `before` is the id of the last one of the page before. Raises NotFound."""
+    """Studies, newest first, at most `limit`; `before` is the cursor of the last one of the page before. Raises NotFound."""
     query = select(Study).order_by(Study.created_at.desc(), Study.id.desc()).limit(limit)
     if state is not None:
         query = query.where(Study.state == state)
     if before is not None:
-        last = get(session, before)
-        query = query.where(tuple_(Study.created_at, Study.id) < tuple_(literal(last.created_at, UtcDateTime), literal(last.id)))
+        created_at, study_id = place(before)
+        query = query.where(tuple_(Study.created_at, Study.id) < tuple_(literal(created_at, UtcDateTime), literal(study_id)))
     return list(session.scalars(query))
 
 

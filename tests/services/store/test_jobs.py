@@ -4,7 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.store import jobs
+from services.store import jobs, lifecycle
+from services.store.cursors import cursor_of
 from services.store.database import Database
 from services.store.errors import NotFound, WrongState
 from services.store.models import Job
@@ -156,8 +157,8 @@ def test_pages_hold_each_job_once_though_all_were_made_at_the_same_moment(databa
     made = [add_job(database, created_at=EPOCH) for _ in range(7)]
 
     first = _page(database, limit=3)
-    second = _page(database, limit=3, before=first[-1].id)
-    third = _page(database, limit=3, before=second[-1].id)
+    second = _page(database, limit=3, before=cursor_of(first[-1]))
+    third = _page(database, limit=3, before=cursor_of(second[-1]))
 
     assert [len(page) for page in (first, second, third)] == [3, 3, 1]
     assert [job.id for job in (*first, *second, *third)] == sorted(made, reverse=True)
@@ -168,20 +169,31 @@ def test_next_page_is_of_the_same_state_and_older(database: Database) -> None:
         add_job(database, f"day {day}", state=state, created_at=EPOCH + timedelta(days=day))
     first = _page(database, state="queued", limit=1)
 
-    rest = _page(database, state="queued", before=first[0].id)
+    rest = _page(database, state="queued", before=cursor_of(first[0]))
 
     assert [job.name for job in (*first, *rest)] == ["day 4", "day 2", "day 0"]
 
 
 def test_page_after_the_last_is_empty(database: Database) -> None:
-    job_id = add_job(database)
+    add_job(database)
 
-    assert _page(database, before=job_id) == []
+    assert _page(database, before=cursor_of(_page(database)[0])) == []
 
 
-def test_page_before_an_unknown_job_is_not_found(database: Database) -> None:
-    with pytest.raises(NotFound, match="j0"):
-        _page(database, before="j0")
+@pytest.mark.parametrize("cursor", ["j0", "", "1-", "x-j0", "9" * 40 + "-j0"])
+def test_page_from_what_is_no_cursor_on_is_not_found(cursor: str, database: Database) -> None:
+    with pytest.raises(NotFound, match="no place in this list"):
+        _page(database, before=cursor)
+
+
+def test_page_goes_on_where_the_last_job_of_the_one_before_was_deleted(database: Database) -> None:
+    made = [add_job(database, state="succeeded", created_at=EPOCH + timedelta(days=day)) for day in range(4)]
+    first = _page(database, limit=2)
+    with database.write() as session:
+        for job in first:
+            lifecycle.delete(session, job.id)
+
+    assert [job.id for job in _page(database, before=cursor_of(first[-1]))] == made[1::-1]
 
 
 def test_page_is_not_disturbed_by_a_job_that_came_meanwhile(database: Database) -> None:
@@ -189,7 +201,7 @@ def test_page_is_not_disturbed_by_a_job_that_came_meanwhile(database: Database) 
     first = _page(database, limit=2)
     change_job(database, add_job(database), created_at=datetime.now(UTC))
 
-    second = _page(database, limit=2, before=first[-1].id)
+    second = _page(database, limit=2, before=cursor_of(first[-1]))
 
     assert [job.id for job in (*first, *second)] == older[::-1]
 

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from services.protocol import PROTOCOL
 from services.store import backbones, claims, events, jobs, lineage, search_state
 from services.store.cache_report import cache_report
+from services.store.cursors import cursor_of
 from services.store.database import Database
 from services.store.jobs import Lease
 from services.store.models import Artifact, Candidate, Claim, Evaluation, Generation, Job, JobEvent, Supernet
@@ -110,11 +111,11 @@ def _list_jobs(session: Session) -> None:
 
 
 def _list_older_jobs(session: Session) -> None:
-    assert len(jobs.page(session, before="j5000", limit=50)) == 50
+    assert len(jobs.page(session, before=cursor_of(jobs.get(session, "j5000")), limit=50)) == 50
 
 
 def _list_jobs_of_a_state(session: Session) -> None:
-    assert len(jobs.page(session, state="succeeded", before="j5003", limit=50)) == 50
+    assert len(jobs.page(session, state="succeeded", before=cursor_of(jobs.get(session, "j5003")), limit=50)) == 50
 
 
 def _claim(session: Session) -> None:

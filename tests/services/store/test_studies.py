@@ -3,6 +3,7 @@
 import pytest
 
 from services.store import jobs, lifecycle, studies, study_leases, study_outcomes, study_progress
+from services.store.cursors import cursor_of
 from services.store.database import Database
 from services.store.errors import LeaseLost, NotFound, QuotaExceeded, WrongState
 from services.store.idempotency import KeyTaken
@@ -47,7 +48,7 @@ def test_studies_are_listed_newest_first_from_a_cursor_on(database: Database) ->
 
     with database.read() as session:
         assert [study.id for study in studies.page(session, limit=2)] == [third, second]
-        assert [study.id for study in studies.page(session, before=second)] == [first]
+        assert [study.id for study in studies.page(session, before=cursor_of(studies.get(session, second)))] == [first]
         assert studies.page(session, state="running") == []
 
 
