@@ -176,9 +176,11 @@ class ImageFolder(LabelledSet[Example]):
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 (hex) over class names and every split, path, label and image's bytes; also of a list of `train+val` of its own."""
+        """sha256 (hex) over class names and every split, path, label and image's bytes; also of a list of `train+val` that has others."""
         total = hashlib.sha256("\n".join(self.classes).encode())
-        for split, examples in [*sorted(self.splits.items()), ("train+val", self.union)]:
+        both = super().examples("train+val")
+        other = self.union if Counter(self.union) != Counter(both) else ()
+        for split, examples in [*sorted(self.splits.items()), ("train+val", other)]:
             for example in examples:
                 total.update(f"\n{split}\t{example.path}\t{example.label}\t{self.hashes[example.path]}".encode())
         return total.hexdigest()

@@ -68,9 +68,11 @@ def test_training_and_validation_together_are_read_from_their_own_list(vtab):
     ]
 
 
-def test_a_list_of_both_that_is_not_their_union_is_warned_of(vtab):
+def test_a_list_of_both_that_is_not_their_union_is_warned_of_and_counts(vtab):
+    before = scan(vtab / "clevr_count")
     assert not any("together" in warning for warning in scan(vtab / "clevr_count").warnings)
     (vtab / "clevr_count" / "train800val200.txt").write_text("images/0.png 0\nimages/1.png 2\nimages/2.png 0\n")
+    assert scan(vtab / "clevr_count").fingerprint != before.fingerprint
     told = "train800val200.txt is not train800.txt and val200.txt together: they differ in 3 images or labels"
     assert told in scan(vtab / "clevr_count").warnings
 
