@@ -258,8 +258,7 @@ class JobRequest(Strict):
         if self.train_on_val:  # what was not trained alone cannot be trained again
             asked = replace(asked, standing=0)
         if self.baselines == "trained":  # all of them to the end, or the reported ones would not be at their best
-            compared = sum(asked.scratch_epochs) if asked.mode == "thorough" else 0
-            asked = replace(asked, scratch_epochs=(compared or self.training.epochs,))
+            asked = replace(asked, scratch_epochs=(sum(asked.scratch_epochs) or self.training.epochs,))
         return asked
 
     @model_validator(mode="after")

@@ -155,4 +155,4 @@ def test_trained_baselines_are_expected_to_take_as_long_as_they_are_trained(
     start(finals=finals, baselines="trained")
 
     (work,) = works
-    assert (work.known, work.finals.scratch_epochs) == (known, (20,) if mode == "thorough" else (100,))
+    assert (work.known, work.finals.scratch_epochs) == (known, (20,))

@@ -443,9 +443,3 @@ def test_a_soups_fitness_is_of_the_jobs_metric(play: Any, cluster: Cluster) -> N
     soup = play(SOUP | {"learning_rates": [0.1, 0.11]}, examples=10).soup
     assert soup is not None
     assert soup.fitness.measure == soup.fitness.fitness == 1.0
-
-
-def test_baselines_are_trained_for_as_long_as_the_supernet_where_the_finals_have_no_known_method_by_their_mode(play: Any) -> None:
-    outcome = play(ASKED | {"mode": "winner", "scratch_epochs": [1, 2]}, baselines="trained")
-
-    assert {f.leg.trained for f in outcome.baselines if f.leg} == {EFFORTS["standard"].epochs}
