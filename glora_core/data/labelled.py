@@ -178,9 +178,8 @@ class ImageFolder(LabelledSet[Example]):
     def fingerprint(self) -> str:
         """sha256 (hex) over class names and every split, path, label and image's bytes; also of a list of `train+val` that has others."""
         total = hashlib.sha256("\n".join(self.classes).encode())
-        both = super().examples("train+val")
-        other = self.union if Counter(self.union) != Counter(both) else ()
-        for split, examples in [*sorted(self.splits.items()), ("train+val", other)]:
+        differs = self.union and Counter(self.union) != Counter(self.splits["train"] + self.splits["val"])
+        for split, examples in [*sorted(self.splits.items()), ("train+val", self.union if differs else ())]:
             for example in examples:
                 total.update(f"\n{split}\t{example.path}\t{example.label}\t{self.hashes[example.path]}".encode())
         return total.hexdigest()
