@@ -19,7 +19,7 @@ from glora_core.search.noise import rank_within_noise
 from glora_core.training import Trainer, TrainingSettings
 
 from .methods import budgets
-from .runs import COMMON
+from .runs import shared_settings
 from .searched import RANKS, VAL_BATCH
 from .sources import Data
 from .tasks import Task, fresh_model
@@ -39,10 +39,7 @@ class Trained:
 
 def training_settings(task: Task, seed: int, effort: Effort) -> TrainingSettings:
     """What everything here is trained with: the quality table's settings, at the effort's rate."""
-    augment = ("crop",) if task.source.images else ()
-    return TrainingSettings(
-        **{**COMMON, "precision": task.precision, "augment": augment, "seed": seed, "epochs": 1, "learning_rate": effort.learning_rate}
-    )
+    return TrainingSettings(**shared_settings(task) | {"seed": seed, "epochs": 1, "learning_rate": effort.learning_rate})
 
 
 def find(task: Task, data: Data, seed: int, training: TrainingSettings, count: int, effort: Effort) -> tuple[Supernet, list[SubnetConfig]]:

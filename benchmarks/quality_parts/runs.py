@@ -26,6 +26,11 @@ RECIPES = {"subnet": 1, "peft": 1, "full": 1, "searched": 5}
 """Raised when what a run of a kind computes changes, so that its old records count no longer."""
 
 
+def shared_settings(task: Task) -> dict[str, Any]:
+    """What all methods share on a task."""
+    return {**COMMON, "precision": task.precision, "augment": ("crop",) if task.source.images else ()}
+
+
 @dataclass(frozen=True)
 class Run:
     """One training from start to score.
@@ -44,15 +49,7 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """What training settings of ours it takes."""
-        augment = ("crop",) if self.task.source.images else ()
-        return {
-            **COMMON,
-            "precision": self.task.precision,
-            "augment": augment,
-            "learning_rate": self.rate,
-            "epochs": self.epochs,
-            "seed": self.seed,
-        }
+        return shared_settings(self.task) | {"learning_rate": self.rate, "epochs": self.epochs, "seed": self.seed}
 
     @property
     def identity(self) -> dict[str, Any]:
