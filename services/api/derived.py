@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field, ValidationError
+from sqlalchemy.orm import Session
 
 from glora_core.effort import EffortName
-from services.api.submission import check_parts_agree, check_searched_metric, check_second, check_space, submit
+from services.api.sending import Sending
+from services.api.submission import Cloned, check_parts_agree, check_searched_metric, check_second, check_space, submit
 from services.job_effort import with_loose_finals, without_effort
 from services.job_request import Budget, JobRequest, Line
 from services.job_settings import Strict
@@ -63,21 +65,30 @@ class CloneRequest(Strict):
     seed: int | None = Field(None, ge=0, lt=2**63, description="Another seed of everything random.")
 
 
-def extend(database: Database, settings: Settings, user: str, parent_id: str, asked: ExtendRequest) -> Job:
-    """A queued job of a user that goes on where a succeeded one ended. Raises NotFound, WrongState, or RequestValidationError."""
-    with database.write() as session:
+def extend(
+    database: Database, settings: Settings, user: str, parent_id: str, asked: ExtendRequest, key: str | None = None
+) -> tuple[Job, bool]:
+    """A queued job of a user that goes on where a succeeded one ended, and whether it is new: under an idempotency key it is made once.
+
+    Raises NotFound, WrongState, Problem or RequestValidationError.
+    """
+
+    def create(session: Session) -> Job:
         queue.check_quotas(session, user, Quotas.of(settings))
         parent = jobs.locked(session, parent_id)
         more = {"search": {"generations": parent.request["search"]["generations"] + asked.generations}, "name": asked.name}
         request = changed(parent.request, more)
         return lineage.extend(session, parent, user=user, name=asked.name or "", request=request.model_dump(mode="json"))
 
+    return Sending(database, settings, user, _text("extend", parent_id, asked), key).make(create)
 
-def fork(database: Database, settings: Settings, user: str, parent_id: str, asked: ForkRequest) -> Job:
-    """A queued job that searches the same supernet in another way. Raises NotFound, WrongState, Problem or RequestValidationError."""
+
+def fork(database: Database, settings: Settings, user: str, parent_id: str, asked: ForkRequest, key: str | None = None) -> tuple[Job, bool]:
+    """A queued job that searches the same supernet in another way; returns and raises as `extend`."""
     changes = asked.model_dump(exclude={"seed"}, exclude_unset=True)
     changes["search"] = asked.search | ({} if asked.seed is None else {"seed": asked.seed})
-    with database.write() as session:
+
+    def create(session: Session) -> Job:
         queue.check_quotas(session, user, Quotas.of(settings))
         parent = jobs.locked(session, parent_id)
         drawn_within = parent.request["training"].get("sampling_budget")
@@ -89,12 +100,21 @@ def fork(database: Database, settings: Settings, user: str, parent_id: str, aske
         check_space(request, session.get_one(Backbone, parent.backbone_key))
         return lineage.fork(session, parent, user=user, name=asked.name or "", request=request.model_dump(mode="json"))
 
+    return Sending(database, settings, user, _text("fork", parent_id, asked), key).make(create)
 
-def clone(database: Database, settings: Settings, user: str, parent_id: str, asked: CloneRequest) -> Job:
-    """A queued job by the request of another with changes, checked like a new one. Raises as `submit`, and NotFound."""
+
+def clone(
+    database: Database, settings: Settings, user: str, parent_id: str, asked: CloneRequest, key: str | None = None
+) -> tuple[Job, bool]:
+    """A queued job by the request of another with changes, checked like a new one. Returns and raises as `submit`, and NotFound."""
     with database.read() as session:
         parent = jobs.get(session, parent_id)
-    return submit(database, settings, changed(parent.request, asked.model_dump(exclude_unset=True)), user, parent=parent_id)[0]
+    request = changed(parent.request, asked.model_dump(exclude_unset=True))
+    return submit(database, settings, request, user, key, Cloned(parent_id, _text("clone", parent_id, asked)))
+
+
+def _text(action: str, parent_id: str, asked: Strict) -> str:
+    return f"{action} {parent_id} {asked.model_dump_json(exclude_unset=True)}"
 
 
 def changed(request: dict[str, Any], changes: dict[str, Any]) -> JobRequest:

@@ -41,6 +41,9 @@ from services.store.queue import Quotas
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": ProblemDocument, "description": "No such job."}}
+SENT_BEFORE: dict[int | str, dict[str, Any]] = {
+    200: {"model": JobView, "description": "This request was sent with this key before: the job that it created, as it is now."}
+}
 
 Limit = Annotated[int, Query(ge=1, le=500, description="Rows per page.")]
 Cursor = Annotated[str | None, Query(description="`next` of the page before.")]
@@ -60,8 +63,8 @@ Key = Annotated[
     "",
     status_code=201,
     summary="Submit a job",
-    responses={
-        200: {"model": JobView, "description": "This request was sent with this key before: the job that it created, as it is now."},
+    responses=SENT_BEFORE
+    | {
         422: {"model": ProblemDocument, "description": "A field is refused, or the key stands for another request; nothing was created."},
         429: {"model": ProblemDocument, "description": "The user has as many jobs in the queue, or stores as much, as a user may."},
         503: {"model": ProblemDocument, "description": "No scheduler described a first-seen backbone in time; nothing was created."},

@@ -7,10 +7,11 @@ from fastapi import APIRouter, Response
 from services.api import derived
 from services.api.deps import DatabaseDep, SettingsDep, UserDep
 from services.api.derived import CloneRequest, ExtendRequest, ForkRequest
-from services.api.jobs import UNKNOWN, get_job
+from services.api.jobs import SENT_BEFORE, UNKNOWN, Key, get_job
 from services.api.models import JobView
 from services.api.problems import ProblemDocument
 from services.store import lifecycle
+from services.store.models import Job
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 _REFUSED: dict[int | str, dict[str, Any]] = UNKNOWN | {
@@ -45,35 +46,64 @@ def resume_job(job_id: str, database: DatabaseDep, settings: SettingsDep) -> Job
     return get_job(job_id, database, settings)
 
 
-@router.post("/{job_id}/extend", status_code=201, summary="Go on with a finished search", responses=_REFUSED | _INVALID | _QUOTA)
+@router.post(
+    "/{job_id}/extend", status_code=201, summary="Go on with a finished search", responses=SENT_BEFORE | _REFUSED | _INVALID | _QUOTA
+)
 def extend_job(
-    job_id: str, asked: ExtendRequest, response: Response, database: DatabaseDep, settings: SettingsDep, user: UserDep
+    job_id: str,
+    asked: ExtendRequest,
+    response: Response,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    user: UserDep,
+    idempotency_key: Key = None,
 ) -> JobView:
     """Queue a job that goes on from all generations of a succeeded one, with finals and an export of its own.
 
     Its populations are those that a longer search would have had from the start. The finished job stays as it is.
     """
-    return _made(derived.extend(database, settings, user, job_id, asked).id, response, database, settings)
+    return _made(derived.extend(database, settings, user, job_id, asked, idempotency_key), response, database, settings)
 
 
-@router.post("/{job_id}/fork", status_code=201, summary="Search the same supernet in another way", responses=_REFUSED | _INVALID | _QUOTA)
-def fork_job(job_id: str, asked: ForkRequest, response: Response, database: DatabaseDep, settings: SettingsDep, user: UserDep) -> JobView:
+@router.post(
+    "/{job_id}/fork",
+    status_code=201,
+    summary="Search the same supernet in another way",
+    responses=SENT_BEFORE | _REFUSED | _INVALID | _QUOTA,
+)
+def fork_job(
+    job_id: str,
+    asked: ForkRequest,
+    response: Response,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    user: UserDep,
+    idempotency_key: Key = None,
+) -> JobView:
     """Queue a job over a job's trained supernet, with another budget, strategy, metric or seed; it starts searching at once.
 
     Evaluations by the same metric are shared. The job may be in any state, once it has its supernet.
     """
-    return _made(derived.fork(database, settings, user, job_id, asked).id, response, database, settings)
+    return _made(derived.fork(database, settings, user, job_id, asked, idempotency_key), response, database, settings)
 
 
 @router.post(
     "/{job_id}/clone",
     status_code=201,
     summary="Submit a job once more, with changes",
-    responses=UNKNOWN | _INVALID | _QUOTA | _UNDESCRIBED,
+    responses=SENT_BEFORE | UNKNOWN | _INVALID | _QUOTA | _UNDESCRIBED,
 )
-def clone_job(job_id: str, asked: CloneRequest, response: Response, database: DatabaseDep, settings: SettingsDep, user: UserDep) -> JobView:
+def clone_job(
+    job_id: str,
+    asked: CloneRequest,
+    response: Response,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    user: UserDep,
+    idempotency_key: Key = None,
+) -> JobView:
     """Queue a job by the request of another, whatever its state, with changes; it is checked like a new submission."""
-    return _made(derived.clone(database, settings, user, job_id, asked).id, response, database, settings)
+    return _made(derived.clone(database, settings, user, job_id, asked, idempotency_key), response, database, settings)
 
 
 @router.delete("/{job_id}", status_code=204, summary="Delete a job", responses=_REFUSED)
@@ -83,6 +113,8 @@ def delete_job(job_id: str, database: DatabaseDep) -> None:
         lifecycle.delete(session, job_id)
 
 
-def _made(job_id: str, response: Response, database: DatabaseDep, settings: SettingsDep) -> JobView:
-    response.headers["Location"] = f"/v1/jobs/{job_id}"
-    return get_job(job_id, database, settings)
+def _made(made: tuple[Job, bool], response: Response, database: DatabaseDep, settings: SettingsDep) -> JobView:
+    job, new = made
+    response.status_code = 201 if new else 200
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return get_job(job.id, database, settings)

@@ -12,18 +12,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from glora_core.data.labelled import AnyData
 from glora_core.errors import BudgetInfeasible, ConfigInvalid, DataInvalid, LibraryMissing
 from glora_core.metrics import check_metric
 from glora_core.space import LayerShape
 from services.api.backbone_paths import STAMPED, folder_of, with_folder
 from services.api.problems import Problem
+from services.api.sending import Sending
 from services.job_data import drawn, facts_of, read_all, read_test
 from services.job_request import BackboneRequest, DataRequest, JobRequest, space_of
 from services.settings import Settings
-from services.store import backbones, idempotency, jobs, lineage, queue
+from services.store import backbones, jobs, lineage, queue
 from services.store.database import Database
-from services.store.idempotency import KeyTaken
 from services.store.models import Backbone, Job
 from services.store.queue import Quotas
 
@@ -32,36 +34,41 @@ _ROUNDING = 1e-9
 """Ten tenths of a CPU are one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cloned:
+    """The job that a request was made from, and the text of what was asked for."""
+
+    parent: str
+    text: str
+
+
 def submit(
-    database: Database, settings: Settings, request: JobRequest, user: str, key: str | None = None, parent: str | None = None
+    database: Database, settings: Settings, request: JobRequest, user: str, key: str | None = None, cloned: Cloned | None = None
 ) -> tuple[Job, bool]:
-    """Check a request and store it as a queued job of a user, a clone of `parent` if that is given; returns it, and whether it is new.
+    """Check a request and store it as a queued job of a user; returns it, and whether it is new.
 
     Args:
         key: idempotency key; a request that the user has sent with it before is not stored again.
+        cloned: where the request comes from, if it is not the user's own.
 
     Raises:
         Problem: the cluster, data, metric, backbone, space or budget cannot be used, or the key stands for another request; nothing was
             stored of the job.
     """
-    fingerprint = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
-    sent = _sent_before(database, user, key, fingerprint)
-    if sent is not None:
-        return sent, False
+    sending = Sending(database, settings, user, cloned.text if cloned else request.model_dump_json(), key)
+    made = sending.made_before()
+    if made is not None:
+        return made, False
     checked = check(database, settings, request, Inputs())
-    try:
-        with database.write() as session:
-            queue.check_quotas(session, user, Quotas.of(settings))
-            job = jobs.create(session, name=checked.name, user=user, **checked.facts())
-            if parent is not None:
-                lineage.tie(session, job, parent, "clone")
-            if key is not None:
-                idempotency.keep(session, user, key, fingerprint=fingerprint, job_id=job.id, hours=settings.idempotency_hours)
-        return job, True
-    except KeyTaken:
-        first = _sent_before(database, user, key, fingerprint)
-        assert first is not None
-        return first, False
+
+    def create(session: Session) -> Job:
+        queue.check_quotas(session, user, Quotas.of(settings))
+        job = jobs.create(session, name=checked.name, user=user, **checked.facts())
+        if cloned is not None:
+            lineage.tie(session, job, cloned.parent, "clone")
+        return job
+
+    return sending.make(create)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,20 +131,6 @@ def _data_of(settings: Settings, request: JobRequest) -> tuple[DataRequest, AnyD
         for name, path in request.data.also_test.items()
     }
     return request.data, data, also
-
-
-def _sent_before(database: Database, user: str, key: str | None, fingerprint: str) -> Job | None:
-    """The job that a key stands for; None if it is new. Raises Problem if it stands for another request."""
-    if key is None:
-        return None
-    with database.read() as session:
-        found = idempotency.find(session, user, key)
-        if found is None:
-            return None
-        if found.fingerprint != fingerprint:
-            detail = f"this key was sent with another request, which is job {found.job_id}; send each new request with a key of its own"
-            raise Problem(422, "idempotency-key-reused", detail, field="idempotency-key", job=found.job_id)
-        return jobs.get(session, found.job_id)
 
 
 def _check_resources(settings: Settings, request: JobRequest) -> None:

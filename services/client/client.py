@@ -81,17 +81,17 @@ class Client(StudyCalls):
         """Put a paused job back into the queue; it goes on where it was."""
         return self._act(job_id, "resume")
 
-    def extend(self, job_id: str, generations: int, **changes: Any) -> dict[str, Any]:
-        """A new job that goes on from a succeeded one for so many more generations."""
-        return self._act(job_id, "extend", {"generations": generations, **changes})
+    def extend(self, job_id: str, generations: int, *, idempotency_key: str | None = None, **changes: Any) -> dict[str, Any]:
+        """A new job that goes on from a succeeded one for so many more generations; sent again as `submit` does."""
+        return self._made_from(job_id, "extend", {"generations": generations, **changes}, idempotency_key)
 
-    def fork(self, job_id: str, **changes: Any) -> dict[str, Any]:
-        """A new job over the supernet of another, with another `budget`, `seed`, or fields of `search` and `finals`."""
-        return self._act(job_id, "fork", changes)
+    def fork(self, job_id: str, *, idempotency_key: str | None = None, **changes: Any) -> dict[str, Any]:
+        """A new job over the supernet of another, with another `budget`, `seed`, or fields of `search` and `finals`; sent again likewise."""
+        return self._made_from(job_id, "fork", changes, idempotency_key)
 
-    def clone(self, job_id: str, **changes: Any) -> dict[str, Any]:
-        """A new job by the request of another, with any of its fields changed; parts are merged field by field."""
-        return self._act(job_id, "clone", changes, timeout=_CHECKED)
+    def clone(self, job_id: str, *, idempotency_key: str | None = None, **changes: Any) -> dict[str, Any]:
+        """A new job by the request of another, with any of its fields changed, parts field by field; sent again likewise."""
+        return self._made_from(job_id, "clone", changes, idempotency_key)
 
     def delete(self, job_id: str) -> None:
         """Delete a job that is over, with its files; supernets and evaluations stay."""
@@ -156,6 +156,9 @@ class Client(StudyCalls):
                 self._fetch(artifact, folder / Path(artifact["name"]).name, on_bytes)
         return folder
 
+    def _made_from(self, job_id: str, action: str, asked: dict[str, Any], idempotency_key: str | None) -> dict[str, Any]:
+        return self._submitted(f"/v1/jobs/{quote(job_id, safe='')}/{action}", asked, idempotency_key)
+
     def _submitted(self, path: str, request: dict[str, Any], idempotency_key: str | None) -> dict[str, Any]:
         """What was created, sent again under one key where the connection broke."""
         headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
@@ -173,9 +176,8 @@ class Client(StudyCalls):
             response = self._http.request("DELETE", path)
         _raise_for(response)
 
-    def _act(self, job_id: str, action: str, body: dict[str, Any] | None = None, timeout: httpx.Timeout = _TIMEOUT) -> dict[str, Any]:
-        sent = {} if body is None else {"json": body}
-        return self._json("POST", f"/v1/jobs/{quote(job_id, safe='')}/{action}", timeout=timeout, **sent)
+    def _act(self, job_id: str, action: str) -> dict[str, Any]:
+        return self._json("POST", f"/v1/jobs/{quote(job_id, safe='')}/{action}")
 
     def _fetch(self, artifact: dict[str, Any], target: Path, on_bytes: Callable[[int], None]) -> None:
         try:

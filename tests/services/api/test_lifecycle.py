@@ -181,3 +181,20 @@ def test_clone_may_lift_a_bound(http: TestClient, data: Path, backbone: str) -> 
     kept, lifted = (http.post(f"/v1/jobs/{parent['id']}/clone", json=changes).json() for changes in ({}, {"max_hours": None}))
 
     assert (kept["request"]["max_hours"], lifted["request"]["max_hours"]) == (1.0, None)
+
+
+@pytest.mark.parametrize("action", ["extend", "fork", "clone"])
+def test_job_made_from_another_is_made_once_under_a_key(
+    action: str, http: TestClient, data: Path, backbone: str, database: Database
+) -> None:
+    parent = http.post("/v1/jobs", json=stock.body(data)).json()["id"] if action == "clone" else finished(database)
+    asked: dict[str, Any] = {"generations": 3} if action == "extend" else {"name": "again"}
+    key = {"Idempotency-Key": "7b9e"}
+
+    first, again = (http.post(f"/v1/jobs/{parent}/{action}", json=asked, headers=key) for _ in range(2))
+    other = http.post(f"/v1/jobs/{parent}/{action}", json=asked | {"name": "other"}, headers=key)
+
+    assert (first.status_code, again.status_code, other.status_code) == (201, 200, 422)
+    assert (again.json(), again.headers["location"]) == (first.json(), first.headers["location"])
+    assert (other.json()["type"], other.json()["job"]) == ("urn:glora:problem:idempotency-key-reused", first.json()["id"])
+    assert len(http.get(f"/v1/jobs/{parent}").json()["children"]) == 1
