@@ -86,11 +86,11 @@ class Client(StudyCalls):
         return self._made_from(job_id, "extend", {"generations": generations, **changes}, idempotency_key)
 
     def fork(self, job_id: str, *, idempotency_key: str | None = None, **changes: Any) -> dict[str, Any]:
-        """A new job over the supernet of another, with another `budget`, `seed`, or fields of `search` and `finals`; sent again likewise."""
+        """A new job over the supernet of another, with another `budget`, `seed`, or fields of `search` and `finals`; sent again too."""
         return self._made_from(job_id, "fork", changes, idempotency_key)
 
     def clone(self, job_id: str, *, idempotency_key: str | None = None, **changes: Any) -> dict[str, Any]:
-        """A new job by the request of another, with any of its fields changed, parts field by field; sent again likewise."""
+        """A new job by the request of another, with any of its fields changed, parts field by field; sent again too."""
         return self._made_from(job_id, "clone", changes, idempotency_key)
 
     def delete(self, job_id: str) -> None:
