@@ -30,6 +30,7 @@ class Effort:
         scratch_epochs: epochs of each rung of the known methods trained from scratch in the finals; empty: none are.
         teachers: distinct candidates whose average teaches those that start in the finals.
         standing: distinct candidates that the finals compare as they stand in the supernet.
+        cycles: of the last rung of the finals; see `FinalsSettings`.
     """
 
     epochs: int
@@ -42,6 +43,7 @@ class Effort:
     scratch_epochs: tuple[int, ...] = ()
     teachers: int = 5
     standing: int = 5
+    cycles: int = 3
 
     def of(self, epochs: int | None = None, learning_rate: float | None = None) -> "Effort":
         """The same with a supernet's epochs and rate set by hand, and the finals' in the proportions that they have to the effort's own.
@@ -68,12 +70,12 @@ class Effort:
     def finals_settings(self) -> FinalsSettings:
         """Of finals that say nothing else."""
         rungs = (self.finals, self.scratch_epochs)
-        return FinalsSettings("thorough", self.candidates, self.learning_rates, *rungs, self.teachers, self.standing)
+        return FinalsSettings("thorough", self.candidates, self.learning_rates, *rungs, self.teachers, self.standing, self.cycles)
 
 
 EFFORTS: Mapping[str, Effort] = {
-    "quick": Effort(epochs=15, population=25, generations=2, finals=(10, 80)),
-    "standard": Effort(epochs=25, population=25, generations=3, finals=(20, 220), scratch_epochs=(5, 15, 30)),
+    "quick": Effort(epochs=15, population=25, generations=2, finals=(10, 80), cycles=1),
+    "standard": Effort(epochs=25, population=25, generations=3, finals=(20, 225), scratch_epochs=(5, 15, 30)),
     "thorough": Effort(
         epochs=50,
         population=50,
@@ -84,7 +86,8 @@ EFFORTS: Mapping[str, Effort] = {
         scratch_epochs=(10, 30, 60),
     ),
 }
-"""Most epochs go into one long training at the end, which pays best: `python -m benchmarks.finals_length`.
+"""Most epochs go into one long training at the end, which pays best (`python -m benchmarks.finals_length`), and best of all in cycles
+(`python -m benchmarks.cycles`).
 
 `quick` trains no known method from scratch, so its result alone may be worse on val than one of these trained for long.
 """

@@ -37,6 +37,7 @@ def with_effort(given: Mapping[str, Any]) -> dict[str, Any]:
             "scratch_epochs": list(scaled.scratch_epochs),
             "teachers": scaled.teachers,
             "standing": scaled.standing,
+            "cycles": scaled.cycles,
         },
         nullable=("learning_rates", "epochs", "scratch_epochs"),
     )
@@ -48,7 +49,7 @@ def without_effort(stored: Mapping[str, Any]) -> dict[str, Any]:
     numbers = {
         "training": {"epochs", "learning_rate"},
         "search": {"population", "generations"},
-        "finals": {"candidates", "learning_rates", "epochs", "scratch_epochs", "teachers", "standing"},
+        "finals": {"candidates", "learning_rates", "epochs", "scratch_epochs", "teachers", "standing", "cycles"},
     }
     parts = {part: {k: v for k, v in stored.get(part, {}).items() if k not in names} for part, names in numbers.items()}
     return {**stored, **parts}

@@ -201,6 +201,13 @@ class FinalsRequest(Strict):
         description="Best distinct candidates that are compared with the others, and offered to the soup, as they stand in the supernet; 0 "
         "with `train_on_val`, since they cannot be trained again.",
     )
+    cycles: int = Field(
+        _EFFORT.cycles,
+        ge=1,
+        le=100,
+        description="Stretches of the last of several rungs, of what is trained on from the supernet, each with a warm-up and a cosine of "
+        "its own; what they end with is averaged. 1: it is one stretch.",
+    )
     soup: bool = Field(
         True,
         description="Export the average of several finalists' weights where it is better on val than the best of them, and its loss no "
@@ -223,4 +230,5 @@ class FinalsRequest(Strict):
             usual.scratch_epochs if self.scratch_epochs is None else tuple(self.scratch_epochs),
             self.teachers,
             self.standing,
+            self.cycles,
         )

@@ -35,6 +35,8 @@ class FinalsSettings:
         teachers: best distinct candidates whose average, as they stand in the supernet, gives trials from slices half of what they
             learn, in all rungs but the last of several; 0: the labels are all.
         standing: best distinct candidates that are compared, and offered to the soup, as they stand in the supernet.
+        cycles: stretches of the last of several rungs, of trials from slices: the mean of what they end with is what the rung ends with;
+            see `TrainingSettings`.
 
     Raises:
         ConfigInvalid: a value is not accepted.
@@ -43,16 +45,18 @@ class FinalsSettings:
     mode: str = "thorough"
     candidates: int = 2
     learning_rates: tuple[float, ...] = (3e-3,)
-    epochs: tuple[int, ...] = (20, 220)
+    epochs: tuple[int, ...] = (20, 225)
     scratch_epochs: tuple[int, ...] = (5, 15, 30)
     teachers: int = 5
     standing: int = 5
+    cycles: int = 3
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ConfigInvalid(f"finals mode {self.mode!r} is unknown; accepted: {', '.join(MODES)}")
         for name in ("candidates", "teachers", "standing"):
             check_whole(name, getattr(self, name), 0)
+        check_whole("cycles", self.cycles, 1)
         for name in ("learning_rates", "epochs"):
             if not getattr(self, name):
                 raise ConfigInvalid(f"{name} are {getattr(self, name)}; accepted are one or more")
@@ -74,6 +78,10 @@ class FinalsSettings:
         Teaching helps while training is short, and holds back what is trained for long: see `docs/benchmarks.md`.
         """
         return bool(self.teachers) and (rung < len(self.epochs) or rung == 1)
+
+    def cycles_of(self, rung: int) -> int:
+        """Cycles of trials from slices in a rung, counted from 1: no more than it has epochs."""
+        return min(self.cycles, self.epochs[rung - 1]) if 1 < rung == len(self.epochs) else 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ class Leg:
         epochs: of this stretch.
         trained: epochs that it has been trained alone once this stretch is done.
         taught: whether the trial's teachers give half of what it learns.
+        cycles: that the stretch is trained in; see `TrainingSettings`.
     """
 
     trial: Trial
@@ -31,6 +32,7 @@ class Leg:
     epochs: int
     trained: int
     taught: bool = False
+    cycles: int = 1
 
 
 class _Reached(Protocol):
@@ -79,8 +81,17 @@ def way(leg: Leg, settings: FinalsSettings) -> list[Leg]:
 
 def _way(trial: Trial, settings: FinalsSettings) -> list[Leg]:
     """All stretches of a trial's training, if it goes on to the end."""
-    epochs, wise = settings.rungs(trial.sliced), bool(trial.teachers)
-    return [Leg(trial, rung, count, sum(epochs[:rung]), wise and settings.taught(rung)) for rung, count in enumerate(epochs, 1)]
+    return [
+        Leg(
+            trial,
+            rung,
+            epochs,
+            trained=sum(settings.rungs(trial.sliced)[:rung]),
+            taught=bool(trial.teachers) and settings.taught(rung),
+            cycles=settings.cycles_of(rung) if trial.sliced else 1,
+        )
+        for rung, epochs in enumerate(settings.rungs(trial.sliced), 1)
+    ]
 
 
 def epochs_of_all(settings: FinalsSettings) -> tuple[int, int]:

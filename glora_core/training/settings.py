@@ -36,6 +36,8 @@ class TrainingSettings:
         augment: random changes of training images: any of `crop`, `flip` and `colour` (`glora_core.data.augment`).
         label_smoothing: share of every label spread over all classes.
         ema: decay, by step, of the running average of all trained numbers that takes their place after the last epoch; 0: none.
+        cycles: how often the schedule is played, in stretches of equally many epochs, each with an optimiser of its own; the mean of what
+            the stretches ended with takes the place of the trained numbers after the last epoch (arXiv 1803.05407).
         precision: of the forward and backward pass; `bfloat16` is automatic mixed precision, trained numbers stay float32.
         policy: `random`, random subnets (the paper); `sandwich`, the largest subnet on the labels and random subnets on half
             labels, half the largest's output; `full-sandwich`, also the smallest, taught as the random ones; `fixed`, always the
@@ -70,6 +72,7 @@ class TrainingSettings:
     augment: Sequence[str] = ()
     label_smoothing: float = 0.0
     ema: float = 0.0
+    cycles: int = 1
     precision: Precision = "float32"
     policy: Policy = "random"
     subnets: int = 1
@@ -94,6 +97,8 @@ class TrainingSettings:
         if (self.sampling == "budget") != (self.budget is not None):
             raise ConfigInvalid("sampling 'budget' and a budget go together")
         self._check_numbers()
+        if self.cycles > 1 and (self.ema or self.patience is not None):
+            raise ConfigInvalid(f"cycles are {self.cycles}, which have an average of their own; accepted without ema and patience")
         if isinstance(self.augment, str):
             raise ConfigInvalid(f"augment {self.augment!r} is a text; accepted is a list of any of {', '.join(AUGMENTATIONS)}")
         unknown = sorted(set(self.augment) - set(AUGMENTATIONS))
@@ -103,13 +108,15 @@ class TrainingSettings:
             raise ConfigInvalid(f"tensor_rates {dict(self.tensor_rates)} are not accepted: factors of at least 0 for A, B, C, D, E or head")
 
     def _check_numbers(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("subnets", 1), ("seed", 0)):
+        for name, least in (("epochs", 1), ("batch_size", 1), ("subnets", 1), ("cycles", 1), ("seed", 0)):
             check_whole(name, getattr(self, name), least)
         for name, least in (("budget", 0), ("warmup_epochs", 0), ("patience", 1)):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), least)
         if self.warmup_epochs is not None and self.warmup_epochs > self.epochs:
             raise ConfigInvalid(f"warmup_epochs is {self.warmup_epochs}; accepted are at most the {self.epochs} epochs of the training")
+        if self.cycles > self.epochs:
+            raise ConfigInvalid(f"cycles are {self.cycles}; accepted are at most as many as the {self.epochs} epochs of the training")
         check_positive("learning_rate", self.learning_rate)
         check_positive("weight_decay", self.weight_decay, zero=True)
         if self.clip_norm is not None:
@@ -139,6 +146,11 @@ class TrainingSettings:
     def warmup_share(self) -> float:
         """Share of all steps spent warming up, 0–1, however it was given."""
         return self.warmup if self.warmup_epochs is None else self.warmup_epochs / self.epochs
+
+    @property
+    def cycle_ends(self) -> tuple[int, ...]:
+        """Epochs that are over when each cycle ends."""
+        return tuple(round(self.epochs * number / self.cycles) for number in range(1, self.cycles + 1))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

@@ -6,6 +6,7 @@ Imports torch; knows nothing of where it runs. Several processes only need an in
 
 import math
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
@@ -73,7 +74,7 @@ class Trainer:
         self.steps_per_epoch = math.ceil(len(split) / settings.batch_size)
         self._rank, self._world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self._parameters = [p for _, p in supernet.trainable()]
-        self._averages = [p.detach().clone() for p in self._parameters] if settings.ema else []
+        self._averages = [p.detach().clone() for p in self._parameters] if settings.ema or settings.cycles > 1 else []
         self._optimizer = torch.optim.AdamW(self._groups(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self._fixed = decode(settings.fixed) if settings.fixed else None
         self._sampler = SubnetSampler(supernet.space, settings, settings.epochs * self.steps_per_epoch)
@@ -99,6 +100,8 @@ class Trainer:
         while not self.finished:
             loss = self._train_epoch()
             self.epoch += 1
+            if self.epoch in self.settings.cycle_ends:
+                self._end_cycle()
             if self.epoch == self.settings.epochs:
                 self._settle_averages()
             rate = self.settings.learning_rate * self._schedule(self.epoch * self.steps_per_epoch - 1)
@@ -161,6 +164,15 @@ class Trainer:
         return [{"params": members, "factor": factor} for factor, members in groups.items()]
 
     @torch.no_grad()
+    def _end_cycle(self) -> None:
+        """Take what a cycle ended with into the mean, and start the optimiser anew."""
+        if self.settings.cycles == 1:
+            return
+        ended = self.settings.cycle_ends.index(self.epoch) + 1
+        torch._foreach_lerp_(self._averages, [p.detach() for p in self._parameters], 1 / ended)
+        self._optimizer.state.clear()
+
+    @torch.no_grad()
     def _settle_averages(self) -> None:
         """Put the running averages in the place of what they are averages of."""
         for average, parameter in zip(self._averages, self._parameters, strict=False):
@@ -193,7 +205,7 @@ class Trainer:
         if self.settings.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm)
         self._optimizer.step()
-        if self._averages:
+        if self.settings.ema:
             decay = min(self.settings.ema, (1 + step) / (10 + step))  # a short memory while the numbers still move fast
             torch._foreach_lerp_(self._averages, [p.detach() for p in self._parameters], 1 - decay)
         return loss
@@ -276,8 +288,10 @@ class Trainer:
         return float(total)
 
     def _schedule(self, step: int) -> float:
-        """Share of the peak learning rate: linear warm-up, then a half-cosine to zero."""
-        total = self.settings.epochs * self.steps_per_epoch
+        """Share of the peak learning rate: linear warm-up, then a half-cosine to zero; in each cycle."""
+        ends = [0, *(end * self.steps_per_epoch for end in self.settings.cycle_ends)]
+        number = bisect_right(ends, step)
+        step, total = step - ends[number - 1], ends[number] - ends[number - 1]
         warm = max(1, round(total * self.settings.warmup_share))
         if step < warm:
             return (step + 1) / warm

@@ -170,7 +170,8 @@ def finals(settings: FinalsSettings) -> str:
     standing = f"; {settings.standing} as they stand in the supernet" if settings.standing else ""
     taught = f", half taught by the average of the best {settings.teachers}" if settings.teachers else ""
     taught += " in all but the last" if taught and len(settings.epochs) > 1 else ""
-    return f"{who} trained alone at rates {rates}, in rungs of {epochs} epochs{taught}{scratch}{standing}"
+    cycles = f", the last in {settings.cycles} cycles" if settings.cycles_of(len(settings.epochs)) > 1 else ""
+    return f"{who} trained alone at rates {rates}, in rungs of {epochs} epochs{cycles}{taught}{scratch}{standing}"
 
 
 def extended(made_from: Mapping[str, Any] | None) -> str:

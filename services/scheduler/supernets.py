@@ -114,7 +114,9 @@ def _kept_key(context: RunContext, recipe: Mapping[str, Any]) -> str | None:
     if row is None:
         raise InputsChanged(f"the supernet {key[:12]} of job {context.lease.job_id} is not stored any more; submit the job anew")
     now = json.loads(json.dumps(recipe))
-    changed = [name for name in now if name not in _MAY_DIFFER and row.recipe.get(name) != now[name]]
+    usual = json.loads(json.dumps(TrainingSettings().to_dict()))
+    then = row.recipe | {"training": usual | row.recipe.get("training", {})}  # which may lack settings that there were not yet
+    changed = [name for name in now if name not in _MAY_DIFFER and then.get(name) != now[name]]
     if changed:
         raise InputsChanged(f"the supernet of job {context.lease.job_id} cannot be used: {', '.join(changed)} changed since it was trained")
     return key

@@ -93,6 +93,24 @@ def test_all_rungs_are_taught_but_the_last_of_several(epochs, teachers, taught):
     assert epochs_of_all(settings) == (sum(by_rung), sum(count for count, wise in zip(by_rung, taught, strict=True) if wise))
 
 
+@pytest.mark.parametrize(
+    ("epochs", "cycles", "expected"),
+    [((20,), 3, [1]), ((5, 10, 20), 3, [1, 1, 3]), ((5, 2), 3, [1, 2]), ((5, 10), 1, [1, 1])],
+    ids=["one rung", "several", "fewer epochs", "one cycle"],
+)
+def test_the_last_of_several_rungs_from_slices_goes_in_cycles(epochs, cycles, expected):
+    settings = FinalsSettings(epochs=epochs, scratch_epochs=epochs, cycles=cycles)
+    sliced, scratch = first_rung(RANKED, settings, {})[0], from_scratch(KNOWN, settings)[0]
+    assert [leg.cycles for leg in way(Leg(sliced, len(epochs), 0, 0), settings)] == expected
+    assert {leg.cycles for leg in way(Leg(scratch, len(epochs), 0, 0), settings)} == {1}
+
+
+@pytest.mark.parametrize("cycles", [0, -1, 1.5])
+def test_cycles_that_are_none_are_refused(cycles):
+    with pytest.raises(ConfigInvalid, match="cycles"):
+        FinalsSettings(cycles=cycles)
+
+
 @pytest.mark.parametrize("settings", [FinalsSettings("off"), FinalsSettings("winner"), FinalsSettings(scratch_epochs=())], ids=str)
 def test_only_thorough_finals_with_epochs_for_it_train_from_scratch(settings):
     assert from_scratch(KNOWN, settings) == []

@@ -203,3 +203,9 @@ def test_a_leg_keeps_the_share_of_warm_up_and_trains_to_the_end_of_its_epochs(tr
     settings = leg_settings(leg, replace(TRAINING, epochs=100, warmup_epochs=10, patience=5, drop_path=0.2))
     assert (settings.warmup_share, settings.patience, settings.drop_path) == (0.1, None, 0.2)
     assert leg_settings(leg, replace(TRAINING, epochs=100, warmup_epochs=100)).warmup_share == 1.0
+
+
+def test_a_leg_in_cycles_has_their_average_instead_of_a_running_one(trained):
+    leg = Leg(Trial("search #1", trained.space.extreme(largest=False), 1e-3, sliced=True), 2, 6, 9, cycles=3)
+    settings = [leg_settings(each, replace(TRAINING, ema=0.9)) for each in (leg, replace(leg, cycles=1))]
+    assert [(found.cycles, found.ema) for found in settings] == [(3, 0.0), (1, 0.9)]

@@ -347,6 +347,38 @@ def test_an_average_lies_between_the_numbers_it_is_an_average_of(make_trainer):
         assert bool((value >= path.min(0).values - 1e-6).all() and (value <= path.max(0).values + 1e-6).all()), name
 
 
+def test_cycles_are_trainings_in_a_row_whose_ends_are_averaged(make_trainer):
+    rates, seen = [], []
+    trainer = make_trainer("fixed", epochs=5, cycles=2)
+    end = trainer._end_cycle
+    trainer._end_cycle = lambda: (seen.append(trainer.supernet.trainable_state()), end())
+    trainer.fit(lambda progress: rates.append(progress.learning_rate))
+
+    assert trainer.settings.cycle_ends == (2, 5)
+    assert rates[0] > rates[1] < rates[2] > rates[3] > rates[4]
+    for name, value in trainer.supernet.trainable_state().items():
+        torch.testing.assert_close(value, (seen[0][name] + seen[1][name]) / 2, msg=name)
+    first = make_trainer("fixed", epochs=2)
+    fit(first)
+    assert differing(first.supernet.trainable_state(), seen[0]) == []
+
+
+@pytest.mark.parametrize("interrupted", [1, 2, 3, 5])
+def test_a_training_in_cycles_resumes_bit_for_bit(make_trainer, interrupted):
+    whole, first, second = (make_trainer("fixed", epochs=6, cycles=3) for _ in range(3))
+    fit(whole)
+
+    def stop(progress: Progress) -> None:
+        if progress.epoch == interrupted:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        first.fit(stop)
+    second.load_state(first.state())
+    fit(second)
+    assert differing(second.supernet.trainable_state(), whole.supernet.trainable_state()) == []
+
+
 def test_a_tensor_whose_rate_is_zero_is_not_trained(make_trainer):
     trainer = make_trainer("fixed", tensor_rates={"B": 0.0, "head": 0.0}, weight_decay=0.0)
     before = trainer.supernet.trainable_state()
@@ -393,6 +425,10 @@ def test_mixed_precision_keeps_trained_numbers_in_float32_and_its_losses_near_th
         ({"subnets": 0}, "subnets is 0"),
         ({"augment": ("blur",)}, "augment 'blur' is unknown; accepted: crop, flip, colour"),
         ({"ema": 1.0}, "ema 1.0"),
+        ({"cycles": 0}, "cycles"),
+        ({"cycles": 4, "epochs": 3}, "cycles are 4; accepted are at most as many as the 3 epochs"),
+        ({"cycles": 2, "ema": 0.9}, "without ema and patience"),
+        ({"cycles": 2, "patience": 3}, "without ema and patience"),
         ({"label_smoothing": -0.1}, "label_smoothing -0.1"),
         ({"tensor_rates": {"F": 1.0}}, "A, B, C, D, E or head"),
         ({"tensor_rates": {"A": -1.0}}, "at least 0"),
