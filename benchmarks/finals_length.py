@@ -3,8 +3,8 @@
 The demo's digits 5–9, 16 training images of each, and its small ViT, pretrained on digits 0–4: needs no shared data. For each seed
 supernets of two lengths, a search in each at the budget of LoRA of rank 4, then finals by each plan; and LoRA alone for as many
 passes as `standard` costs. Told for each: passes in epochs of LoRA alone (a forward pass counts 0.4), and, as means over seeds, accuracy
-and loss on test of the best finalist and of what the job hands back, which is the soup where that is better on val. Seeds that are in
-the file of `--json` already are not run again.
+and loss on test of the best finalist and of what the job hands back, which is the soup where val prefers that. What is in the file of
+`--json` already is not run again.
 
 python -m benchmarks.finals_length --seeds 0 1 2 3 4 5 --json FILE
 """
@@ -66,7 +66,10 @@ PLANS: Mapping[Before, Mapping[str, FinalsSettings]] = {
         "1 candidate, 120 epochs, taught": finals(1, (1,), (120,), teachers=5),
         "1 candidate, 120 epochs": finals(1, (1,), (120,)),
     },
-    Before(STANDARD.epochs, STANDARD.generations): {"`standard`": OWN},
+    Before(STANDARD.epochs, STANDARD.generations): {
+        "2 candidates, 20 epochs taught, the better 220 more": finals(2, (1,), (20, 220), teachers=5),
+        "`standard`": OWN,
+    },
 }
 
 
@@ -85,21 +88,24 @@ def splits(seed: int) -> tuple[ImageSplit, ImageSplit, ImageSplit]:
     return split(train), split(rest[:VAL]), split(rest[VAL:])
 
 
-def run(backbone: Path, seed: int) -> dict[str, dict[str, float]]:
-    """Every plan's figures, and LoRA's, with one seed."""
+def run(backbone: Path, seed: int, known: Mapping[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Every plan's figures, and LoRA's, with one seed; those that are known are not run again."""
     train, val, test = splits(seed)
     space = preset("paper", adapted_layers(_fresh(backbone)), (1, 2, 4))
     lora = methods_within(space, 10**9)["lora"]
     budget = space.parameters(lora)
     settings = TrainingSettings(epochs=1, learning_rate=RATE, batch_size=BATCH, augment=("crop",), policy="sandwich", seed=seed)
-    rows = {}
+    rows = {name: known[name] for plans in PLANS.values() for name in plans if name in known}
     for before, plans in PLANS.items():
+        missing = {name: plan for name, plan in plans.items() if name not in known}
+        if not missing:
+            continue
         supernet = Supernet(_fresh(backbone), space, seed=seed)
         Trainer(supernet, train, replace(settings, epochs=before.epochs)).fit()
         asked = replace(STANDARD.search_settings, generations=before.generations)
         found = search(supernet, val, budget, asked, seed=seed, batch_size=BATCH)
         spent = 2 * before.epochs + FORWARD * len(found.ranked) * len(val) / len(train)
-        for name, plan in plans.items():
+        for name, plan in missing.items():
             finalists = run_finals(supernet, train, val, rank_within_noise(found.ranked, len(val)), budget, plan, settings, BATCH)
             members, _, network = choose_soup(supernet, finalists, val, BATCH)
             given = _figures("given", network, test)
@@ -108,10 +114,14 @@ def run(backbone: Path, seed: int) -> dict[str, dict[str, float]]:
             rows[name] = {"passes": spent + _passes(plan)} | _figures("best", best.backbone, test) | given
     equal = round(rows["`standard`"]["passes"])
     for rate in (1 / 3, 1):
+        name = f"LoRA alone, rate {RATE * rate:.2g}"
+        if name in known:
+            rows[name] = known[name]
+            continue
         alone = single(Supernet(_fresh(backbone), space, seed=seed), lora, seed)
         Trainer(alone, train, replace(settings, policy="fixed", fixed=encode(lora), epochs=equal, learning_rate=RATE * rate)).fit()
         figures = _figures("best", SubnetScorer(alone).load(lora), test)
-        rows[f"LoRA alone, rate {RATE * rate:.2g}"] = {"passes": equal} | figures | {f"given_{k[5:]}": v for k, v in figures.items()}
+        rows[name] = {"passes": equal} | figures | {f"given_{k[5:]}": v for k, v in figures.items()}
     return rows
 
 
@@ -156,10 +166,9 @@ def main() -> None:
     backbone = pretrain_backbone(given.home / "demo" / "backbone")
     stored: dict[str, Any] = json.loads(given.json.read_text()) if given.json.is_file() else {}
     for seed in map(str, given.seeds):
-        if seed not in stored:
-            stored[seed] = run(backbone, int(seed))
-            given.json.parent.mkdir(parents=True, exist_ok=True)
-            given.json.write_text(json.dumps(stored, indent=1) + "\n")
+        stored[seed] = run(backbone, int(seed), stored.get(seed, {}))
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        given.json.write_text(json.dumps(stored, indent=1) + "\n")
     shown = {str(seed): stored[str(seed)] for seed in given.seeds}
     Console().print(f"digits, {SHOTS} images a class, test, {len(shown)} seeds", highlight=False)
     Console().print(table(shown))

@@ -86,8 +86,7 @@ EFFORTS: Mapping[str, Effort] = {
         scratch_epochs=(10, 30, 60),
     ),
 }
-"""Most epochs go into one long training at the end, which pays best (`python -m benchmarks.finals_length`), and best of all in cycles
-(`python -m benchmarks.cycles`).
+"""Most epochs go into one long training at the end, in cycles, which pays best: `python -m benchmarks.finals_length`.
 
 `quick` trains no known method from scratch, so its result alone may be worse on val than one of these trained for long.
 """
