@@ -117,7 +117,7 @@ def test_a_task_of_another_pace_is_trained_for_other_epochs(task, records):
 def test_an_effort_is_recorded_as_before_it_was_the_librarys_and_read_back():
     quick = EFFORTS["quick"]
     found = recorded(quick)
-    assert list(found) == ["epochs", "population", "generations", "finals"]
+    assert list(found) == ["epochs", "population", "generations", "finals", "cycles"]
     assert effort_of(json.loads(json.dumps(found))) == quick
     other = replace(EFFORTS["standard"], candidates=5)
     assert effort_of(recorded(other)) == replace(other, scratch_epochs=())
