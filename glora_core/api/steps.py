@@ -14,6 +14,7 @@ from glora_core.finals.run import Finalist, choose_soup, run_finals, train_again
 from glora_core.metrics import ACCURACY
 from glora_core.sampling import FeasibleSampler
 from glora_core.search import Evaluated, SearchSettings, propose, rank
+from glora_core.search.noise import rank_within_noise
 from glora_core.supernet import Supernet
 from glora_core.training import Probe, Progress, Trainer, TrainingSettings
 
@@ -83,7 +84,7 @@ def search(
     Args:
         split: the validation split that decides.
         budget: upper bound on a subnet's trainable parameters, head not counted.
-        settings: strategy, population, generations, metric, …
+        settings: strategy, population, generations, metric, …; what they leave out has defaults of its own.
         effort: one of `glora_core.effort.EFFORTS`, which says population and generations where no settings are given.
         on_generation: called with the number of each generation and the best subnet so far.
 
@@ -126,7 +127,8 @@ def finals(
 
     Args:
         val_split: the validation split that decides.
-        settings: who is trained, at which learning rates and for how long.
+        found: the search's result; candidates enter by loss among those within one standard error of the best on val.
+        settings: who is trained, at which learning rates and for how long; what they leave out has defaults of its own.
         effort: one of `glora_core.effort.EFFORTS`, which says so where no settings are given.
         on_trial: called with each finalist as soon as it is trained.
         metric: what they are compared by on val, as the search's.
@@ -134,7 +136,8 @@ def finals(
     """
     chosen = _training(supernet, train_split, training)
     plan = settings or effort_named(effort).finals_settings
-    return run_finals(supernet, train_split, val_split, found.ranked, budget, plan, chosen, batch_size, on_trial, metric=metric)
+    ranked = rank_within_noise(found.ranked, len(val_split))
+    return run_finals(supernet, train_split, val_split, ranked, budget, plan, chosen, batch_size, on_trial, metric=metric)
 
 
 def retrain(
@@ -148,7 +151,11 @@ def retrain(
 ) -> Finalist:
     """A finalist trained anew in the way that was chosen, on another split: on train and val together, as VTAB's own protocol has it.
 
-    Only a test split can tell what it is worth then; its `fitness` is that of before. Arguments as of `finals`.
+    Only a test split can tell what it is worth then; its `fitness` is that of before. `settings` or `effort`, and `training`, as they
+    were given to `finals`.
+
+    Raises:
+        ConfigInvalid: the finalist was not trained alone; with `standing=0` in their settings, finals have no others.
     """
     plan = settings or effort_named(effort).finals_settings
     return train_again(supernet, finalist, split, plan, _training(supernet, split, training))

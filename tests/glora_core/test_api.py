@@ -12,12 +12,12 @@ import torch
 import transformers
 
 from examples.digits import pretrain_backbone, write_target
-from glora_core.api import Supernet, export, images, load, preset, search, texts, train
+from glora_core.api import SearchResult, Supernet, export, finals, images, load, preset, search, texts, train
 from glora_core.errors import BackboneUnsupported, BudgetInfeasible, ConfigInvalid, DataInvalid
 from glora_core.evaluation import SubnetScorer
 from glora_core.export import apply_adapter, read_adapter
 from glora_core.finals import FinalsSettings
-from glora_core.search import SearchSettings
+from glora_core.search import Evaluated, SearchSettings
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -89,6 +89,19 @@ def test_a_search_for_another_metric_ranks_by_it(trained, randomise, toy_split):
     assert [e.measure for e in ranked] == [s.fitness for s in scores] == sorted((s.fitness for s in scores), reverse=True)
     assert [e.macro_accuracy for e in ranked] == [s.macro_accuracy for s in scores]
     assert [e.accuracy for e in ranked] != sorted((e.accuracy for e in ranked), reverse=True)
+
+
+def test_the_finals_first_candidate_has_the_lowest_loss_of_those_within_the_noise_of_val(trained, toy_split):
+    space = trained.space
+    luckiest, surest = (space.extreme(largest=largest) for largest in (True, False))
+    found = SearchResult(
+        [Evaluated(luckiest, 0.90, 0.6, space.parameters(luckiest)), Evaluated(surest, 0.87, 0.3, space.parameters(surest))]
+    )
+    settings = FinalsSettings("winner", epochs=(1,), teachers=0, standing=0)
+
+    (best,) = finals(trained, toy_split, toy_split, found, space.maximum, settings)
+
+    assert best.config == surest
 
 
 def test_training_with_patience_stops_early_and_without_a_split_to_judge_by_is_refused(make_vit, space, toy_split):
