@@ -19,6 +19,8 @@ from glora_core.errors import BudgetInfeasible, ConfigInvalid
 
 Kinds = tuple[tuple[str, tuple[str, ...]], ...]
 _Rules = tuple[tuple[Choice, ...], ...]
+MOST_CONFIGS = 200_000
+"""Configs of single layers that a space may have, those of layers with equal choices counted once; the whole space at one rank has 432."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +83,8 @@ class SearchSpace:
     A tensor that a layer cannot carry (D where there is no bias to multiply) is `none` there, whatever is allowed.
 
     Raises:
-        ConfigInvalid: no layers, a rank below 1, an unknown tensor, a kind that its tensor cannot take, or a pattern that
-            matches no layer.
+        ConfigInvalid: no layers, a rank below 1, an unknown tensor, a kind that its tensor cannot take, a pattern that
+            matches no layer, or more than `MOST_CONFIGS`.
     """
 
     layers: tuple[LayerShape, ...]
@@ -99,6 +101,9 @@ class SearchSpace:
             _check(override.ranks, override.kinds, f"override {override.layers!r}: ")
             if not any(fnmatchcase(layer.name, override.layers) for layer in self.layers):
                 raise ConfigInvalid(f"override {override.layers!r} matches no layer; layers are named like {self.layers[0].name!r}")
+        configs = sum(math.prod(map(len, rules)) for rules in set(self._rules))
+        if configs > MOST_CONFIGS:
+            raise ConfigInvalid(f"layers have {configs:,} configs; accepted are at most {MOST_CONFIGS:,}: name fewer ranks or choices")
 
     @staticmethod
     def of(

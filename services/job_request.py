@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from decimal import Decimal
 from typing import Annotated, Any, Literal
+from unicodedata import category
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
@@ -47,14 +48,21 @@ Budget = Annotated[
 ]
 
 
+_BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Overrides of the direction of writing, with which a text can look like another."""
+
+
 def _printable(text: str) -> str:
-    if any(ord(character) < 32 or ord(character) == 127 for character in text):
+    if any(category(character) in ("Cc", "Zl", "Zp") or character in _BIDI for character in text):
         raise ValueError("control characters are not accepted")
     return text
 
 
-Line = Annotated[str, AfterValidator(_printable)]
+Line = Annotated[str, Field(max_length=4096), AfterValidator(_printable)]
 """Text without control characters, which neither a database nor a terminal should be given."""
+
+Pattern = Annotated[Line, Field(max_length=200)]
+"""Glob pattern over names of layers."""
 
 
 def _not_a_split(name: str) -> str:
@@ -83,7 +91,7 @@ class BackboneRequest(Strict):
     image_size: int | None = Field(
         None, ge=4, le=2048, description="Side of the square input, in pixels; the backbone's own if absent.", examples=[None]
     )
-    layers: list[Line] = Field(
+    layers: list[Pattern] = Field(
         [],
         max_length=50,
         description="Glob patterns over module names of the layers to adapt; all but stem and head if empty.",
@@ -151,13 +159,14 @@ class DataRequest(Strict):
 
 
 Ranks = Annotated[list[Annotated[int, Field(ge=1, le=256)]], Field(min_length=1, max_length=8)]
-Choices = dict[Literal["A", "B", "C", "D", "E"], list[Annotated[str, Field(pattern=r"^(lora|vector|scalar|none|L[1-9][0-9]{0,2}|V|S|N)$")]]]
+Code = Annotated[str, Field(pattern=r"^(lora|vector|scalar|none|L[1-9][0-9]{0,2}|V|S|N)$")]
+Choices = dict[Literal["A", "B", "C", "D", "E"], Annotated[list[Code], Field(max_length=20)]]
 
 
 class OverrideRequest(Strict):
     """What differs in some layers; of several overrides that match a layer, the last one that names a thing counts."""
 
-    layers: Line = Field(min_length=1, max_length=200, description="Glob pattern over layer names.", examples=["blocks.0.*"])
+    layers: Pattern = Field(min_length=1, description="Glob pattern over layer names.", examples=["blocks.0.*"])
     ranks: Ranks | None = Field(None, description="Ranks of low-rank choices there.")
     choices: Choices = Field({}, description="Allowed choices there, of the tensors named.", examples=[{"A": ["none"]}])
 

@@ -74,6 +74,9 @@ class Settings(BaseSettings):
     max_running_studies: int = Field(
         4, ge=0, description="Studies that one scheduler drives at once, beside those jobs; a driver submits and follows jobs, no more."
     )
+    max_study_trials: int = Field(
+        16, ge=1, description="Trials of one study at once, at most; each costs its driver's machine a process, some 230 MB."
+    )
     max_attempts: int = Field(
         3, ge=1, description="How often in a row, without progress in between, a job is started before a lost process or node fails it."
     )

@@ -100,7 +100,10 @@ class StudyRequest(Strict):
     )
     max_trials: int = Field(50, ge=1, le=MOST_TRIALS, description="A sweep of more trials than this is refused.")
     concurrency: int = Field(
-        4, ge=1, le=64, description="Trials that are jobs in the queue, or run, at once; how many run is the schedulers' to say."
+        4,
+        ge=1,
+        le=64,
+        description="Trials that are jobs in the queue, or run, at once, as far as the service allows; schedulers say how many run.",
     )
     early_stop: EarlyStop = EarlyStop()
     seed: int = Field(0, ge=0, lt=2**63, description="Of the draws from ranges; jobs have their own.")

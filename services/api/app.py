@@ -1,5 +1,7 @@
 """The application: routes, dashboard, authorisation and health checks in one ASGI app."""
 
+from collections import Counter
+
 from fastapi import FastAPI, Response
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
@@ -38,6 +40,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.database = Database(settings.resolved_database_url)
     app.state.database.migrate()
     app.state.blobs = BlobStore(settings.resolved_artifacts_url, settings.artifacts_endpoint)
+    app.state.open_streams = Counter()
     problems.install(app)
     document_problems(app)
     for part in (jobs, lifecycle, events, logs, pareto, artifacts, studies, auth, dashboard):
@@ -75,7 +78,7 @@ class SecurityHeaders:
 
 def _add_health(app: FastAPI) -> None:
     @app.get("/healthz", tags=["health"], summary="Is the process alive?")
-    def healthz() -> Health:
+    async def healthz() -> Health:  # needs no thread, of which slow requests may have taken all
         """Answers as long as the process serves requests."""
         return Health()
 

@@ -49,9 +49,13 @@ class TokenGuard:
     def _answer(self, request: Request) -> Response | None:
         path: str = request.scope["path"]
         linked = request.query_params.get("token", "")
-        if request.method == "GET" and holder(self._tokens, linked) is not None:
+        linked_user = holder(self._tokens, linked) if request.method == "GET" else None
+        if linked_user is not None:
             clean = request.url.remove_query_params("token")
             there = "/" + clean.path.lstrip("/") + (f"?{clean.query}" if clean.query else "")  # relative: a proxy knows its own name
+            signed_in = holder(self._cookies, request.cookies.get(COOKIE, ""))
+            if signed_in not in (None, linked_user) and request.headers.get("sec-fetch-site") == "cross-site":
+                return RedirectResponse(there, 303)  # another site's page does not make somebody someone else
             return with_cookie(request, RedirectResponse(there, 303), linked)
         user = holder(self._tokens, _bearer(request))
         if path.startswith(_OPEN) or user is not None:
@@ -92,7 +96,9 @@ def login_form() -> Response:
 
 @router.post("/login")
 async def login(request: Request) -> Response:
-    """Check the field `token` of the login form and set the cookie."""
+    """Check the field `token` of the login form and set the cookie. Another site's page cannot sign anybody in."""
+    if (request.headers.get("origin") or request.headers.get("sec-fetch-site")) and not _own_origin(request):
+        return problem_response(_foreign())
     token = parse_qs((await _body(request)).decode(errors="replace")).get("token", [""])[0].strip()
     tokens = request.app.state.tokens
     if not tokens:

@@ -2,20 +2,23 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from services.api.deps import DatabaseDep
+from services.api.deps import DatabaseDep, UserDep
 from services.api.models import EventView
-from services.api.problems import ProblemDocument
+from services.api.problems import Problem, ProblemDocument
 from services.store import events, jobs
 from services.store.database import Database
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 _POLL_SECONDS = 0.5
+_MOST_STREAMS = 100
+"""Of one user at a time, in one process; each asks the database twice a second."""
 
 
 @router.get(
@@ -28,12 +31,14 @@ _POLL_SECONDS = 0.5
             "content": {"text/event-stream": {"schema": {"type": "string"}}, "application/json": {"schema": {"type": "array"}}},
         },
         404: {"model": ProblemDocument, "description": "No such job."},
+        429: {"model": ProblemDocument, "description": "The user has as many streams open as a user may."},
     },
 )
 async def stream_events(
     job_id: str,
     request: Request,
     database: DatabaseDep,
+    user: UserDep,
     after: Annotated[int, Query(ge=0, le=10**9, description="Only events numbered above this.")] = 0,
     last_event_id: Annotated[int | None, Header(ge=0, le=10**9, description="As `after`; sent by browsers when they reconnect.")] = None,
 ) -> EventSourceResponse | list[EventView]:
@@ -43,7 +48,20 @@ async def stream_events(
     if "application/json" in request.headers.get("accept", ""):
         rows, _ = await asyncio.to_thread(_next, database, job_id, start)
         return rows
-    return EventSourceResponse(_follow(database, job_id, start), ping=15)
+    open_streams: Counter[str] = request.app.state.open_streams
+    if open_streams[user] >= _MOST_STREAMS:
+        raise Problem(429, "too-many-streams", f"{_MOST_STREAMS} event streams of {user} are open; close some, or ask for JSON instead")
+    return EventSourceResponse(_counted(open_streams, user, _follow(database, job_id, start)), ping=15)
+
+
+async def _counted(open_streams: Counter[str], user: str, stream: AsyncIterator[ServerSentEvent]) -> AsyncIterator[ServerSentEvent]:
+    """A stream that counts as one of a user's for as long as it is read."""
+    open_streams[user] += 1
+    try:
+        async for event in stream:
+            yield event
+    finally:
+        open_streams[user] -= 1
 
 
 async def _follow(database: Database, job_id: str, start: int) -> AsyncIterator[ServerSentEvent]:

@@ -6,7 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 
 from services.store.blobs import BlobMissing, StoreUnavailable
@@ -106,8 +106,9 @@ def install(app: FastAPI) -> None:
     def _unexpected(request: Request, error: Exception) -> JSONResponse:
         return _response(500, "internal-error", "an unexpected error; the log of the API says more", headers=dict(HEADERS))
 
+    @app.exception_handler(TimeoutError)  # of the pool of connections
     @app.exception_handler(OperationalError)
-    def _database(request: Request, error: OperationalError) -> JSONResponse:
+    def _database(request: Request, error: OperationalError | TimeoutError) -> JSONResponse:
         return _response(503, "database-unavailable", "the database is out of reach; try again")
 
 

@@ -51,7 +51,7 @@ def drive(settings: Settings, database: Database, lease: StudyLease, workdir: Pa
         run_trials(
             Sweep(database.url, lease, Quotas.of(settings), settings.poll_seconds),
             numbers,
-            concurrency=request.concurrency,
+            concurrency=min(request.concurrency, settings.max_study_trials),
             halving=Halving(early.grace_epochs, early.reduction_factor, epochs) if early.rule == "asha" else None,
             told=told,
             folder=workdir,

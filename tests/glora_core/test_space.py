@@ -293,3 +293,11 @@ def test_a_rank_that_is_no_integer_of_at_least_one_is_refused(rank):
         SearchSpace.of([shape], overrides=[Override.of("layer", ranks=[rank])])
     with pytest.raises(ConfigInvalid, match="rank"):
         lora(rank)
+
+
+def test_a_space_of_more_configs_than_can_be_listed_is_refused_before_they_are():
+    layers = [LayerShape(f"layer{i}", 8, 8) for i in range(3)]
+    wide = {tensor: [f"L{rank}" for rank in range(1, 400)] for tensor in "ABC"}
+    with pytest.raises(ConfigInvalid, match=r"layers have [0-9,]+ configs; accepted are at most 200,000: name fewer ranks or choices"):
+        SearchSpace.of(layers, kinds=wide)
+    assert SearchSpace.of(layers, ranks=range(1, 17)).minimum == 0

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
+from pydantic import SecretStr
 from starlette.testclient import TestClient
 
+from services.api.app import create_app
 from services.api.auth import session_value
 from services.settings import Settings
 from services.store.blobs import BlobStore
@@ -202,6 +204,27 @@ def test_login_form_with_anything_else_is_shown_again(form: bytes, http: TestCli
     assert "set-cookie" not in response.headers
     assert 'action="/login"' in response.text
     assert "This is not the token" in response.text
+
+
+@pytest.mark.parametrize("headers", [{"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Origin": "http://evil.test"}])
+def test_page_of_another_site_signs_nobody_in(headers: dict[str, str], http: TestClient) -> None:
+    response = http.post("/login", data={"token": TOKEN}, headers=headers)
+
+    assert response.status_code == 403
+    assert "set-cookie" not in response.headers
+
+
+def test_link_on_a_page_of_another_site_does_not_make_a_user_another(settings: Settings) -> None:
+    known = {"token": SecretStr(TOKEN), "users": {"eve": SecretStr("eves")}}
+    http = TestClient(create_app(settings.model_copy(update=known)), follow_redirects=False)
+    foreign = {"Sec-Fetch-Site": "cross-site"}
+    assert "set-cookie" in http.get(f"/?token={TOKEN}", headers=foreign).headers
+
+    response = http.get("/?token=eves", headers=foreign)
+
+    assert (response.status_code, response.headers["location"]) == (303, "/")
+    assert "set-cookie" not in response.headers
+    assert "set-cookie" in http.get("/?token=eves", headers={"Sec-Fetch-Site": "none"}).headers
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])

@@ -1,5 +1,6 @@
 """The event log of a job, as a JSON page and as a stream over a real connection."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,6 +9,7 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
+from services.api import events as api_events
 from services.store import events, jobs
 from services.store.database import Database
 from tests.services.api import stock
@@ -189,3 +191,23 @@ def test_stream_of_an_unknown_job_is_a_problem_not_a_stream(server: Listening) -
     response = httpx.get(f"{server.url}/v1/jobs/j000/events", headers={"Accept": "text/event-stream"})
 
     assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
+
+
+def test_user_has_so_many_streams_open_and_no_more(server: Listening, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_events, "_MOST_STREAMS", 2)
+    job_id = stock.add_job(database)
+    url = f"{server.url}/v1/jobs/{job_id}/events"
+    with stream(server, job_id) as first, stream(server, job_id) as second:
+        next(first), next(second)
+        refused = httpx.get(url, timeout=20)
+        assert (refused.status_code, refused.json()["type"]) == (429, "urn:glora:problem:too-many-streams")
+        assert httpx.get(url, headers=JSON, timeout=20).status_code == 200
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            with stream(server, job_id) as third:
+                assert next(third)["event"] == "queued"
+            return
+        except AssertionError:
+            time.sleep(0.2)  # until the service has seen that the others are closed
+    pytest.fail("closed streams still count")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import TimeoutError
 from starlette.testclient import TestClient
 
 from services.settings import Settings
@@ -46,6 +47,16 @@ def test_service_without_its_database_says_so(path: str, http: TestClient, no_da
 
     assert (response.status_code, response.headers["content-type"]) == (503, "application/problem+json")
     assert response.json()["type"] == "urn:glora:problem:database-unavailable"
+
+
+def test_service_whose_connections_are_all_taken_says_so(http: TestClient, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*args: object) -> None:
+        raise TimeoutError("QueuePool limit of size 5 overflow 10 reached")
+
+    monkeypatch.setattr(Database, "read", none_left)
+    response = http.get("/v1/jobs")
+
+    assert (response.status_code, response.json()["type"]) == (503, "urn:glora:problem:database-unavailable")
 
 
 def test_service_without_its_database_is_alive(http: TestClient, no_database: None) -> None:
