@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -17,26 +16,45 @@ from services.client.errors import ServiceError
 from services.client.progress import follow
 from services.client.request_parts import absolute, absolute_backbone, absolute_paths, given, merge, named_folders, read_settings
 from services.client.result_tables import result_tables
+from services.client.terminal import Terminal, printable
 
-console = Console()
+console = Terminal()
 
 Url = Annotated[str | None, typer.Option(help="Where the service listens; found by itself for a server started here.", envvar="GLORA_URL")]
 Token = Annotated[
     str | None, typer.Option(help="Bearer token; found by itself for a server started here.", envvar="GLORA_TOKEN", show_envvar=True)
 ]
 JobId = Annotated[str, typer.Argument(help="Id of the job.")]
+_DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 def connect(url: str | None, token: str | None) -> Client:
-    """A client of the named service, or of the server that was started from here."""
+    """A client of the named service, or of the server that was started from here.
+
+    What is found here may have come with a folder of someone else's: it is told its own token and no other.
+
+    Raises:
+        ServiceError: a token of another service was given, and no address.
+    """
     home = Path(os.environ.get("GLORA_HOME", ".glora"))
+    found_url, found_token = _started_in(home)
+    if url is None and found_url is not None and token not in (None, found_token):
+        raise ServiceError(
+            f"{home / 'server.json'} names {found_url}, with another token than yours; a token that is given (--token, GLORA_TOKEN) is "
+            "sent only to an address that is given with it (--url, GLORA_URL)"
+        )
+    address = url or found_url or _DEFAULT_URL
+    return Client(address, found_token if token is None and address.rstrip("/") == found_url else token)
+
+
+def _started_in(home: Path) -> tuple[str | None, str | None]:
+    """Address and token of the server that runs in a home folder, as it has written them there."""
     try:
         found = json.loads((home / "server.json").read_text())
     except (OSError, ValueError):
-        found = {}
-    if url is not None and url.rstrip("/") != found.get("url"):
-        return Client(url, token)
-    return Client(found.get("url", "http://127.0.0.1:8000"), token or found.get("token"))
+        return None, None
+    url, token = (found.get(name) for name in ("url", "token")) if isinstance(found, dict) else (None, None)
+    return (url, token if isinstance(token, str) else None) if isinstance(url, str) else (None, None)
 
 
 def submit(
@@ -60,11 +78,13 @@ def submit(
     rank: Annotated[list[int] | None, typer.Option(help="Rank of low-rank choices, perhaps several times; else the preset's.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of supernet training. Default: the effort's.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. Default 0.003.")] = None,
-    policy: Annotated[str | None, typer.Option(help="Supernet training: sandwich (default) or random.")] = None,
+    policy: Annotated[str | None, typer.Option(help="Supernet training: sandwich (default), full-sandwich or random.")] = None,
     warmup_epochs: Annotated[int | None, typer.Option(help="Epochs over which the learning rate rises. Default a tenth of all.")] = None,
     drop_path: Annotated[float | None, typer.Option(help="Stochastic depth: rate at which the last block is left out. Default 0.")] = None,
     patience: Annotated[int | None, typer.Option(help="Early stop: epochs without a lower loss on val. Default never.")] = None,
-    strategy: Annotated[str | None, typer.Option(help="How to search: evolution, random, nsga2, regularized-evolution, surrogate.")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="How to search: surrogate (default), evolution, random, nsga2 or regularized-evolution.")
+    ] = None,
     metric: Annotated[
         str | None,
         typer.Option(help="What to search for: accuracy (default), macro-accuracy, or a torchmetrics class, MulticlassF1Score, …."),
@@ -94,7 +114,9 @@ def submit(
     workers: Annotated[int | None, typer.Option(help="Ray Train workers. Default 1.")] = None,
     gpu: Annotated[bool, typer.Option(help="Train and evaluate on GPUs.")] = False,
     seed: Annotated[int | None, typer.Option(help="Of everything random. Default 0.")] = None,
-    settings: Annotated[Path | None, typer.Option(help="JSON file with any fields of the request; options given here win.")] = None,
+    settings: Annotated[
+        Path | None, typer.Option(help="JSON file with further fields of the request, such as space or finals; options given here win.")
+    ] = None,
     priority: Annotated[int | None, typer.Option(help="Higher ones are started sooner, from -100 to 100. Default 0.")] = None,
     max_hours: Annotated[float | None, typer.Option(help="Hours that the job may run. Default any number.")] = None,
     watch_it: Annotated[bool, typer.Option("--watch/--no-watch", help="Show progress until the job is over.")] = True,
@@ -195,11 +217,11 @@ def logs(
 ) -> None:
     """Print what the processes of a job have printed, with the tracebacks of failed attempts."""
     text = connect(url, token).logs(job_id, tail)
-    typer.echo(text or f"Job {job_id} has printed nothing yet.\n", nl=False)
+    typer.echo(printable(text) or f"Job {job_id} has printed nothing yet.\n", nl=False)
 
 
 def cancel(job_id: JobId, url: Url = None, token: Token = None) -> None:
-    """Cancel a queued or running job."""
+    """Cancel a queued, running or paused job."""
     connect(url, token).cancel(job_id)
     console.print(f"Job {job_id}: cancellation requested.")
 
@@ -228,7 +250,7 @@ def run(app: typer.Typer) -> None:
     try:
         app()
     except ServiceError as error:
-        Console(stderr=True).print(Text("Error:", "red"), Text(str(error)), soft_wrap=True)
+        Terminal(stderr=True).print(Text("Error:", "red"), Text(str(error)), soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

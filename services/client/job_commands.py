@@ -119,7 +119,10 @@ def delete(
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Delete a job that is over, with its files; supernets and evaluations stay for other jobs."""
+    """Delete a job that is over, with its files; supernets and evaluations stay for other jobs.
+
+    The files' bytes go with the next `glora admin gc`.
+    """
     if not yes:
         typer.confirm(f"Delete job {job_id} with its files?", abort=True)
     connect(url, token).delete(job_id)

@@ -32,7 +32,11 @@ class _ShownByItsId(TyperGroup):
         return super().resolve_command(ctx, args if known else ["show", *args])
 
 
-app = typer.Typer(cls=_ShownByItsId, no_args_is_help=True, help="Sweep settings of a job: each trial is a job of its own.")
+app = typer.Typer(
+    cls=_ShownByItsId,
+    no_args_is_help=True,
+    help="Sweep settings of a job: each trial is a job of its own. `glora study ID` shows the trials.",
+)
 
 
 @app.command()

@@ -497,17 +497,49 @@ class TestServerStartedHere:
 
         assert (ended.status, "send the token" in ended.err) == (1, True)
 
-    def test_token_that_was_given_wins(self, home: Path, glora: Glora, server: Listening) -> None:
+    def test_token_that_was_given_wins_at_the_address_that_was_given(self, home: Path, glora: Glora, server: Listening) -> None:
         (home / "server.json").write_text(json.dumps({"url": server.url, "token": "old"}))
 
-        assert glora("jobs").status == 1
+        assert glora("jobs", "--url", server.url).status == 1
+        assert glora("jobs", "--url", server.url, "--token", "secret").status == 0
+
+    def test_token_that_was_given_is_not_sent_to_an_address_that_was_only_found(
+        self, home: Path, glora: Glora, server: Listening, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (home / "server.json").write_text(json.dumps({"url": server.url, "token": "planted"}))
+        monkeypatch.setenv("GLORA_TOKEN", "secret")
+
+        ended = glora("jobs")
+
+        assert (ended.status, f"names {server.url}, with another token than yours" in ended.err) == (1, True)
+
+    def test_token_that_was_given_may_be_the_servers_own(self, home: Path, glora: Glora, server: Listening) -> None:
+        (home / "server.json").write_text(json.dumps({"url": server.url, "token": "secret"}))
+
         assert glora("jobs", "--token", "secret").status == 0
 
-    @pytest.mark.parametrize("content", ["", "{", '{"url": '])
+    @pytest.mark.parametrize("content", ["", "{", '{"url": ', "[]", '{"url": 1, "token": "secret"}'])
     def test_half_written_record_is_as_good_as_none(self, content: str, home: Path, glora: Glora, server: Listening) -> None:
         (home / "server.json").write_text(content)
 
         assert glora("jobs", "--url", server.url, "--token", "secret").status == 0
+
+
+def test_log_reaches_the_terminal_without_control_characters(glora: Glora, server: Listening, database: Database) -> None:
+    lease = stock.add_running(database)
+    with database.write() as session:
+        job_logs.keep(session, lease, "\x1b]0;title\x07first\tcolumn\n", 400)
+
+    assert glora("logs", lease.job_id, "--url", server.url).out.endswith("\n]0;titlefirst\tcolumn\n")
+
+
+def test_failure_reaches_the_terminal_without_control_characters(glora: Glora, server: Listening, database: Database) -> None:
+    lease = stock.add_running(database)
+    stock.fail(database, lease, "no class \x1b[2J\x9bcats")
+
+    ended = glora("watch", lease.job_id, "--url", server.url)
+
+    assert "no class [2Jcats" in ended.out
 
 
 def test_help_of_the_data_option_mentions_the_test_split(glora: Glora) -> None:
