@@ -124,7 +124,7 @@ def get_job(job_id: str, database: DatabaseDep, settings: SettingsDep) -> JobVie
     responses=UNKNOWN | {409: {"model": ProblemDocument, "description": "The job is over."}},
 )
 def cancel_job(job_id: str, database: DatabaseDep, settings: SettingsDep) -> JobView:
-    """Cancel a queued job at once; a running one ends within seconds and frees the cluster. What it has stored stays."""
+    """Cancel a queued or paused job at once; a running one ends within seconds and frees the cluster. What it has stored stays."""
     with database.write() as session:
         jobs.request_cancel(session, job_id)
     return get_job(job_id, database, settings)

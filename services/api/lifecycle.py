@@ -108,7 +108,10 @@ def clone_job(
 
 @router.delete("/{job_id}", status_code=204, summary="Delete a job", responses=_REFUSED)
 def delete_job(job_id: str, database: DatabaseDep) -> None:
-    """Delete a job that is over: its events, generations and files. Supernets and evaluations stay, for other jobs."""
+    """Delete a job that is over: its events, generations and files. Supernets and evaluations stay, for other jobs.
+
+    The files' bytes go with the next `glora admin gc`.
+    """
     with database.write() as session:
         lifecycle.delete(session, job_id)
 
