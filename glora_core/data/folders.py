@@ -13,6 +13,7 @@ from pathlib import Path
 
 from glora_core.data.decoding import check, extensions
 from glora_core.data.labelled import Example, ImageFolder, Splits, several
+from glora_core.data.labels import check_name
 from glora_core.data.lists import LISTS, UNION, read_lists
 from glora_core.data.saved import is_saved
 from glora_core.data.saved_images import read_saved_images
@@ -22,6 +23,8 @@ from glora_core.errors import DataInvalid
 ACCEPTED = "accepted are train/, val/ and optionally test/ with one folder of images per class, or VTAB-1K lists " + ", ".join(
     LISTS.values()
 )
+LARGEST_IMAGE = 256 * 2**20
+"""Bytes of an image file at most: as many as the largest image that is read has in memory (`decoding.MAX_PIXELS`)."""
 
 
 def scan(root: str | os.PathLike[str]) -> ImageFolder:
@@ -70,6 +73,7 @@ def class_folders(folder: Path) -> tuple[dict[str, list[Path]], tuple[str, ...]]
     found: dict[str, list[Path]] = {}
     others = Counter[str]()
     for entry in sorted(e for e in folder.iterdir() if e.is_dir() and not e.name.startswith(".")):
+        check_name(f"a class folder of {str(folder)!r}", entry.name)
         files = [path for path in sorted(entry.rglob("*")) if path.is_file() and not _hidden(path.relative_to(entry))]
         images = [path for path in files if path.suffix.lower() in extensions()]
         found |= {entry.name: images} if images else {}
@@ -90,7 +94,7 @@ def _read_class_folders(folder: Path) -> tuple[tuple[str, ...], Splits, tuple[st
     for split, (images, _) in found.items():
         strange = next((str(folder / split / name) for name in images if name not in labels), None)
         if strange is not None:
-            raise DataInvalid(f"class folder {strange!r} has no counterpart with images in train/; its classes are {', '.join(classes)}")
+            raise DataInvalid(f"class folder {strange!r} has no counterpart with images in train/; its classes are {several(classes)}")
         splits[split] = tuple(
             Example(path.relative_to(folder).as_posix(), labels[name]) for name, paths in images.items() for path in paths
         )
@@ -125,5 +129,9 @@ def _table_hint(path: Path) -> str:
 
 
 def _checked_hash(path: Path) -> str:
+    size = path.stat().st_size
+    if size > LARGEST_IMAGE:
+        raise DataInvalid(f"image {str(path)!r} has {size:,} bytes; accepted are files of up to {LARGEST_IMAGE:,}")
     check(path)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

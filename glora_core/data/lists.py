@@ -7,12 +7,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from glora_core.data.labelled import Example, Splits
+from glora_core.data.labelled import Example, Splits, several
+from glora_core.data.labels import short
 from glora_core.data.vtab import TASKS, TRAIN, Task
 from glora_core.errors import DataInvalid
 
 LISTS = {"train": TRAIN, "val": "val200.txt", "test": "test.txt"}
 UNION = "train800val200.txt"
+LARGEST_LIST = 64 * 2**20
+"""Bytes of a list at most, which is read whole: ten times what the longest of VTAB-1K's has."""
 _LABEL = re.compile(r"[0-9]{1,5}")
 
 
@@ -37,12 +40,15 @@ def _check_labels(name: str, labels: set[int], known: set[int], task: Task | Non
     if task is None:
         strange = sorted(labels - known)
         if strange:
-            raise DataInvalid(f"{name} has labels {strange} that {TRAIN} lacks")
+            raise DataInvalid(f"{name} has labels [{several([str(label) for label in strange])}] that {TRAIN} lacks")
     elif max(labels, default=0) >= task.classes:
         raise DataInvalid(f"{name} has label {max(labels)}; VTAB-1K's {task.name} has {task.classes} classes, from 0 to {task.classes - 1}")
 
 
 def _read_list(folder: Path, name: str) -> Iterator[Example]:
+    size = (folder / name).stat().st_size
+    if size > LARGEST_LIST:
+        raise DataInvalid(f"{name} has {size:,} bytes; accepted are lists of up to {LARGEST_LIST:,}")
     try:
         lines = (folder / name).read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
@@ -53,10 +59,10 @@ def _read_list(folder: Path, name: str) -> Iterator[Example]:
         path, _, label = line.strip().rpartition(" ")
         if not path or not _LABEL.fullmatch(label):
             raise DataInvalid(
-                f"{name} line {number}: {line.strip()!r} is not a path and a class index from 0 to 99999, separated by a space"
+                f"{name} line {number}: {short(line.strip())} is not a path and a class index from 0 to 99999, separated by a space"
             )
         if not _is_file_inside(folder, path):
-            raise DataInvalid(f"{name} line {number}: image {path!r} does not exist inside the data folder")
+            raise DataInvalid(f"{name} line {number}: image {short(path)} does not exist inside the data folder")
         yield Example(path, int(label))
 
 

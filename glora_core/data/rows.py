@@ -7,11 +7,13 @@ table costs no more memory than a line. Without torch.
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from glora_core.data.labels import CONTROL, SURROGATE, plain, short
 from glora_core.errors import DataInvalid
 
 SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
@@ -19,10 +21,9 @@ LONGEST = 131_072
 """Characters of a field at most: the csv module's own bound, and hundreds of times what a backbone reads."""
 LONGEST_LABEL = 200
 _LONGEST_LINE = 4 * LONGEST
+_MOST_COLUMNS = 10_000
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 """What bytes that are not UTF-8 are read as, each by itself."""
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,42 +73,36 @@ def checked_row(where: str, place: str, record: Mapping[str, Any], split: str | 
     """A row of a record by the names of its columns. Raises DataInvalid if a column is missing or holds what cannot be used."""
     for column in (columns.text, columns.label) if split else (columns.text, columns.label, columns.split):
         if column not in record:
-            there = ", ".join(str(name)[:LONGEST_LABEL] for name in list(record)[:20])
+            there = plain(", ".join(str(name) for name in list(record)[:20]))
             raise DataInvalid(f"{where}: column {column!r} is missing; it has {there}; {columns.accepted()}")
     told = SPLITS.get(str(record[columns.split])) if columns.split and columns.split in record else split
     if told is None:
-        raise DataInvalid(f"{where}: {columns.split} is {_short(record[columns.split])}; accepted are {', '.join(SPLITS)}")
+        raise DataInvalid(f"{where}: {columns.split} is {short(record[columns.split])}; accepted are {', '.join(SPLITS)}")
     if split not in (None, told):
         raise DataInvalid(
-            f"{where}: {columns.split} is {_short(record[columns.split])} in what is {split} by its name; leave the column out"
+            f"{where}: {columns.split} is {short(record[columns.split])} in what is {split} by its name; leave the column out"
         )
     return Row(where, place, told, _text(where, columns.text, record[columns.text]), _label(where, columns.label, record[columns.label]))
 
 
 def _text(where: str, column: str, text: Any) -> str:
     if not isinstance(text, str) or not text.strip():
-        raise DataInvalid(f"{where}: {column} is {_short(text)}; accepted is any text that is not blank")
+        raise DataInvalid(f"{where}: {column} is {short(text)}; accepted is any text that is not blank")
     if len(text) > LONGEST:
         raise DataInvalid(f"{where}: {column} has {len(text):,} characters; accepted are at most {LONGEST:,}")
-    if _SURROGATE.search(text):
+    if SURROGATE.search(text):
         raise DataInvalid(f"{where}: {column} has half of a surrogate pair, which is no character; accepted is any Unicode text")
     return text
 
 
 def _label(where: str, column: str, label: Any) -> str:
     if isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip():
-        raise DataInvalid(f"{where}: {column} is {_short(label)}; accepted is a name or a whole number")
+        raise DataInvalid(f"{where}: {column} is {short(label)}; accepted is a name or a whole number")
     name = str(label).strip()
-    if len(name) > LONGEST_LABEL or _CONTROL.search(name) or _SURROGATE.search(name):
+    if len(name) > LONGEST_LABEL or CONTROL.search(name) or SURROGATE.search(name):
         accepted = f"a name of up to {LONGEST_LABEL} characters on one line"
-        raise DataInvalid(f"{where}: {column} is {_short(name)}; accepted is {accepted}; is this the column of labels?")
+        raise DataInvalid(f"{where}: {column} is {short(name)}; accepted is {accepted}; is this the column of labels?")
     return name
-
-
-def _short(value: Any) -> str:
-    """A value as a refusal shows it, however long it is."""
-    shown = ascii(value) if isinstance(value, str) and _SURROGATE.search(value) else repr(value)
-    return shown if len(shown) <= 80 else f"{shown[:77]}…"
 
 
 def _lines(file: Path, stream: TextIO) -> Iterator[str]:
@@ -127,9 +122,11 @@ def _csv_records(file: Path, stream: TextIO) -> Iterator[tuple[int, dict[str, An
     reader = csv.reader(_lines(file, stream), strict=True)
     try:
         header = next(reader, [])
-        twice = next((name for name in header if header.count(name) > 1), None)
+        if len(header) > _MOST_COLUMNS:
+            raise DataInvalid(f"{str(file)!r} line 1: {len(header):,} columns; accepted are at most {_MOST_COLUMNS:,}")
+        twice = next((name for name, count in Counter(header).items() if count > 1), None)
         if twice is not None:
-            raise DataInvalid(f"{str(file)!r} line 1: column {_short(twice)} is there twice; accepted are names that differ")
+            raise DataInvalid(f"{str(file)!r} line 1: column {short(twice)} is there twice; accepted are names that differ")
         for values in reader:
             if values and len(values) != len(header):
                 raise DataInvalid(f"{str(file)!r} line {reader.line_num}: {len(values)} values; the header has {len(header)} columns")

@@ -11,8 +11,9 @@ from typing import Any
 
 from glora_core.data.decoding import Encoded, check
 from glora_core.data.labelled import Example, ImageFolder, Splits, several
+from glora_core.data.labels import check_name, short
 from glora_core.data.rows import SPLITS
-from glora_core.data.saved import chosen_tables, class_name, class_names, saved_files
+from glora_core.data.saved import chosen_tables, class_name, class_names, saved_files, values_of
 from glora_core.errors import DataInvalid
 
 
@@ -49,7 +50,9 @@ def read_saved_images(root: Path, classes: tuple[str, ...] | None = None) -> Sav
         raise DataInvalid(f"data folder {str(root)!r} has one table without a split; accepted is one for each of {', '.join(SPLITS)}")
     label = _label_column(root, parts)
     names = class_names(root, parts, label)
-    labels = {str(part): _labels(root, str(part), table[label], names) for part, table in parts.items()}
+    labels = {
+        str(part): _labels(root, str(part), [row[label] for row in values_of(table, [label])], names) for part, table in parts.items()
+    }
     classes = classes or tuple(
         names or sorted({name for part, own in labels.items() if SPLITS[part] == "train" for name in own}, key=_order)
     )
@@ -59,7 +62,7 @@ def read_saved_images(root: Path, classes: tuple[str, ...] | None = None) -> Sav
     for part, own in labels.items():
         strange = next((row for row, name in enumerate(own) if name not in numbers), None)
         if strange is not None:
-            raise DataInvalid(f"{str(root)!r} {part} row {strange}: label {own[strange]!r} is none of the classes {several(classes)}")
+            raise DataInvalid(f"{str(root)!r} {part} row {strange}: label {short(own[strange])} is none of the classes {several(classes)}")
         splits[SPLITS[part]] = tuple(Example(f"{part}/{row}", numbers[name]) for row, name in enumerate(own))
     hashes = {f"{part}/{row}": _checked_hash(root, part, columns[part], row) for part, own in labels.items() for row in range(len(own))}
     ordered: Splits = {split: splits[split] for split in ("train", "val", "test") if split in splits}
@@ -85,7 +88,8 @@ def _labels(root: Path, part: str, values: Any, names: list[str] | None) -> list
     for row, value in enumerate(values):
         name = class_name(f"{str(root)!r} {part} row {row}", value, names)
         if isinstance(name, bool) or not isinstance(name, str | int) or not str(name).strip():
-            raise DataInvalid(f"{str(root)!r} {part} row {row}: label is {name!r}; accepted is a name or a whole number")
+            raise DataInvalid(f"{str(root)!r} {part} row {row}: label is {short(name)}; accepted is a name or a whole number")
+        check_name(f"the class of {str(root)!r} {part} row {row}", str(name).strip())
         found.append(str(name).strip())
     return found
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from glora_core.data.labelled import LabelledSet, several
+from glora_core.data.labels import plain, short
 from glora_core.data.rows import READERS, SPLITS, Columns, Row, file_rows
 from glora_core.data.saved import is_saved, saved_files, saved_rows
 from glora_core.errors import DataInvalid
@@ -133,14 +134,14 @@ def read_test_table(path: str | os.PathLike[str], data: TextTable, columns: Colu
     elif is_saved(root):
         rows, files = saved_rows(root, bare, only="test")[0], saved_files(root)
     else:
-        files = sorted(file for file in root.iterdir() if file.suffix in READERS and file.stem == "test")
+        files = sorted(file for file in root.iterdir() if file.suffix in READERS and file.stem == "test" and file.is_file())
         if len(files) != 1:
             raise DataInvalid(f"test folder {str(path)!r} has {len(files)} tables named test; {accepted}")
         rows = list(file_rows(files[0], "test", bare))
     known = set(data.classes)
     strange = next((row for row in rows if row.label not in known), None)
     if strange is not None:
-        raise DataInvalid(f"{strange.where}: label {strange.label!r} is none of the data set's classes: {several(data.classes)}")
+        raise DataInvalid(f"{strange.where}: label {short(strange.label)} is none of the data set's classes: {several(data.classes)}")
     if len({row.label for row in rows}) < 2:
         raise DataInvalid(f"test set {str(path)!r} has texts of {'1 class' if rows else 'no class'}; two at least are needed")
     return TextTable(root, data.classes, _splits(rows, data.classes), tuple(files))
@@ -148,7 +149,7 @@ def read_test_table(path: str | os.PathLike[str], data: TextTable, columns: Colu
 
 def _files(root: Path, columns: Columns) -> list[tuple[Path, str | None]]:
     """A folder's tables and the split of each; one alone, of all splits, where that is what there is."""
-    tables = [file for file in sorted(root.iterdir()) if file.suffix in READERS]
+    tables = [file for file in sorted(root.iterdir()) if file.suffix in READERS and file.is_file()]
     named = sorted((file for file in tables if file.stem in SPLITS), key=lambda file: tuple(SPLITS).index(file.stem))
     found: list[tuple[Path, str | None]] = [(file, SPLITS[file.stem]) for file in named]
     whole: list[tuple[Path, str | None]] = [(file, None) for file in tables if file.stem == _WHOLE]
@@ -172,12 +173,12 @@ def _table(root: Path, rows: list[Row], columns: Columns, files: Sequence[Path],
             raise DataInvalid(f"data {str(root)!r} has no texts of split {split!r}; {columns.accepted()}")
     known = {row.label for row in rows if row.split == "train"}
     if len(known) < 2:
-        raise DataInvalid(f"data {str(root)!r} has one class only ({min(known)}) in train; at least two are needed")
+        raise DataInvalid(f"data {str(root)!r} has one class only ({plain(min(known))}) in train; at least two are needed")
     classes = tuple(names or sorted(known, key=_by_number if all(name.isdecimal() for name in known) else None))
     allowed = set(classes)
     strange = next((row for row in rows if row.label not in allowed), None)
     if strange is not None:
-        raise DataInvalid(f"{strange.where}: label {strange.label!r} is none of the classes of train: {several(classes)}")
+        raise DataInvalid(f"{strange.where}: label {short(strange.label)} is none of the classes of train: {several(classes)}")
     return TextTable(root, classes, _splits(rows, classes), tuple(files))
 
 

@@ -1,5 +1,6 @@
 """Folders of images: both layouts, every refusal by name, and the fingerprint."""
 
+import hashlib
 import json
 import os
 import random
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from glora_core.data import folders
+from glora_core.data import folders, lists
 from glora_core.data.folders import scan
 from glora_core.data.labelled import Example
 from glora_core.errors import DataInvalid
@@ -307,3 +308,49 @@ def test_a_fingerprint_changes_with_any_change_of_the_data(image_folder, change)
 )
 def test_a_fingerprint_changes_with_any_change_of_the_lists(list_folder, lists):
     assert scan(list_folder("changed", **lists)).fingerprint != scan(list_folder("original")).fingerprint
+
+
+def test_a_hash_is_that_of_a_files_bytes(image_folder):
+    root = image_folder(images=1)
+    assert scan(root).hashes["train/cat/0.png"] == hashlib.sha256((root / "train" / "cat" / "0.png").read_bytes()).hexdigest()
+
+
+def test_an_image_file_of_more_than_the_bound_is_refused_before_it_is_read(image_folder, monkeypatch):
+    root = image_folder()
+    os.truncate(root / "val" / "dog" / "1.png", folders.LARGEST_IMAGE + 1)
+    monkeypatch.setattr(folders, "check", lambda path: None)
+    with pytest.raises(DataInvalid, match=r"val/dog/1\.png' has 268,435,457 bytes; accepted are files of up to 268,435,456"):
+        scan(root)
+
+
+def test_a_list_of_more_than_the_bound_is_refused(list_folder):
+    root = list_folder()
+    os.truncate(root / "val200.txt", lists.LARGEST_LIST + 1)
+    with pytest.raises(DataInvalid, match=r"val200\.txt has 67,108,865 bytes; accepted are lists of up to 67,108,864"):
+        scan(root)
+
+
+@pytest.mark.parametrize("line", ["x" * 500, "images/0.png \x1b[2J" + "x" * 500, "x" * 500 + ".png 0"])
+def test_a_line_that_names_no_image_is_told_in_short_and_printable(list_folder, line):
+    with pytest.raises(DataInvalid, match=r"train800\.txt line 1") as refusal:
+        scan(list_folder(train800=f"{line}\n"))
+    assert "x" * 100 not in str(refusal.value)
+    assert str(refusal.value).isprintable()
+
+
+@pytest.mark.parametrize("character", ["\n", "\x1b", "\x7f", "\x85", "\u2028", "\u2029"])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_class_folder_with_a_control_character_is_refused_and_told_escaped(image_folder, split, character):
+    root = image_folder()
+    (root / split / "dog").rename(root / split / f"d{character}g")
+    with pytest.raises(DataInvalid, match="accepted is a name on one line") as refusal:
+        scan(root)
+    assert repr(f"d{character}g") in str(refusal.value)
+    assert str(refusal.value).isprintable()
+
+
+def test_a_pipe_among_the_images_is_passed_over(image_folder):
+    root = image_folder()
+    before = scan(root).fingerprint
+    os.mkfifo(root / "train" / "dog" / "9.png")
+    assert scan(root).fingerprint == before

@@ -92,3 +92,12 @@ def test_without_the_library_the_refusal_says_what_to_install(tmp_path: Path, mo
     (tmp_path / "dataset_dict.json").write_text("{}")
     with pytest.raises(LibraryMissing, match="pip install datasets"):
         scan(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["string", ["tulip", "dai\nsy"]])
+def test_a_class_of_two_lines_is_refused_and_told_escaped(save: Callable[..., Path], kind: Any) -> None:
+    datasets = pytest.importorskip("datasets")
+    text = kind == "string"
+    rows = [(png(0), "tulip" if text else 0), (png(1), "dai\nsy" if text else 1)]
+    with pytest.raises(DataInvalid, match=r"is named 'dai\\nsy'; accepted is a name on one line"):
+        scan(save(kind=datasets.Value("string") if text else datasets.ClassLabel(names=kind), train=rows, validation=rows))

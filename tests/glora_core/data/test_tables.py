@@ -1,6 +1,7 @@
 """Tables of labelled texts: every layout, every refusal by file and line, and the fingerprint."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -277,3 +278,73 @@ def test_a_saved_row_without_a_label_is_refused_by_its_number(saved):
     folder = saved(train=[("a", 0), ("b", 1)], validation=[("c", 1)], test=[("d", 0), ("e", -1)])
     with pytest.raises(DataInvalid, match=r"saved' test row 1: label is -1; accepted is 0 to 1"):
         read_table(folder)
+
+
+@pytest.mark.parametrize("named", ["../elsewhere.arrow", "/etc/elsewhere.arrow", 7])
+def test_a_saved_folder_that_names_files_outside_of_it_is_refused_before_they_are_read(saved, named):
+    folder = saved(train=[("a", 0), ("b", 1)], validation=[("c", 1)])
+    state = json.loads((folder / "train" / "state.json").read_text())
+    (folder / "train" / "state.json").write_text(json.dumps(state | {"_data_files": [{"filename": named}]}))
+    with pytest.raises(DataInvalid, match=r"train/state\.json' names .* as a file of the table; accepted are files beside it"):
+        read_table(folder)
+
+
+def test_a_saved_folder_that_names_a_split_outside_of_it_is_refused_before_it_is_read(saved):
+    folder = saved(train=[("a", 0), ("b", 1)], validation=[("c", 1)])
+    (folder / "dataset_dict.json").write_text('{"splits": ["train", "../other"]}')
+    with pytest.raises(DataInvalid, match=r"has a split '\.\./other'; accepted are train"):
+        read_table(folder)
+
+
+@pytest.mark.parametrize("file", ["dataset_dict.json", "train/state.json", "train/dataset_info.json"])
+def test_a_description_of_saved_tables_beyond_the_bound_is_refused(saved, file):
+    folder = saved(train=[("a", 0), ("b", 1)], validation=[("c", 1)])
+    os.truncate(folder / file, 2**24 + 1)
+    with pytest.raises(DataInvalid, match=r"\.json' has 16,777,217 bytes; accepted are up to 16,777,216"):
+        read_table(folder)
+
+
+def test_a_saved_column_that_is_not_asked_for_is_not_decoded(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.Value("string"), "seen": datasets.Image()})
+    rows = {"text": ["a", "b"], "label": ["x", "y"], "seen": [{"bytes": b"no image", "path": None}] * 2}
+    tables = {split: datasets.Dataset.from_dict(rows, features=features) for split in ("train", "validation")}
+    datasets.DatasetDict(tables).save_to_disk(str(tmp_path / "saved"))
+    assert read_table(tmp_path / "saved").classes == ("x", "y")
+
+
+def test_a_table_is_a_file_and_a_pipe_by_that_name_is_none(tmp_path):
+    os.mkfifo(tmp_path / "train.csv")
+    with pytest.raises(DataInvalid, match=r"has no train\.csv or train\.jsonl"):
+        read_table(tmp_path)
+
+
+def test_a_further_table_is_a_file_and_a_pipe_by_that_name_is_none(tmp_path):
+    (tmp_path / "own").mkdir()
+    data = read_table(a_file_for_each_split(tmp_path / "own"))
+    (tmp_path / "further").mkdir()
+    os.mkfifo(tmp_path / "further" / "test.csv")
+    with pytest.raises(DataInvalid, match="has 0 tables named test"):
+        read_test_table(tmp_path / "further", data)
+
+
+def test_the_header_of_what_is_no_table_is_told_in_short_and_printable(tmp_path):
+    (tmp_path / "notes.csv").write_text("secret\x1b" * 40 + "," + "secret" * 40 + "\nx,y\n")
+    with pytest.raises(DataInvalid, match="column 'text' is missing; it has ") as refusal:
+        read_table(tmp_path / "notes.csv")
+    assert str(refusal.value).count("secret") < 15
+    assert str(refusal.value).isprintable()
+
+
+def test_a_header_of_too_many_columns_is_refused(tmp_path):
+    (tmp_path / "wide.csv").write_text("," * 10_000 + "\n")
+    with pytest.raises(DataInvalid, match="10,001 columns; accepted are at most 10,000"):
+        read_table(tmp_path / "wide.csv")
+
+
+@pytest.mark.parametrize("character", ["\x1b", "\x85", "\u2028", "\u2029"])
+def test_a_label_of_more_than_one_line_is_refused_and_told_escaped(tmp_path, character):
+    (tmp_path / "all.csv").write_text(f"split,text,label\ntrain,a,x{character}y\n")
+    with pytest.raises(DataInvalid, match="accepted is a name of up to 200 characters on one line") as refusal:
+        read_table(tmp_path / "all.csv")
+    assert repr(f"x{character}y") in str(refusal.value)
