@@ -1,28 +1,34 @@
 """The data that a job asks for, read the same way at submission and by its runner. Loads neither torch nor ray."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from glora_core.data.few_shot import few_shot
 from glora_core.data.folders import scan
+from glora_core.data.inside import check_inside
 from glora_core.data.labelled import AnyData, ImageFolder
 from glora_core.data.shifted import facts_of_test, scan_test
 from glora_core.data.tables import TextTable, read_table, read_test_table
 from services.job_request import JobRequest
 
 
-def read_data(request: JobRequest) -> AnyData:
+def read_data(request: JobRequest, roots: Sequence[Path]) -> AnyData:
     """The job's images or texts, whichever its backbone reads, cut to so many shots per class where it asks for that.
 
+    Args:
+        roots: folders below which all that is read must lie, wherever links lead; anywhere, if there are none.
+
     Raises:
-        DataInvalid, LibraryMissing: see `scan` and `read_table`.
+        DataInvalid, LibraryMissing: see `check_inside`, `scan` and `read_table`.
     """
-    return drawn(request, read_all(request))
+    return drawn(request, read_all(request, roots))
 
 
-def read_all(request: JobRequest) -> AnyData:
+def read_all(request: JobRequest, roots: Sequence[Path]) -> AnyData:
     """All of the job's data, however few shots it asks for. Raises as `read_data`."""
     asked = request.data
+    check_inside(asked.path, roots)
     return read_table(asked.path, asked.columns.columns()) if request.reads_texts else scan(asked.path)
 
 
@@ -31,8 +37,9 @@ def drawn(request: JobRequest, data: AnyData) -> AnyData:
     return data if request.data.shots is None else few_shot(data, request.data.shots, request.seed)
 
 
-def read_test(request: JobRequest, path: str, data: AnyData) -> AnyData:
+def read_test(request: JobRequest, path: str, data: AnyData, roots: Sequence[Path]) -> AnyData:
     """A further test set over the classes of the job's data. Raises as `read_data`."""
+    check_inside(path, roots)
     if isinstance(data, TextTable):
         return read_test_table(path, data, request.data.columns.columns())
     assert isinstance(data, ImageFolder)

@@ -34,14 +34,18 @@ def create(spec: BackboneSpec, *, num_classes: int, pretrained: bool) -> nn.Modu
             raise BackboneUnknown(f"{field} goes with timm models; {spec.name!r} is a transformers model, named by its folder")
     factory = getattr(transformers, _CLASSES[spec.task])
     try:
+        if pretrained and transformers.utils.find_adapter_config_file(name) is not None:
+            raise ValueError("it has an adapter_config.json, which names another model as its base; accepted is a whole model")
         arguments = {"num_labels": num_classes} if spec.task == "classification" else {}
-        config = transformers.AutoConfig.from_pretrained(name, **arguments)
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, **arguments)
         if getattr(config, "pad_token_id", None) is None:
             config.pad_token_id = _first(getattr(config, "eos_token_id", None))
         if not pretrained:
-            return _padding_as_read(spec, factory.from_config(config))
+            return _padding_as_read(spec, factory.from_config(config, trust_remote_code=False))
         resized = spec.task == "classification"  # a stored head of another number of classes
-        model, loading = factory.from_pretrained(name, config=config, ignore_mismatched_sizes=resized, output_loading_info=True)
+        model, loading = factory.from_pretrained(
+            name, config=config, ignore_mismatched_sizes=resized, output_loading_info=True, trust_remote_code=False
+        )
         found_none = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
         lacking = sorted(key for key in found_none if key.startswith(f"{model.base_model_prefix}."))
         if lacking:
@@ -70,7 +74,7 @@ def tokenizer(spec: BackboneSpec) -> Any:
     """The tokenizer that goes with a transformers model, with a padding token. Raises BackboneUnknown if there is none."""
     name = transformers_name(spec.name) or ""
     try:
-        found = _library().AutoTokenizer.from_pretrained(name)
+        found = _library().AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (ImportError, OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         raise BackboneUnknown(f"backbone {spec.name!r} has no tokenizer that can be loaded: {_line(error)}") from error
     if found.pad_token is None:

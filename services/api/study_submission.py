@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from services.api.problems import Problem
-from services.api.submission import Checked, Inputs, check
+from services.api.submission import Checked, Inputs, check, check_quotas
 from services.job_request import JobRequest
 from services.settings import Settings
 from services.store import queue, studies
@@ -37,6 +37,7 @@ def submit_study(database: Database, settings: Settings, request: StudyRequest, 
     sent = _sent_before(database, user, key, fingerprint)
     if sent is not None:
         return sent, False
+    check_quotas(database, settings, user)
     try:
         drawn = draw(request)
         checked = _checked(database, settings, request, drawn)

@@ -14,13 +14,14 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from glora_core.data.inside import check_inside
 from glora_core.data.labelled import AnyData
 from glora_core.errors import BudgetInfeasible, ConfigInvalid, DataInvalid, LibraryMissing
 from glora_core.metrics import check_metric
 from glora_core.space import LayerShape
-from services.api.backbone_paths import STAMPED, folder_of, with_folder
 from services.api.problems import Problem
 from services.api.sending import Sending
+from services.backbone_files import STAMPED, check_backbone, folder_of, with_folder
 from services.job_data import drawn, facts_of, read_all, read_test
 from services.job_request import BackboneRequest, DataRequest, JobRequest, space_of
 from services.settings import Settings
@@ -54,11 +55,13 @@ def submit(
     Raises:
         Problem: the cluster, data, metric, backbone, space or budget cannot be used, or the key stands for another request; nothing was
             stored of the job.
+        QuotaExceeded: the user has as much as a user may.
     """
     sending = Sending(database, settings, user, cloned.text if cloned else request.model_dump_json(), key)
     made = sending.made_before()
     if made is not None:
         return made, False
+    check_quotas(database, settings, user)
     checked = check(database, settings, request, Inputs())
 
     def create(session: Session) -> Job:
@@ -69,6 +72,12 @@ def submit(
         return job
 
     return sending.make(create)
+
+
+def check_quotas(database: Database, settings: Settings, user: str) -> None:
+    """Raise QuotaExceeded before anything is read, if the user may submit nothing; asked again where the job is made."""
+    with database.read() as session:
+        queue.check_quotas(session, user, Quotas.of(settings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +113,7 @@ def check(database: Database, settings: Settings, request: JobRequest, inputs: I
     resolved, whole, also = inputs.data[asked]
     shots = f"{asked} {request.data.shots} {None if request.data.shots is None else request.seed}"
     if shots not in inputs.drawn:
-        inputs.drawn[shots] = _read(settings, "data.shots", partial(drawn, request, whole))
+        inputs.drawn[shots] = _read("data.shots", partial(drawn, request, whole))
     resolved, data = resolved.model_copy(update={"shots": request.data.shots}), inputs.drawn[shots]
     check_searched_metric(request, len(data.classes))
     named = request.backbone.model_dump_json()
@@ -125,9 +134,9 @@ def check(database: Database, settings: Settings, request: JobRequest, inputs: I
 def _data_of(settings: Settings, request: JobRequest) -> tuple[DataRequest, AnyData, dict[str, AnyData]]:
     """A request's data with its paths resolved, its images, and those of its further test sets."""
     request = request.model_copy(update={"data": _check_data_paths(settings, request.data)})
-    data = _read(settings, "data.path", partial(read_all, request))
+    data = _read("data.path", partial(read_all, request, settings.data_roots))
     also = {
-        name: _read(settings, f"data.also_test.{name}", partial(read_test, request, path, data))
+        name: _read(f"data.also_test.{name}", partial(read_test, request, path, data, settings.data_roots))
         for name, path in request.data.also_test.items()
     }
     return request.data, data, also
@@ -203,14 +212,10 @@ def _check_data_paths(settings: Settings, asked: DataRequest) -> DataRequest:
     return asked.model_copy(update={"path": str(_inside_roots(settings, asked.path, "data.path")), "also_test": also})
 
 
-def _read(settings: Settings, field: str, read: Callable[[], AnyData]) -> AnyData:
-    """A data set as read, whose files lie in the data roots wherever links lead."""
+def _read(field: str, read: Callable[[], AnyData]) -> AnyData:
+    """A data set as read. Raises Problem with the field if it cannot be."""
     with _readable(field):
-        data = read()
-    if settings.data_roots:
-        for path in data.files:
-            _inside_roots(settings, str(path), field)
-    return data
+        return read()
 
 
 @contextmanager
@@ -242,9 +247,13 @@ def _check_backbone_files(settings: Settings, request: JobRequest) -> BackboneRe
     if folder is not None:
         path = _inside_roots(settings, folder, "backbone.name")
         backbone = backbone.model_copy(update={"name": with_folder(backbone.name, path)})
+        with _readable("backbone.name"):
+            check_backbone(backbone.name, None, settings.data_roots)
     if backbone.weights is not None:
         path = _inside_roots(settings, backbone.weights, "backbone.weights")
         backbone = backbone.model_copy(update={"weights": str(path)})
+        with _readable("backbone.weights"):
+            check_inside(path, settings.data_roots)
     return backbone
 
 

@@ -16,6 +16,7 @@ from glora_core.data.readers import Reader, reader_of
 from glora_core.data.shifted import halves
 from glora_core.errors import DataInvalid
 from glora_core.space import SearchSpace
+from services.backbone_files import check_backbone
 from services.cluster.pausing import Paused
 from services.cluster.resources import Share
 from services.job_data import read_data, read_test
@@ -57,8 +58,8 @@ class RunContext:
 
     @cached_property
     def data(self) -> AnyData:
-        """The data set, scanned again. Raises DataInvalid if it is not what was submitted."""
-        found = read_data(self.request)
+        """The data set, scanned again. Raises DataInvalid if it is not what was submitted, or leads out of the data roots."""
+        found = read_data(self.request, self.settings.data_roots)
         if found.fingerprint != self.data_facts["fingerprint"]:
             raise DataInvalid(f"data {self.request.data.path!r} has changed since the job was submitted; submit it again")
         return found
@@ -74,28 +75,31 @@ class RunContext:
         """What is reported on by name: the further test sets, of that of the second objective the part that nothing was selected by.
 
         Raises:
-            DataInvalid: one is not what was submitted.
+            DataInvalid: as `data`, of one of them.
         """
         second = self.request.search.second
         return {name: halves(test)[1] if name == second else test for name, test in self._whole_tests.items()}
 
     @cached_property
     def _whole_tests(self) -> dict[str, AnyData]:
-        """The further test sets by name, scanned again. Raises DataInvalid if one is not what was submitted."""
-        found = {name: read_test(self.request, path, self.data) for name, path in self.request.data.also_test.items()}
+        """The further test sets by name, scanned again. Raises as `also_tests`."""
+        roots = self.settings.data_roots
+        found = {name: read_test(self.request, path, self.data, roots) for name, path in self.request.data.also_test.items()}
         for name, test in found.items():
             if test.fingerprint != self.data_facts["also_test"][name]["fingerprint"]:
                 raise DataInvalid(f"test set {str(test.root)!r} has changed since the job was submitted; submit it again")
         return found
 
-    @property
+    @cached_property
     def spec(self) -> BackboneSpec:
-        """The backbone that the job asks for."""
-        return BackboneSpec.of(self.request.backbone.model_dump())
+        """The backbone that the job asks for. Raises DataInvalid if its files may not be read any more."""
+        asked = self.request.backbone
+        check_backbone(asked.name, asked.weights, self.settings.data_roots)
+        return BackboneSpec.of(asked.model_dump())
 
     @cached_property
     def reader(self) -> Reader:
-        """How the backbone reads the data. Raises BackboneUnknown if its tokenizer cannot be loaded any more."""
+        """How the backbone reads the data. Raises BackboneUnknown if its tokenizer cannot be loaded any more, or as `spec`."""
         return reader_of(self.spec, self.info, self.request.data.max_length)
 
     @property

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from glora_core.backbones import BackboneSpec, describe, language
 from glora_core.errors import GloraError
+from services.backbone_files import check_backbone
 from services.settings import get_settings
 from services.store import backbones
 from services.store.database import Database
@@ -23,11 +24,13 @@ def main() -> int:
     parser.add_argument("claimed_at", type=datetime.fromisoformat)
     arguments = parser.parse_args()
     key: str = arguments.key
-    database = Database(get_settings().resolved_database_url)
+    settings = get_settings()
+    database = Database(settings.resolved_database_url)
     with database.read() as session:
         spec = session.get_one(Backbone, key).spec
     try:
         asked = BackboneSpec.of(spec)
+        check_backbone(asked.name, asked.weights, settings.data_roots)  # again: what a library follows may have changed
         found = describe(asked)
         if found.reads_texts:  # without a tokenizer it could not be used, and that may know better what it reads
             tokenizer = language.tokenizer(asked)

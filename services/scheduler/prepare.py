@@ -29,7 +29,7 @@ def prepare(context: RunContext) -> Prepared:
     """Load and share a job's inputs.
 
     Raises:
-        DataInvalid: the data changed or cannot be read.
+        DataInvalid: the data changed or cannot be read, or it or the backbone leads out of the data roots.
         BackboneUnknown: the backbone's weights are out of reach.
     """
     data = context.data

@@ -236,6 +236,25 @@ def test_weights_of_another_size_are_refused(folder):
         load(spec(path), 3)
 
 
+def test_an_adapter_which_stands_for_another_model_is_refused_when_loaded(folder):
+    root = folder("bert")
+    (root / "adapter_config.json").write_text('{"base_model_name_or_path": "/elsewhere"}')
+    with pytest.raises(BackboneUnknown, match=r"has an adapter_config\.json, which names another model as its base"):
+        load(spec(root), 2)
+
+
+def test_code_in_a_folder_is_not_run_whoever_answers(folder, monkeypatch):
+    root = folder("bert")
+    config = json.loads((root / "config.json").read_text())
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForSequenceClassification": "own.Model"}}
+    (root / "config.json").write_text(json.dumps(config | own))
+    (root / "own.py").write_text("from transformers import BertConfig\n\nclass Config(BertConfig):\n    raise KeyboardInterrupt\n")
+    monkeypatch.setattr("builtins.input", lambda question: "y")
+    for action in (describe, lambda spec: load(spec, 2)):
+        with pytest.raises(BackboneUnknown, match="cannot be created"):
+            action(spec(root))
+
+
 @pytest.mark.parametrize("settings", [{"weights": "some.safetensors"}, {"image_size": 64}], ids=str)
 @pytest.mark.parametrize("action", [describe, lambda spec: load(spec, 3), lambda spec: skeleton(spec, 3)])
 def test_settings_of_image_models_are_refused_by_their_name(folder, action, settings):
