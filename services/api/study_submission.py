@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
+from services.api.admission import admitted
 from services.api.problems import Problem
 from services.api.submission import Checked, Inputs, check, check_quotas
 from services.job_request import JobRequest
@@ -40,7 +41,8 @@ def submit_study(database: Database, settings: Settings, request: StudyRequest, 
     check_quotas(database, settings, user)
     try:
         drawn = draw(request)
-        checked = _checked(database, settings, request, drawn)
+        with admitted(user):
+            checked = _checked(database, settings, request, drawn)
     except SweepInvalid as error:
         raise Problem(422, "request-invalid", str(error), field=error.field) from error
     points = [Point(trial.settings, **found.facts()) for trial, found in zip(drawn, checked, strict=True)]

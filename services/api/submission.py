@@ -19,6 +19,7 @@ from glora_core.data.labelled import AnyData
 from glora_core.errors import BudgetInfeasible, ConfigInvalid, DataInvalid, LibraryMissing
 from glora_core.metrics import check_metric
 from glora_core.space import LayerShape
+from services.api.admission import admitted
 from services.api.problems import Problem
 from services.api.sending import Sending
 from services.backbone_files import STAMPED, check_backbone, folder_of, with_folder
@@ -53,8 +54,8 @@ def submit(
         cloned: where the request comes from, if it is not the user's own.
 
     Raises:
-        Problem: the cluster, data, metric, backbone, space or budget cannot be used, or the key stands for another request; nothing was
-            stored of the job.
+        Problem: the cluster, data, metric, backbone, space or budget cannot be used, the key stands for another request, or too many
+            submissions are being checked; nothing was stored of the job.
         QuotaExceeded: the user has as much as a user may.
     """
     sending = Sending(database, settings, user, cloned.text if cloned else request.model_dump_json(), key)
@@ -62,7 +63,8 @@ def submit(
     if made is not None:
         return made, False
     check_quotas(database, settings, user)
-    checked = check(database, settings, request, Inputs())
+    with admitted(user):
+        checked = check(database, settings, request, Inputs())
 
     def create(session: Session) -> Job:
         queue.check_quotas(session, user, Quotas.of(settings))

@@ -1,5 +1,6 @@
 """The queue as users see it: places, reasons, priorities and quotas, in JSON, on the pages and in the shell."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
+from services.api import admission
 from services.api.app import create_app
 from services.settings import Settings
 from services.store import schedulers
@@ -107,3 +109,17 @@ def test_evaluators_that_a_job_may_hold_by_its_users_quota_are_told_while_it_sea
         return found
 
     assert (told(searching, user_evaluators=3), told(training, user_evaluators=3), told(searching)) == (3, None, None)
+
+
+@pytest.mark.parametrize("busy", [{"one": 6}, {"a": 6, "b": 6}], ids=["of the user", "in all"])
+def test_submission_is_sent_away_where_too_many_are_being_checked(
+    busy: dict[str, int], http: TestClient, data: Path, backbone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "_checking", Counter({"default" if name == "one" else name: count for name, count in busy.items()}))
+
+    refusal = _submit(http, "one", data)
+
+    assert (refusal.status_code, refusal.json()["type"], refusal.headers["retry-after"]) == (503, "urn:glora:problem:busy", "2")
+    monkeypatch.setattr(admission, "_checking", Counter({"default": 5, "a": 6}))
+    assert _submit(http, "one", data).status_code == 201
+    assert admission._checking["default"] == 5
