@@ -67,7 +67,7 @@ Key = Annotated[
     | {
         422: {"model": ProblemDocument, "description": "A field is refused, or the key stands for another request; nothing was created."},
         429: {"model": ProblemDocument, "description": "The user has as many jobs in the queue, or stores as much, as a user may."},
-        503: {"model": ProblemDocument, "description": "No scheduler described a first-seen backbone in time, or the service is busy; nothing was created."},
+        503: {"model": ProblemDocument, "description": "A first-seen backbone was not described in time, or the service is busy."},
     },
 )
 def create_job(

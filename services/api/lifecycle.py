@@ -23,7 +23,7 @@ _QUOTA: dict[int | str, dict[str, Any]] = {
     429: {"model": ProblemDocument, "description": "The user has as many jobs in the queue, or stores as much, as a user may."}
 }
 _UNDESCRIBED: dict[int | str, dict[str, Any]] = {
-    503: {"model": ProblemDocument, "description": "No scheduler described a first-seen backbone in time, or the service is busy; nothing was created."}
+    503: {"model": ProblemDocument, "description": "A first-seen backbone was not described in time, or the service is busy."}
 }
 
 

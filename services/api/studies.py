@@ -29,7 +29,7 @@ UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": ProblemDocument, "des
         200: {"model": StudyView, "description": "This request was sent with this key before: the study that it created, as it is now."},
         422: {"model": ProblemDocument, "description": "A field, or a trial, is refused; nothing was created."},
         429: {"model": ProblemDocument, "description": "The user has as many jobs in the queue, or stores as much, as a user may."},
-        503: {"model": ProblemDocument, "description": "No scheduler described a first-seen backbone in time, or the service is busy; nothing was created."},
+        503: {"model": ProblemDocument, "description": "A first-seen backbone was not described in time, or the service is busy."},
     },
 )
 def create_study(
