@@ -248,7 +248,7 @@ def test_code_in_a_folder_is_not_run_whoever_answers(folder, monkeypatch):
     config = json.loads((root / "config.json").read_text())
     own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForSequenceClassification": "own.Model"}}
     (root / "config.json").write_text(json.dumps(config | own))
-    (root / "own.py").write_text("from transformers import BertConfig\n\nclass Config(BertConfig):\n    raise KeyboardInterrupt\n")
+    (root / "own.py").write_text("from transformers import BertConfig\n\nclass Config(BertConfig):\n    raise ZeroDivisionError\n")
     monkeypatch.setattr("builtins.input", lambda question: "y")
     for action in (describe, lambda spec: load(spec, 2)):
         with pytest.raises(BackboneUnknown, match="cannot be created"):
