@@ -58,11 +58,13 @@ def _printable(text: str) -> str:
     return text
 
 
-Line = Annotated[str, Field(max_length=4096), AfterValidator(_printable)]
+Line = Annotated[str, AfterValidator(_printable)]
 """Text without control characters, which neither a database nor a terminal should be given."""
 
-Pattern = Annotated[Line, Field(max_length=200)]
+Pattern = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
 """Glob pattern over names of layers."""
+TestPath = Annotated[str, Field(max_length=4096), AfterValidator(_printable)]
+"""Where a further test set is."""
 
 
 def _not_a_split(name: str) -> str:
@@ -86,7 +88,10 @@ class BackboneRequest(Strict):
         examples=["vit_tiny_patch16_224.augreg_in21k"],
     )
     weights: Line | None = Field(
-        None, description="Local weights file, readable by the service, instead of the name's own weights.", examples=[None]
+        None,
+        max_length=4096,
+        description="Local weights file, readable by the service, instead of the name's own weights.",
+        examples=[None],
     )
     image_size: int | None = Field(
         None, ge=4, le=2048, description="Side of the square input, in pixels; the backbone's own if absent.", examples=[None]
@@ -127,6 +132,7 @@ class DataRequest(Strict):
 
     path: Line = Field(
         min_length=1,
+        max_length=4096,
         description="What the service can read. Images: a folder of `train/`, `val/` and optionally `test/` with class folders, or VTAB-1K "
         "list files. Texts, for a `transformers:` backbone: a `.csv` or `.jsonl` file with a column for the split, or a folder with such a "
         "file named `data`, or one for each split. Either: a folder that Hugging Face `datasets` saved.",
@@ -148,7 +154,7 @@ class DataRequest(Strict):
         description="Texts: tokens that longer ones are cut to; as many as the backbone reads if absent.",
         examples=[None],
     )
-    also_test: dict[TestName, Line] = Field(
+    also_test: dict[TestName, TestPath] = Field(
         {},
         max_length=20,
         description="Further test sets, for domain shift: a folder with one folder of images per class by name; of texts, a table, or a "
@@ -166,7 +172,7 @@ Choices = dict[Literal["A", "B", "C", "D", "E"], Annotated[list[Code], Field(max
 class OverrideRequest(Strict):
     """What differs in some layers; of several overrides that match a layer, the last one that names a thing counts."""
 
-    layers: Pattern = Field(min_length=1, description="Glob pattern over layer names.", examples=["blocks.0.*"])
+    layers: Line = Field(min_length=1, max_length=200, description="Glob pattern over layer names.", examples=["blocks.0.*"])
     ranks: Ranks | None = Field(None, description="Ranks of low-rank choices there.")
     choices: Choices = Field({}, description="Allowed choices there, of the tensors named.", examples=[{"A": ["none"]}])
 

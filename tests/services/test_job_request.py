@@ -117,6 +117,13 @@ def test_crossover_and_mutation_beyond_the_population_are_refused_with_the_numbe
         ({"backbone": {"name": ""}}, ("backbone", "name")),
         ({"seed": 2**63}, ("seed",)),
         ({"name": "n" * 121}, ("name",)),
+        ({"backbone": {"name": "n" * 301}}, ("backbone", "name")),
+        ({"backbone": {"name": "vit", "weights": "w" * 4097}}, ("backbone", "weights")),
+        ({"backbone": {"name": "vit", "layers": ["l" * 201]}}, ("backbone", "layers", 0)),
+        ({"data": {"path": "/" + "d" * 4096}}, ("data", "path")),
+        ({"data": {"path": ""}}, ("data", "path")),
+        ({"data": {"path": "/d", "also_test": {"other": "/" + "d" * 4096}}}, ("data", "also_test", "other")),
+        ({"space": {"overrides": [{"layers": "l" * 201}]}}, ("space", "overrides", 0, "layers")),
     ],
 )
 def test_refused_field_is_named_by_its_place(changes: dict[str, object], location: tuple[object, ...]) -> None:
