@@ -83,7 +83,12 @@ def create_job(
     A backbone that the service has not seen before takes a few seconds to be described. Every refusal names its field.
     Sent again with the same `Idempotency-Key` and the same request, it creates nothing and answers 200 with the job.
     """
-    job, new = submit(database, settings, request, user, idempotency_key)
+    return made(submit(database, settings, request, user, idempotency_key), response, database, settings)
+
+
+def made(job_and_new: tuple[Job, bool], response: Response, database: DatabaseDep, settings: SettingsDep) -> JobView:
+    """The answer to a request that makes a job: 201 and the job, or 200 where it was made before."""
+    job, new = job_and_new
     response.status_code = 201 if new else 200
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return get_job(job.id, database, settings)

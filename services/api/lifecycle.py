@@ -7,11 +7,10 @@ from fastapi import APIRouter, Response
 from services.api import derived
 from services.api.deps import DatabaseDep, SettingsDep, UserDep
 from services.api.derived import CloneRequest, ExtendRequest, ForkRequest
-from services.api.jobs import SENT_BEFORE, UNKNOWN, Key, get_job
+from services.api.jobs import SENT_BEFORE, UNKNOWN, Key, get_job, made
 from services.api.models import JobView
 from services.api.problems import ProblemDocument
 from services.store import lifecycle
-from services.store.models import Job
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 _REFUSED: dict[int | str, dict[str, Any]] = UNKNOWN | {
@@ -62,7 +61,7 @@ def extend_job(
 
     Its populations are those that a longer search would have had from the start. The finished job stays as it is.
     """
-    return _made(derived.extend(database, settings, user, job_id, asked, idempotency_key), response, database, settings)
+    return made(derived.extend(database, settings, user, job_id, asked, idempotency_key), response, database, settings)
 
 
 @router.post(
@@ -84,7 +83,7 @@ def fork_job(
 
     Evaluations by the same metric are shared. The job may be in any state, once it has its supernet.
     """
-    return _made(derived.fork(database, settings, user, job_id, asked, idempotency_key), response, database, settings)
+    return made(derived.fork(database, settings, user, job_id, asked, idempotency_key), response, database, settings)
 
 
 @router.post(
@@ -103,7 +102,7 @@ def clone_job(
     idempotency_key: Key = None,
 ) -> JobView:
     """Queue a job by the request of another, whatever its state, with changes; it is checked like a new submission."""
-    return _made(derived.clone(database, settings, user, job_id, asked, idempotency_key), response, database, settings)
+    return made(derived.clone(database, settings, user, job_id, asked, idempotency_key), response, database, settings)
 
 
 @router.delete("/{job_id}", status_code=204, summary="Delete a job", responses=_REFUSED)
@@ -114,10 +113,3 @@ def delete_job(job_id: str, database: DatabaseDep) -> None:
     """
     with database.write() as session:
         lifecycle.delete(session, job_id)
-
-
-def _made(made: tuple[Job, bool], response: Response, database: DatabaseDep, settings: SettingsDep) -> JobView:
-    job, new = made
-    response.status_code = 201 if new else 200
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return get_job(job.id, database, settings)
