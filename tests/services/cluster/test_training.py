@@ -101,12 +101,13 @@ def _same(state: dict[str, Any], calm: dict[str, Any]) -> bool:
 
 
 def test_training_that_lost_a_worker_ends_with_the_numbers_of_one_that_did_not(calm: dict[str, Any], tmp_path: Path) -> None:
-    epochs = list[int]()
+    epochs, killed = list[int](), list[int]()
 
     def kill_once(workload: Noting, row: Progress) -> None:
         epochs.append(row.epoch)
-        if row.epoch >= KILL_AT and len(workload.pids()) == 2:
-            os.kill(workload.pids()[1], signal.SIGKILL)
+        if row.epoch >= KILL_AT and not killed:
+            killed.append(workload.pids()[1])
+            os.kill(killed[0], signal.SIGKILL)
 
     disturbed, workload = _train(tmp_path, kill_once)
 
