@@ -55,7 +55,7 @@ class Settings(BaseSettings):
         description="Evaluators that all searching jobs of one user may hold together; each may hold one in any case. Absent: any number.",
     )
     user_queued_jobs: int | None = Field(
-        None, ge=1, description="Jobs that one user may have in the queue, paused ones among them; absent: any number."
+        None, ge=1, description="Jobs that one user may have in the queue, paused ones included, and studies not begun; absent: any number."
     )
     user_stored_bytes: int | None = Field(
         None, ge=1, description="Bytes of artifacts above which a user may submit nothing more; absent: any number."

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from services.api.admission import admitted
 from services.api.problems import Problem
-from services.api.submission import Checked, Inputs, check, check_quotas
+from services.api.submission import Checked, Inputs, check
 from services.job_request import JobRequest
 from services.settings import Settings
 from services.store import queue, studies
@@ -38,7 +38,8 @@ def submit_study(database: Database, settings: Settings, request: StudyRequest, 
     sent = _sent_before(database, user, key, fingerprint)
     if sent is not None:
         return sent, False
-    check_quotas(database, settings, user)
+    with database.read() as session:
+        queue.check_study_quotas(session, user, Quotas.of(settings))
     try:
         drawn = draw(request)
         with admitted(user):
@@ -48,7 +49,7 @@ def submit_study(database: Database, settings: Settings, request: StudyRequest, 
     points = [Point(trial.settings, **found.facts()) for trial, found in zip(drawn, checked, strict=True)]
     try:
         with database.write() as session:
-            queue.check_quotas(session, user, Quotas.of(settings))
+            queue.check_study_quotas(session, user, Quotas.of(settings))
             study = studies.create(
                 session,
                 name=request.name or checked[0].name,

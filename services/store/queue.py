@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from services.settings import Settings
 from services.store import claims, clock
 from services.store.errors import QuotaExceeded
-from services.store.models import Artifact, Job
+from services.store.models import Artifact, Job, Study
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,17 @@ def check_quotas(session: Session, user: str, quotas: Quotas) -> None:
         raise QuotaExceeded("queued_jobs", quotas.queued_jobs, used)
     if quotas.stored_bytes is not None and (used := stored_bytes(session, user)) >= quotas.stored_bytes:
         raise QuotaExceeded("stored_bytes", quotas.stored_bytes, used)
+
+
+def check_study_quotas(session: Session, user: str, quotas: Quotas) -> None:
+    """Let a user's next study pass, or raise QuotaExceeded: as many may wait to begin as jobs may be in the queue.
+
+    They are counted apart from jobs, so that the trials of a study that has begun never wait for one that has not.
+    """
+    check_quotas(session, user, quotas)
+    waiting = select(func.count()).select_from(Study).where(Study.user_name == user, Study.state == "queued")
+    if quotas.queued_jobs is not None and (used := session.scalar(waiting) or 0) >= quotas.queued_jobs:
+        raise QuotaExceeded("queued_studies", quotas.queued_jobs, used)
 
 
 def stored_bytes(session: Session, user: str) -> int:

@@ -135,6 +135,17 @@ def test_study_of_a_user_with_a_full_queue_is_refused(
     assert counts(database) == (0, 0, 1)
 
 
+def test_studies_that_wait_to_begin_are_counted_like_queued_jobs(
+    http: TestClient, settings: Settings, data: Path, backbone: str, database: Database
+) -> None:
+    http.app.state.settings = settings.model_copy(update={"user_queued_jobs": 1})  # type: ignore[attr-defined]
+    assert http.post("/v1/studies", json=body(data)).status_code == 201
+
+    problem = http.post("/v1/studies", json=body(data)).json()
+
+    assert (problem["status"], problem["quota"], problem["limit"], problem["used"]) == (429, "queued_studies", 1, 1)
+
+
 def test_trials_are_shown_side_by_side_with_what_they_reached(http: TestClient, data: Path, backbone: str, database: Database) -> None:
     study_id = http.post("/v1/studies", json=body(data)).json()["id"]
     lease = drive(database, study_id)
