@@ -38,7 +38,8 @@ def asked_for_soup(finalists: Iterable[F], examples: int) -> list[F]:
     """The finalists that a soup is made of, in the order in which it takes them up: the winner of the finals first, then by loss.
 
     Beside the winner these are all that come from slices of one supernet, each trial as far as it was trained, however they score:
-    a rate that was too high for one subnet alone makes members that differ more, and so an average that gains more.
+    a rate that was too high for one subnet alone makes members that differ more, and so an average that gains more. Beside a winner
+    of a later rung than the first, which has far more behind it, only those that came as far.
 
     Args:
         finalists: in any order.
@@ -46,7 +47,8 @@ def asked_for_soup(finalists: Iterable[F], examples: int) -> list[F]:
     """
     ranked = rank_finalists(finalists, examples)
     furthest = {f.leg.trial.name: f.leg.rung for f in sorted(ranked, key=_rung) if f.leg is not None}
-    others = [f for f in ranked[1:] if f.leg is not None and f.leg.trial.sliced and f.leg.rung == furthest[f.leg.trial.name]]
+    least = _rung(ranked[0]) if ranked and _rung(ranked[0]) > 1 else 0
+    others = [f for f in ranked[1:] if f.leg is not None and f.leg.trial.sliced and max(least, furthest[f.leg.trial.name]) == f.leg.rung]
     return ranked[:1] + sorted(others, key=lambda f: f.fitness.loss)
 
 

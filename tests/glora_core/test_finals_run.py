@@ -117,7 +117,8 @@ def test_the_best_candidates_are_finalists_as_they_stand_in_the_supernet(superne
         score, alone = (s.score(finalist.config, val_split, 50) for s in (scorer, SubnetScorer(finalist.on(supernet))))
         assert score == alone
         assert (score.accuracy, score.loss) == (finalist.fitness.accuracy, finalist.fitness.loss)
-    assert {f.leg.trial.name for f in asked_for_soup(found, 12)} >= {f.leg.trial.name for f in standing.values()}
+    early = [f for f in found if f.leg.rung < 2]
+    assert {f.leg.trial.name for f in asked_for_soup(early, 12)} >= {f.leg.trial.name for f in standing.values()}
     with pytest.raises(ConfigInvalid, match="search #1 as it stands was not trained alone"):
         train_again(supernet, standing["search #1"], val_split, settings, TRAINING)
 

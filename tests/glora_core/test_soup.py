@@ -132,6 +132,13 @@ def test_a_soup_asks_each_trial_as_far_as_it_was_trained():
     assert asked_for_soup([long, Reached("c", 0.95, 0.1), short, out], 10**6)[1:] == [long, out]
 
 
+def test_beside_a_winner_of_a_later_rung_a_soup_asks_only_those_that_came_as_far():
+    short, long, other, standing = (Reached(name, accuracy, 1.0) for name, accuracy in (("a", 0.5), ("a", 0.9), ("b", 0.6), ("c", 0.8)))
+    long.leg, other.leg = Leg(short.leg.trial, 2, 1, 2), Leg(other.leg.trial, 2, 1, 2)
+    standing.leg = Leg(standing.leg.trial, 0, 0, 0)
+    assert asked_for_soup([short, other, long, standing, Reached("d", 0.8, 0.1)], 10**6) == [long, other]
+
+
 def test_the_average_of_a_basin_leaves_out_what_was_trained_from_scratch(supernet, configs):
     scores = judge((0.5, 1.0), (0.4, 1.0), (0.3, 1.0), (0.6, 0.9))
     soup = best_soup(makers(supernet, configs[:3]), supernet.bare(), scores, basin=[1, 2])
