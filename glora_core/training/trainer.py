@@ -100,7 +100,7 @@ class Trainer:
         while not self.finished:
             loss = self._train_epoch()
             self.epoch += 1
-            if self.epoch in self.settings.cycle_ends:
+            if self.settings.cycles > 1 and self.epoch in self.settings.cycle_ends:
                 self._end_cycle()
             if self.epoch == self.settings.epochs:
                 self._settle_averages()
@@ -166,8 +166,6 @@ class Trainer:
     @torch.no_grad()
     def _end_cycle(self) -> None:
         """Take what a cycle ended with into the mean, and start the optimiser anew."""
-        if self.settings.cycles == 1:
-            return
         ended = self.settings.cycle_ends.index(self.epoch) + 1
         torch._foreach_lerp_(self._averages, [p.detach() for p in self._parameters], 1 / ended)
         self._optimizer.state.clear()

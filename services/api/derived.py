@@ -10,8 +10,9 @@ from pydantic import Field, ValidationError
 from sqlalchemy.orm import Session
 
 from glora_core.effort import EffortName
+from services.api.agreement import check_parts_agree, check_searched_metric, check_second, check_space
 from services.api.sending import Sending
-from services.api.submission import Cloned, check_parts_agree, check_searched_metric, check_second, check_space, submit
+from services.api.submission import Cloned, submit
 from services.job_effort import with_loose_finals, without_effort
 from services.job_request import Budget, JobRequest, Line
 from services.job_settings import Strict

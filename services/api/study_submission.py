@@ -10,8 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from services.api.admission import admitted
+from services.api.checking import Checked, Inputs, check
 from services.api.problems import Problem
-from services.api.submission import Checked, Inputs, check
 from services.job_request import JobRequest
 from services.settings import Settings
 from services.store import queue, studies
