@@ -20,7 +20,7 @@ from benchmarks.fidelity_parts.subnets import largest_budget, space_of
 from benchmarks.quality import facts
 from benchmarks.quality_parts.searched import VAL_BATCH
 from benchmarks.quality_parts.sources import Data
-from benchmarks.quality_parts.tasks import Task, fresh_model, known_tasks, take_shared
+from benchmarks.quality_parts.tasks import Task, asked_tasks, fresh_model, known_tasks, take_shared
 from glora_core.configs import SubnetConfig
 from glora_core.effort import DEFAULT, effort_named
 from glora_core.evaluation import Score, SubnetScorer
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=Path(".glora") / "benchmarks", help="cache folder")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    task = known_tasks(arguments.shared, arguments.home, arguments.precision)[arguments.task]()
+    task = asked_tasks(arguments)[arguments.task]()
     data = task.source.load(task.spec, 0)
     supernet = trained(task, data, task.epochs(arguments.epochs))
     sampler = FeasibleSampler(supernet.space, largest_budget(task))

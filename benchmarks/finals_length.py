@@ -30,7 +30,7 @@ from glora_core.api import Supernet, search
 from glora_core.backbones import adapted_layers
 from glora_core.configs import encode
 from glora_core.data.images import ImageSplit
-from glora_core.effort import EFFORTS
+from glora_core.effort import EFFORTS, LABEL_SMOOTHING
 from glora_core.evaluation import SubnetScorer, score
 from glora_core.finals import FinalsSettings, epochs_of_all
 from glora_core.finals.run import choose_soup, run_finals, single
@@ -94,7 +94,8 @@ def run(backbone: Path, seed: int, known: Mapping[str, dict[str, float]]) -> dic
     space = preset("paper", adapted_layers(_fresh(backbone)), (1, 2, 4))
     lora = methods_within(space, 10**9)["lora"]
     budget = space.parameters(lora)
-    settings = TrainingSettings(epochs=1, learning_rate=RATE, batch_size=BATCH, augment=("crop",), policy="sandwich", seed=seed)
+    common = {"batch_size": BATCH, "augment": ("crop",), "label_smoothing": LABEL_SMOOTHING}
+    settings = TrainingSettings(**common, epochs=1, learning_rate=RATE, policy="sandwich", seed=seed)
     rows = {name: known[name] for plans in PLANS.values() for name in plans if name in known}
     for before, plans in PLANS.items():
         missing = {name: plan for name, plan in plans.items() if name not in known}

@@ -30,7 +30,7 @@ if not __package__:  # run as a script, not as a module
 from benchmarks.quality_parts.methods import METHODS, Unavailable, budgets
 from benchmarks.quality_parts.runs import Records, Run
 from benchmarks.quality_parts.table import markdown
-from benchmarks.quality_parts.tasks import Task, known_tasks, take_shared
+from benchmarks.quality_parts.tasks import Task, asked_tasks, known_tasks, take_shared
 from benchmarks.quality_parts.training import perform, speed
 from benchmarks.quality_parts.tuning import Case, Effort, expected_passes, first_runs, standing
 
@@ -196,7 +196,8 @@ def _asked(arguments: argparse.Namespace) -> str:
     names = ("tasks", "methods", "budgets", "lengths")
     lists = [f"--{name} {' '.join(str(value) for value in getattr(arguments, name))}" for name in names]
     match = [f"--match-cost {arguments.match_cost}"] if arguments.match_cost else []
-    return " ".join([*lists, f"--seeds {arguments.seeds}", f"--precision {arguments.precision}", *match])
+    trained = [f"--precision {arguments.precision}", f"--label-smoothing {arguments.label_smoothing}"]
+    return " ".join([*lists, f"--seeds {arguments.seeds}", *trained, *match])
 
 
 def main() -> None:
@@ -204,7 +205,7 @@ def main() -> None:
     arguments = parse(sys.argv[1:])
     os.environ |= QUIET
     torch.set_num_threads(1)
-    makers, records = known_tasks(arguments.shared, arguments.home, arguments.precision), Records(arguments.results)
+    makers, records = asked_tasks(arguments), Records(arguments.results)
     cases = plan(arguments, [makers[name]() for name in arguments.tasks])
     if not arguments.table:
         overview(cases, records)

@@ -26,7 +26,7 @@ from benchmarks.fidelity_parts.supernets import perform_supernet
 from benchmarks.fidelity_parts.table import Grid, markdown, recipes_table
 from benchmarks.quality import QUIET, ROOT, begin_worker, facts
 from benchmarks.quality_parts.runs import SCORING, Records, Run
-from benchmarks.quality_parts.tasks import Task, known_tasks, take_shared
+from benchmarks.quality_parts.tasks import Task, asked_tasks, known_tasks, take_shared
 from benchmarks.quality_parts.training import perform, speed
 from glora_core.effort import EFFORTS
 
@@ -130,7 +130,7 @@ def main() -> None:
     arguments = parse(sys.argv[1:])
     os.environ |= QUIET
     torch.set_num_threads(1)
-    makers, records = known_tasks(arguments.shared, arguments.home, arguments.precision), Records(arguments.results)
+    makers, records = asked_tasks(arguments), Records(arguments.results)
     tasks = [makers[name]() for name in arguments.task]
     plan = (arguments.recipes, arguments.subnets, arguments.rate, arguments.epochs, arguments.seed)
     experiments = [experiment(task, *plan) for task in tasks]

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks.fidelity_parts.subnets import space_of
 from benchmarks.quality import facts
-from benchmarks.quality_parts.tasks import fresh_model, known_tasks, take_shared
+from benchmarks.quality_parts.tasks import asked_tasks, fresh_model, known_tasks, take_shared
 from glora_core.calibration import Effects, calibrate, step_effects
 from glora_core.configs import TENSORS
 from glora_core.layers.storage import KINDS, NormalisedStorage
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=Path(".glora") / "benchmarks", help="cache folder")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    task = known_tasks(arguments.shared, arguments.home, arguments.precision)[arguments.task]()
+    task = asked_tasks(arguments)[arguments.task]()
     data = task.source.load(task.spec, 0)
     supernet = Supernet(fresh_model(task, data.classes), space_of(task))
     inputs = data.train.take(torch.arange(min(CALIBRATED, len(data.train))))[0]

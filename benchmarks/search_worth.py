@@ -23,7 +23,7 @@ from torch.nn.attention import sdpa_kernel
 from benchmarks.quality_parts.candidates import BATCH, find, soups, train_on, training_settings
 from benchmarks.quality_parts.methods import METHODS, budgets
 from benchmarks.quality_parts.sources import Data
-from benchmarks.quality_parts.tasks import Task, known_tasks, take_shared
+from benchmarks.quality_parts.tasks import Task, asked_tasks, take_shared
 from benchmarks.quality_parts.training import ATTENTION
 from glora_core.api import Supernet
 from glora_core.configs import SubnetConfig, decode
@@ -120,7 +120,7 @@ def main() -> None:
         parser.error(f"--json: {given.json} has figures of other settings; name another file")
     for seed in given.seeds:
         if str(seed) not in stored["seeds"]:
-            task = known_tasks(given.shared, given.home, given.precision)[given.task]()
+            task = asked_tasks(given)[given.task]()
             worths = run(task, seed, given.rates, given.candidates, given.epochs)
             stored["seeds"][str(seed)] = {name: asdict(worth) for name, worth in worths.items()}
             given.json.parent.mkdir(parents=True, exist_ok=True)

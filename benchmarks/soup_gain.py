@@ -23,7 +23,7 @@ from torch.nn.attention import sdpa_kernel
 
 from benchmarks.quality_parts.candidates import Trained, find, measured, soups, train_on, training_settings
 from benchmarks.quality_parts.sources import Data
-from benchmarks.quality_parts.tasks import Task, known_tasks, take_shared
+from benchmarks.quality_parts.tasks import Task, asked_tasks, take_shared
 from benchmarks.quality_parts.training import ATTENTION
 from glora_core.api import Supernet
 from glora_core.effort import EFFORTS
@@ -69,9 +69,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     start = time.monotonic()
-    rows = run(
-        known_tasks(given.shared, given.home, given.precision)[given.task](), given.seed, given.rates, given.candidates, given.epochs
-    )
+    rows = run(asked_tasks(given)[given.task](), given.seed, given.rates, given.candidates, given.epochs)
     table = Table("peak rate", "alone, on test", "loss", "their mean", "uniform soup", "greedy soup (members)")
     for row in rows:
         span = f"{100 * min(row['alone']):.1f}–{100 * max(row['alone']):.1f} %"

@@ -16,6 +16,11 @@ EffortName = Literal["quick", "standard", "thorough"]
 DEFAULT: EffortName = "standard"
 
 
+LABEL_SMOOTHING = 0.1
+"""Share of every label spread over all classes (arXiv 1512.00567) where nothing else is asked: few examples, learned for long, leave a
+network far too sure of itself (docs/decisions/0016-labels-are-smoothed.md)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Effort:
     """How much a pipeline may spend.

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from glora_core.effort import DEFAULT, EFFORTS
+from glora_core.effort import DEFAULT, EFFORTS, LABEL_SMOOTHING
 from glora_core.finals import FinalsSettings
 from glora_core.metrics import ACCURACY, METRIC_NAMES, check_metric
 from glora_core.search import SearchSettings
@@ -55,7 +55,7 @@ class TrainingRequest(Strict):
         description="Random changes of training images: `crop` (a random part, of half the area at least), `flip` (mirrored), `colour`. "
         "Leave `crop` out where position or size is the answer. Texts are never changed: none, for a backbone that reads those.",
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of every label spread over all classes.")
+    label_smoothing: float = Field(LABEL_SMOOTHING, ge=0, lt=1, description="Share of every label spread over all classes.")
     ema: float = Field(0.0, ge=0, lt=1, description="Decay, by step, of the running average that is kept in the end; 0: none.")
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="Of forward and backward passes in training; `bfloat16` is automatic mixed precision."

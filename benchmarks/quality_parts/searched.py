@@ -4,7 +4,7 @@ Written against the public API alone, so that the table shows what a user of the
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -37,9 +37,8 @@ def forwards(effort: Effort, val: int, train: int) -> int:
 
 
 def recorded(effort: Effort) -> dict[str, Any]:
-    """An effort as plain JSON types, part of a run's identity; what is as usual is left out. Known methods have rows of their own."""
-    usual = {field.name: field.default for field in fields(Effort)}
-    return {name: value for name, value in asdict(replace(effort, scratch_epochs=())).items() if value != usual[name]}
+    """An effort as plain JSON types, part of a run's identity. Known methods have rows of their own."""
+    return asdict(replace(effort, scratch_epochs=()))
 
 
 def effort_of(record: Mapping[str, Any]) -> Effort:

@@ -18,6 +18,7 @@ from torch import nn
 
 from glora_core import backbones
 from glora_core.backbones import BackboneSpec
+from glora_core.effort import LABEL_SMOOTHING
 from glora_core.export.peft.layout import lora_takes
 from glora_core.precision import Precision
 from glora_core.space import LayerShape
@@ -36,6 +37,7 @@ class Task:
         weights: sha256 (hex) of the backbone's weights.
         pace: factor on all lengths of training, below 1 for a large training set, so that it sees as many examples as a small one.
         precision: that all methods train in.
+        smoothing: label smoothing that all methods train with.
     """
 
     name: str
@@ -44,10 +46,11 @@ class Task:
     weights: str
     pace: float = 1.0
     precision: Precision = "bfloat16"
+    smoothing: float = LABEL_SMOOTHING
 
     def __reduce__(self) -> tuple[type["Task"], tuple[object, ...]]:
         """Without what was found out of it, so that it travels light to another process."""
-        return Task, (self.name, self.spec, self.source, self.weights, self.pace, self.precision)
+        return Task, (self.name, self.spec, self.source, self.weights, self.pace, self.precision, self.smoothing)
 
     @cached_property
     def layers(self) -> tuple[LayerShape, ...]:
@@ -81,11 +84,12 @@ class Task:
 
 
 def take_shared(parser: argparse.ArgumentParser) -> None:
-    """Give a command the options `--shared`, the folder that `known_tasks` looks in, and `--precision`, that it gives its tasks."""
+    """Give a command the options that `asked_tasks` reads beside `--home`: `--shared`, and what its tasks train with."""
     parser.add_argument("--shared", type=_shared, required=True, metavar="DIR", help="folder with data/ and backbones/")
     parser.add_argument(
         "--precision", choices=get_args(Precision), default="bfloat16", help="that training is in; CPUs without bfloat16 are slow at it"
     )
+    parser.add_argument("--label-smoothing", type=float, default=LABEL_SMOOTHING, metavar="SHARE", help="of all training, as of jobs")
 
 
 def _shared(text: str) -> Path:
@@ -96,19 +100,21 @@ def _shared(text: str) -> Path:
     return folder
 
 
-def known_tasks(shared: Path, home: Path, precision: Precision = "bfloat16") -> Mapping[str, Callable[[], Task]]:
+def asked_tasks(given: argparse.Namespace) -> Mapping[str, Callable[[], Task]]:
+    """The known tasks as a command with the options of `take_shared` and a `--home` asks for them."""
+    known = known_tasks(given.shared, given.home)
+    return {
+        name: lambda make=make: replace(make(), precision=given.precision, smoothing=given.label_smoothing) for name, make in known.items()
+    }
+
+
+def known_tasks(shared: Path, home: Path) -> Mapping[str, Callable[[], Task]]:
     """How to make each task, by its name; the main few-shot regime first.
 
     Args:
         shared: folder with `data/` and `backbones/`.
         home: cache folder for what a backbone needs beside its weights.
-        precision: that all methods train in.
     """
-    known = _known(shared, home)
-    return {name: lambda make=make: replace(make(), precision=precision) for name, make in known.items()}
-
-
-def _known(shared: Path, home: Path) -> Mapping[str, Callable[[], Task]]:
     vit, half, mobile = partial(_vit, shared), partial(_half_vit, shared, home), partial(_mobilenet, shared, home)
     digits, alphabets = shared / "data" / "sign_digits" / "split.csv", shared / "data" / "omniglot_alph" / "split.csv"
     texts = Table(shared / "data" / "banking77" / "data.csv", "text", ("train", "train_extra"), 8)

@@ -29,6 +29,8 @@ def augment(images: Tensor, kinds: Sequence[str], rng: np.random.Generator, rows
         rows, count: which of the `count` rows of a larger batch these images are, so that each gets what it would get there.
     """
     count = len(images) if count is None else count
+    if not len(images):  # a process whose share of a last, small batch is none
+        return images
     drawn = torch.from_numpy(rng.random((count, 7)).astype(np.float32))[rows].to(images.device)
     area, aspect, left, top, mirrored, contrast, brightness = drawn.unbind(1)
     if "crop" in kinds or "flip" in kinds:

@@ -12,6 +12,7 @@ from itertools import product
 from glora_core.checks import check_positive, check_whole
 from glora_core.configs import TENSORS, SubnetConfig
 from glora_core.errors import ConfigInvalid
+from glora_core.methods import METHODS
 from glora_core.search.history import Evaluated
 
 MODES = ("off", "winner", "thorough")
@@ -101,6 +102,11 @@ class Trial:
     learning_rate: float | None
     sliced: bool
     teachers: tuple[SubnetConfig, ...] = ()
+
+    @property
+    def known(self) -> bool:
+        """Whether it is a known method, wherever it starts from; else it comes from a search."""
+        return self.source in METHODS
 
     @property
     def name(self) -> str:

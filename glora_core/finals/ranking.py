@@ -23,14 +23,14 @@ F = TypeVar("F", bound=_Finalist)
 def rank_finalists(found: Iterable[F], examples: int) -> list[F]:
     """All that finals have given, of every rung, best first: what val cannot tell from the best is led by the lower loss.
 
-    None leads that is worse on val than a known method trained from scratch, so the first, who wins, is not.
+    None leads that is worse on val than a known method trained alone, so the first, who wins, is not.
 
     Args:
         found: what `play` gave, and what stands as it is in the supernet; in any order.
         examples: of the validation split.
     """
     ranked = sorted(found, key=_settled)
-    floor = max((f.fitness.fitness for f in ranked if f.leg is not None and not f.leg.trial.sliced), default=-math.inf)
+    floor = max((f.fitness.fitness for f in ranked if f.leg is not None and f.leg.trial.known), default=-math.inf)
     return lead_within_noise(ranked, lambda finalist: finalist.fitness, examples, floor)
 
 
@@ -39,7 +39,7 @@ def asked_for_soup(finalists: Iterable[F], examples: int) -> list[F]:
 
     Beside the winner these are all that come from slices of one supernet, each trial as far as it was trained, however they score:
     a rate that was too high for one subnet alone makes members that differ more, and so an average that gains more. Beside a winner
-    of a later rung than the first, which has far more behind it, only those that came as far.
+    of a later rung than the first, which has far more behind it, only those that were trained for at least as long.
 
     Args:
         finalists: in any order.
@@ -47,8 +47,10 @@ def asked_for_soup(finalists: Iterable[F], examples: int) -> list[F]:
     """
     ranked = rank_finalists(finalists, examples)
     furthest = {f.leg.trial.name: f.leg.rung for f in sorted(ranked, key=_rung) if f.leg is not None}
-    least = _rung(ranked[0]) if ranked and _rung(ranked[0]) > 1 else 0
-    others = [f for f in ranked[1:] if f.leg is not None and f.leg.trial.sliced and max(least, furthest[f.leg.trial.name]) == f.leg.rung]
+    winner = ranked[0].leg if ranked else None
+    least = winner.trained if winner is not None and winner.rung > 1 else 0
+    sliced = [f for f in ranked[1:] if f.leg is not None and f.leg.trial.sliced and f.leg.rung == furthest[f.leg.trial.name]]
+    others = [f for f in sliced if f.leg is not None and f.leg.trained >= least]
     return ranked[:1] + sorted(others, key=lambda f: f.fitness.loss)
 
 

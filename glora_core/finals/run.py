@@ -4,8 +4,9 @@ Says how one subnet is trained alone, from its slice of a supernet or from scrat
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,7 @@ def run_finals(
     """Train the best candidates and the known methods within the budget alone; returns every finalist of every rung, best first.
 
     The best candidates as they stand in the supernet are finalists too. Ranked as by `rank_finalists`, so that the first one is never
-    worse on val than a known method within the budget that was trained from scratch. A trial that diverges is left out.
+    worse on val than a known method within the budget that was trained alone. A trial that diverges is left out.
 
     Args:
         supernet: trained; left as it is.
@@ -208,6 +209,8 @@ def train_alone(
     *,
     metric: str = ACCURACY,
     teacher: nn.Module | None = None,
+    reached: Mapping[str, Any] | None = None,
+    on_epoch: Callable[[Callable[[], dict[str, Any]]], None] = lambda state: None,
 ) -> tuple[list[Progress], Score]:
     """Train a supernet's one subnet, in place; returns the epochs and its score on val.
 
@@ -216,12 +219,23 @@ def train_alone(
         plain: see `SubnetScorer`.
         metric: what the score's fitness is.
         teacher: the network of `settings.teachers`, if there are any.
+        reached: a state that `on_epoch` could take before, to go on from bit for bit.
+        on_epoch: called after each epoch but the last, with what gives the state there, which `torch.save` takes.
 
     Raises:
         Diverged: a loss is not finite.
     """
-    history: list[Progress] = []
-    Trainer(alone, train_split, settings, teacher=teacher).fit(history.append)
+    trainer, history = Trainer(alone, train_split, settings, teacher=teacher), list[Progress]()
+    if reached is not None:
+        history = [Progress(**row) for row in reached["history"]]
+        trainer.load_state(reached)
+
+    def note(progress: Progress) -> None:
+        history.append(progress)
+        if not trainer.finished:
+            on_epoch(lambda: trainer.state() | {"history": [asdict(row) for row in history]})
+
+    trainer.fit(note)
     return history, SubnetScorer(alone, plain).score(decode(settings.fixed or ""), val_split, batch_size, metric=metric)
 
 

@@ -14,13 +14,13 @@ from glora_core.configs import SubnetConfig
 from glora_core.data.split import Split
 from glora_core.errors import NotLearning
 from glora_core.evaluation import Score, score
-from glora_core.methods import methods_within
+from glora_core.methods import methods_inside
 from glora_core.sampling import FeasibleSampler, stream
 from glora_core.supernet import Supernet
 
 EXAMPLES = 100
 RANDOM = 2
-PATIENCE = 100
+PATIENCE = 50
 """Steps that any supernet is given."""
 _ROWS, _SUBNETS = 4, 5
 _NO_BETTER = 0.98
@@ -50,7 +50,7 @@ class Probe:
         rows = torch.from_numpy(stream(seed, _ROWS).permutation(len(split))[:EXAMPLES].copy())
         limit = space.maximum if budget is None else budget
         sampler = FeasibleSampler(space, limit)
-        known = {name: config for name, config in methods_within(space, limit).items() if name == "lora" and space.contains(config)}
+        known = {name: config for name, config in methods_inside(space, limit).items() if name == "lora"}
         drawn = {f"random {i + 1}": sampler.sample(stream(seed, _SUBNETS, i)) for i in range(RANDOM)}
         ends = {name: space.extreme(largest=name == "largest") for name in ("smallest", "largest")}
         return Probe(split.part(rows), ends | known | drawn, max(1, min(epochs // 8, patience or epochs)))

@@ -7,7 +7,7 @@ Imports torch; knows nothing of where it runs. Several processes only need an in
 import math
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from functools import partial
@@ -93,7 +93,7 @@ class Trainer:
 
         Raises:
             Diverged: a loss is not finite.
-            NotLearning: with a probe: half trained, 100 steps at least, and no better than guessing.
+            NotLearning: with a probe: half trained, 50 steps at least, and no better than guessing.
         """
         start = time.monotonic()
         self.supernet.eval()
@@ -120,7 +120,7 @@ class Trainer:
             "early_stop": self._early.state() if self._early else None,
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         """Take up training where `state` was taken."""
         self.epoch = state["epoch"]
         self.supernet.load_trainable_state(state["trainable"])

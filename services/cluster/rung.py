@@ -1,11 +1,13 @@
 """One rung of the finals: subnets trained alone, each as a trial of Ray Tune. It is over when all of them are.
 
 Ray Tune starts the trials, as many at once as there is room for, and starts a lost one again; it decides nothing. What a trial
-reached comes back through the folder that training checkpoints go to, and is handed over as soon as the trial is done.
+reached comes back through the folder that training checkpoints go to, and is handed over as soon as the trial is done. A trial that
+takes long leaves checkpoints there, from which it goes on after whatever loss or pause, in this rung or in that of another attempt.
 """
 
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from fsspec import AbstractFileSystem
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray import tune
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import FIFOScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from torch import Tensor, nn
 
 from glora_core.configs import decode
@@ -25,6 +27,7 @@ from glora_core.errors import Diverged
 from glora_core.evaluation import Score
 from glora_core.finals.run import taught_by, train_alone
 from glora_core.training import Progress, TrainingSettings
+from services.cluster.checkpoints import latest, load_state, save_state
 from services.cluster.pausing import Asked, Paused, never
 from services.cluster.resources import Share
 from services.cluster.scratch import scratch
@@ -32,6 +35,7 @@ from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE
 
 _RESULT = "result.pt"
+_SAVE_SECONDS = 15.0
 _QUIET = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1", "RAY_AIR_NEW_OUTPUT": "0"}
 """No tables of progress, no result files that nobody reads, and no handler of signals in the runner's place."""
 
@@ -75,39 +79,43 @@ def train_rung(
     on_done: OnDone,
     origin: Origin | None = None,
     pausing: Asked = never,
+    save_seconds: float = _SAVE_SECONDS,
 ) -> None:
     """Train several subnets, each alone; returns when all are done.
 
     Args:
         workload: reference to the backbone, space and splits.
-        tasks: by a key of the caller's.
+        tasks: by a key of the caller's, which stands for all that decides what training comes to: whoever trains under the same key in
+            the same `folder` goes on from the furthest checkpoint there.
         share: of the cluster, that each trial holds.
         name: of a folder in `folder` that nothing else uses; it is the caller's to remove.
         filesystem, folder: must be reachable from every node.
         on_done: called in this process, with a task's key, as soon as it is trained, or has diverged; what it raises ends the rung.
         origin: needed where a task's settings have teachers.
-        pausing: whether the trials in hand are to be the last for now.
+        pausing: whether to leave off for now: trials that run end with their next checkpoint, and none is started.
+        save_seconds: how long a trial trains between two checkpoints, at least.
 
     Raises:
-        Paused: trials are left; all that were begun are done.
+        Paused: trials are left.
         RayError, or what the training raised: a trial failed four times.
     """
     os.environ.update(_QUIET)
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # it misses the files that nobody reads
     keys = sorted(tasks)
-    references = [ray.put(tasks[key]) for key in keys]
-    trial = tune.with_parameters(_train, workload=workload, share=share, origin=ray.put(origin), tasks=references)
+    begun = [ray.put((tasks[key], latest(filesystem, folder, key))) for key in keys]
+    trial = tune.with_parameters(_train, workload=workload, share=share, origin=ray.put(origin), begun=begun, save_seconds=save_seconds)
     tuner = tune.Tuner(
         tune.with_resources(trial, {"cpu": share.cpus, "gpu": share.gpus}),
         param_space={"place": tune.grid_search(list(range(len(keys))))},
         # a process that has started serves one trial after another: 4.6 instead of 9.4 s for four empty trials on two busy cores
         tune_config=tune.TuneConfig(
-            scheduler=_Pausable(pausing), reuse_actors=True, trial_dirname_creator=lambda started: started.trial_id
+            scheduler=_Pausable(pausing), reuse_actors=True, trial_dirname_creator=lambda started: keys[started.config["place"]]
         ),
         run_config=tune.RunConfig(
             name=name,
             storage_path=folder,
             storage_filesystem=PyFileSystem(FSSpecHandler(filesystem)),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
             failure_config=tune.FailureConfig(max_failures=3),
             callbacks=[_Results(keys, on_done, pausing)],
             verbose=0,
@@ -119,7 +127,7 @@ def train_rung(
 
 
 class _Pausable(FIFOScheduler):  # type: ignore[misc]
-    """Starts trials in their order, and none while a pause is asked for."""
+    """Starts trials in their order; while a pause is asked for it starts none, and ends each that has left a checkpoint."""
 
     def __init__(self, pausing: Asked) -> None:
         super().__init__()
@@ -133,6 +141,10 @@ class _Pausable(FIFOScheduler):  # type: ignore[misc]
         """Called by Ray Tune when there is room for another trial."""
         return None if self._pausing() else super().choose_trial_to_run(tune_controller)
 
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: Any) -> str:
+        """Called by Ray Tune with every report, each of which brings a checkpoint."""
+        return str(TrialScheduler.STOP if self._pausing() else super().on_trial_result(tune_controller, trial, result))
+
 
 class _Results(tune.Callback):  # type: ignore[misc]
     """Hands over each trial's result. Ray Tune would take an error in that for the trial's own, so it is raised between two steps."""
@@ -140,6 +152,7 @@ class _Results(tune.Callback):  # type: ignore[misc]
     def __init__(self, keys: list[str], on_done: OnDone, pausing: Asked) -> None:
         self._keys, self._on_done, self._pausing = keys, on_done, pausing
         self._error: Exception | None = None
+        self._left = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Ray Tune writes down how to restore a run, and nobody restores this one."""
@@ -149,8 +162,12 @@ class _Results(tune.Callback):  # type: ignore[misc]
         """Called by Ray Tune in the process that waits for it."""
         try:
             with trial.checkpoint.as_directory() as local:
-                found = torch.load(Path(local) / _RESULT, map_location="cpu", weights_only=True)
-            self._on_done(self._keys[trial.config["place"]], _unpacked(found))
+                file = Path(local) / _RESULT
+                found = torch.load(file, map_location="cpu", weights_only=True) if file.is_file() else None
+            if found is None:
+                self._left = True
+            else:
+                self._on_done(self._keys[trial.config["place"]], _unpacked(found))
         except Exception as error:
             self._error = error
 
@@ -159,20 +176,42 @@ class _Results(tune.Callback):  # type: ignore[misc]
         if self._error is not None:
             raise self._error
         states = {trial.status for trial in trials}
-        if self._pausing() and Trial.RUNNING not in states and Trial.PENDING in states:
+        if Trial.RUNNING not in states and (self._left or (self._pausing() and Trial.PENDING in states)):
             raise Paused
 
 
-def _train(config: dict[str, Any], workload: Workload, share: Share, origin: Origin | None, tasks: "list[ray.ObjectRef[Task]]") -> None:
+def _train(
+    config: dict[str, Any],
+    workload: Workload,
+    share: Share,
+    origin: Origin | None,
+    begun: "list[ray.ObjectRef[tuple[Task, dict[str, Any] | None]]]",
+    save_seconds: float,
+) -> None:
     """Runs in a trial's process."""
-    if tune.get_checkpoint() is not None:
-        return  # lost between its report and its end: there is nothing left to do
-    device, task = settle(share), ray.get(tasks[config["place"]])
+    task, reached = ray.get(begun[config["place"]])
+    checkpoint = tune.get_checkpoint()
+    if checkpoint is not None:
+        with checkpoint.as_directory() as local:
+            reached = load_state(Path(local))
+        if reached is None:
+            return  # lost between its last report and its end: there is nothing left to do
+    device, saved = settle(share), time.monotonic()
+
+    def save(state: Callable[[], dict[str, Any]]) -> None:
+        nonlocal saved
+        if time.monotonic() - saved >= save_seconds:
+            with scratch() as local:
+                save_state(state(), local)
+                tune.report({}, checkpoint=tune.Checkpoint.from_directory(local))
+            saved = time.monotonic()
+
     alone = workload.supernet(task.settings, task.start).to(device)
     try:
         plain, train, val = workload.plain.to(device), workload.train.to(device), workload.val.to(device)
         teacher = _teacher(workload, origin, task.settings.teachers, device)
-        history, score = train_alone(alone, train, val, task.settings, BATCH_SIZE, plain, metric=workload.metric, teacher=teacher)
+        how = {"metric": workload.metric, "teacher": teacher, "reached": reached, "on_epoch": save}
+        history, score = train_alone(alone, train, val, task.settings, BATCH_SIZE, plain, **how)
         found = {"state": alone.trainable_state(), "history": [asdict(row) for row in history], "val": asdict(score)}
     except Diverged as error:  # it would in every further attempt
         found = {"diverged": str(error)}

@@ -25,7 +25,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from glora_core.errors import Diverged, NotLearning
 from glora_core.training import Probe, Progress, Trainer, TrainingSettings
 from services.cluster.backend import Torch
-from services.cluster.checkpoints import STATE, latest
+from services.cluster.checkpoints import latest, load_state, save_state
 from services.cluster.pausing import Asked, Paused, never
 from services.cluster.progress_log import ProgressLog
 from services.cluster.resources import Share
@@ -109,7 +109,8 @@ def train_supernet(
         raise result.return_value
     assert result.checkpoint is not None
     with result.checkpoint.as_directory() as local:
-        state: dict[str, Any] = torch.load(Path(local) / STATE, map_location="cpu", weights_only=True)
+        state = load_state(Path(local))
+    assert state is not None
     return state
 
 
@@ -167,8 +168,7 @@ def _reached(start: "list[ray.ObjectRef[dict[str, Any]]]") -> dict[str, Any] | N
     if checkpoint is None:
         return ray.get(start[0]) if start else None
     with checkpoint.as_directory() as folder:
-        state: dict[str, Any] = torch.load(Path(folder) / STATE, map_location="cpu", weights_only=True)
-    return state
+        return load_state(Path(folder))
 
 
 def _save(state: dict[str, Any] | None, progress: Progress) -> None:
@@ -177,7 +177,7 @@ def _save(state: dict[str, Any] | None, progress: Progress) -> None:
         ray.train.report({"epoch": progress.epoch})
         return
     with scratch() as folder:
-        torch.save(state, folder / STATE)
+        save_state(state, folder)
         ray.train.report({"epoch": progress.epoch, "loss": progress.loss}, checkpoint=Checkpoint.from_directory(folder))
 
 

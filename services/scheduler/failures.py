@@ -8,6 +8,12 @@ import torch
 from botocore.exceptions import BotoCoreError
 from ray.exceptions import LocalRayletDiedError, NodeDiedError, ObjectLostError, RayActorError, RayError, WorkerCrashedError
 from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
+from ray.train.v2._internal.exceptions import (
+    WorkerGroupStartupFailedError,
+    WorkerGroupStartupTimeoutError,
+    WorkerHealthCheckFailedError,
+    WorkerHealthCheckTimeoutError,
+)
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from glora_core.errors import (
@@ -36,13 +42,14 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ((Diverged,), "diverged"),
     ((NotLearning,), "not_learning"),
     ((ResourcesUnavailable,), "resources_unavailable"),
-    ((ClusterUnavailable,), "cluster_unavailable"),
+    ((ClusterUnavailable, WorkerGroupStartupTimeoutError), "cluster_unavailable"),
     ((ExportMismatch,), "export_mismatch"),
     ((BlobMissing, StoreUnavailable, BotoCoreError), "artifact_unavailable"),
     ((torch.OutOfMemoryError, MemoryError, RayOutOfMemoryError), "out_of_memory"),
     ((NodeDiedError, LocalRayletDiedError, ObjectLostError), "node_lost"),
     ((WorkerLost, RayActorError, WorkerCrashedError), "worker_lost"),
     ((OperationalError, InterfaceError), "database_unavailable"),
+    ((WorkerGroupStartupFailedError, WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError), "worker_lost"),
     ((RayError,), "worker_lost"),
 )
 
@@ -52,6 +59,10 @@ _HICCUPS = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EBUSY, errno.
 
 _UNWRITTEN = ("No space left on device", "PytorchStreamWriter failed writing", ". unexpected pos ")
 """How safetensors and torch, which raise no OSError, say that a file could not be written."""
+
+
+_BEHIND = ("cause", "controller_failure", "health_check_failure", "_base_exc")
+"""Where errors of Ray keep what they are about."""
 
 
 def classify(error: BaseException) -> str:
@@ -82,10 +93,10 @@ def _reason(error: BaseException) -> str | None:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what lies behind it: causes of Python, of Ray's tasks, and failures of Ray Train's workers; innermost first."""
+    """An error and what lies behind it: causes of Python, of Ray's tasks, and failures of Ray Train's parts; innermost first."""
     if error is None:
         return
-    named = (getattr(error, name, None) for name in ("cause", "health_check_failure", "_base_exc"))
+    named = (getattr(error, name, None) for name in _BEHIND)
     for behind in (*named, error.__cause__, *getattr(error, "worker_failures", {}).values()):
         if isinstance(behind, BaseException):
             yield from _causes(behind)

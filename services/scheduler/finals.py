@@ -1,7 +1,7 @@
 """Phase `finals`: the best candidates trained on alone, the known methods within the budget from scratch, all compared on val.
 
 Every finalist is stored as soon as it is trained, so a resumed job trains none twice. The winner is never worse on val
-than a known method trained from scratch. Compared with what is trained are the best candidates as they stand in the
+than a known method trained alone. Compared with what is trained are the best candidates as they stand in the
 supernet. Known methods asked for as trained baselines are trained here too.
 """
 

@@ -17,16 +17,20 @@ _JOB = re.compile("j[0-9a-f]{12}")
 def clear(database: Database, blobs: BlobStore, job_id: str) -> None:
     """Remove the claims of a job that is over, and the checkpoints of what it claimed or trained unless another job may go on from them.
 
-    The checkpoints go while the claims are locked, so that nobody takes a claim over and has its folder removed.
+    No claim is locked while the store is asked, which may take long. Who takes a claim over just then trains in a folder of its own, and
+    at worst does not find what it could have gone on from.
 
     Raises:
         StoreUnavailable: the claims stay, for the garbage collection.
     """
-    with database.write() as session:
+    with database.read() as session:
         claimed = {training_name(key) for key in claims.left_by(session, job_id)}
-        for name in _of_job(blobs, job_id, claimed):
-            if not _wanted(session, name, job_id):
-                blobs.remove_training_folder(name)
+    for name in list(_of_job(blobs, job_id, claimed)):
+        with database.read() as session:
+            wanted = _wanted(session, name, job_id)
+        if not wanted:
+            blobs.remove_training_folder(name)
+    with database.write() as session:
         claims.forget(session, job_id)
 
 

@@ -21,7 +21,7 @@ from services.cluster.training import train_supernet
 from services.cluster.workload import Workload
 from services.scheduler.context import RunContext
 from services.scheduler.turns import made_once
-from services.store import artifacts, claims, jobs, search_state
+from services.store import artifacts, claims, events, jobs, search_state
 from services.store.blobs import training_name
 from services.store.models import Artifact, Supernet
 
@@ -127,6 +127,16 @@ def _train(
 ) -> dict[str, Tensor]:
     training = context.request.training
     filesystem, root = context.blobs.training_folder()
+    with context.database.read() as session:
+        told = [event.data["epoch"] for event in events.of_kind(session, context.lease.job_id, "epoch")]
+    furthest = max(told, default=0)
+
+    def note(row: Progress) -> None:
+        with context.fenced() as (session, job):
+            events.append(session, job.id, "epoch", epoch_event(row))
+            if row.epoch > furthest:  # what no attempt has reached before is progress
+                job.attempts = 0
+
     result = train_supernet(
         workload,
         settings,
@@ -138,7 +148,7 @@ def _train(
         filesystem=filesystem,
         folder=root,
         budget=context.request.budget,
-        on_epoch=lambda row: context.emit("epoch", epoch_event(row)),
+        on_epoch=note,
         pausing=context.pausing.is_set,
     )
     state: dict[str, Tensor] = result["trainable"]

@@ -68,8 +68,8 @@ def awaited(now: datetime) -> ColumnElement[bool]:
 
 
 def left_by(session: Session, job_id: str) -> list[str]:
-    """Keys that a job has claimed, under whatever lease; kept from other writers until the transaction ends."""
-    return list(session.scalars(select(Claim.key).where(Claim.job_id == job_id).with_for_update()))
+    """Keys that a job has claimed, under whatever lease."""
+    return list(session.scalars(select(Claim.key).where(Claim.job_id == job_id)))
 
 
 def forget(session: Session, job_id: str) -> None:

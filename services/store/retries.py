@@ -41,6 +41,11 @@ class RetryRules:
         """Attempts that a job has when this is why the last one failed; 1: it is not tried again."""
         return self.attempts if reason in LOST else self.outage_attempts if reason in OUTAGES else 1
 
+    @staticmethod
+    def kind(reason: str) -> str:
+        """What attempts are counted by: those that an outage has ended do not count against a job whose worker is lost later."""
+        return "lost" if reason in LOST else "outage" if reason in OUTAGES else "other"
+
     def wait_seconds(self, job_id: str, failed: int) -> float:
         """How long to wait after so many failed attempts: exponential, less up to a half that differs from job to job.
 

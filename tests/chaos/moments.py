@@ -46,11 +46,6 @@ class Moment:
         """Return at this moment of the job. Raises Missed if it is past."""
         until(lambda: self._now(look(plane, job_id)), f"job {job_id} to be at {self.name}", _LOOK_SECONDS)
 
-    def still(self, plane: Plane, job_id: str) -> bool:
-        """Whether the job has not gone on to a later phase."""
-        seen = look(plane, job_id)
-        return seen.phase == self.phase and seen.state not in jobs.FINAL
-
     def _now(self, seen: Seen) -> bool:
         if seen.state in jobs.FINAL or _PHASES.index(seen.phase) > _PHASES.index(self.phase):
             raise Missed(f"{self.name} is past: {seen}")

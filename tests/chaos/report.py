@@ -26,7 +26,7 @@ def summary(document: dict[str, Any]) -> str:
     """What was recorded, when, and the last soak."""
     cells = document.get("cells", {})
     names = {f"{fault.name}-{moment.name}" for fault in FAULTS for moment in MOMENTS}
-    passed = [cells[name] for name in sorted(names & cells.keys())]
+    passed = [cells[name] for name in sorted(names & cells.keys()) if "recovery" in cells[name]]
     days = sorted({cell["on"] for cell in passed})
     when = f", {days[0]} to {days[-1]}" if days else ""
     lines = [f"{len(passed)} of {len(names)} cells passed and recorded{when}."]
@@ -49,7 +49,7 @@ def fill(page: str, document: dict[str, Any]) -> str:
 
 def _entry(cells: dict[str, Any], fault: Fault, moment: Moment) -> str:
     cell = cells.get(f"{fault.name}-{moment.name}")
-    return _UNKNOWN if cell is None else f"✓ {cell['recovery']:.0f} s"
+    return _UNKNOWN if cell is None else f"✓ {cell['recovery']:.0f} s" if "recovery" in cell else "✗"
 
 
 def main() -> int:

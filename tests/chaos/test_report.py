@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import record
-from tests.chaos.report import PAGE, fill, table
+from tests.chaos.report import PAGE, fill, summary, table
 
 
 def test_a_recorded_cell_is_in_its_row_and_column_and_no_other(tmp_path: Path) -> None:
@@ -21,6 +21,14 @@ def test_a_later_run_of_a_cell_replaces_the_one_before(tmp_path: Path) -> None:
     for recovery in (3.0, 5.0):
         record.note("cells", "api-training", {"recovery": recovery}, path)
     assert record.read(path)["cells"]["api-training"]["recovery"] == 5.0
+
+
+def test_a_cell_that_failed_last_has_not_passed(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    record.note("cells", "api-training", {"recovery": 3.0}, path)
+    record.note("cells", "api-training", {"failed": True}, path)
+    assert "✗" in table(record.read(path))
+    assert summary(record.read(path)).startswith("0 of 60 cells passed")
 
 
 def test_the_documentation_is_as_the_record_makes_it() -> None:

@@ -26,14 +26,16 @@ class Played:
     """What became of a job.
 
     Attributes:
+        struck: names of the cells that struck it.
         twice: what was committed more than once though it may be only once.
         left: what it has left behind.
         seconds: from its submission to its end.
         recoveries: by the cells that struck it, seconds from the end of the strike to the job's next finished piece of work (an epoch,
-            a generation, a trial, its end).
+            a generation, a trial, its end), 0 if it ended while it was struck; a strike that came after its end has none.
     """
 
     outcome: Outcome
+    struck: tuple[str, ...]
     twice: list[str]
     left: list[str]
     seconds: float
@@ -65,9 +67,13 @@ def play(system: System, tour: Sequence[Cell]) -> Iterator[Played]:
             raise Missed(f"{left[0].name} in {missed} attempts")
 
 
-def _struck(system: System, cells: Sequence[Cell]) -> tuple[str, dict[str, datetime]]:
-    """A new job, and when the strikes of the cells were over: of all of them, or of those before one that was missed."""
-    struck: dict[str, datetime] = {}
+Strike = tuple[datetime, datetime]
+"""When it began, and when it was over."""
+
+
+def _struck(system: System, cells: Sequence[Cell]) -> tuple[str, dict[str, Strike]]:
+    """A new job, and the strikes of the cells: of all of them, or of those before one that was missed."""
+    struck: dict[str, Strike] = {}
     if cells[0].moment is QUEUED:
         system.plane.freeze()
     job_id = _submit(system)
@@ -76,8 +82,9 @@ def _struck(system: System, cells: Sequence[Cell]) -> tuple[str, dict[str, datet
             cell.moment.wait(system.plane, job_id)
         except Missed:
             break
+        begun = datetime.now(UTC)
         cell.fault.strike(system, job_id, cell.moment)
-        struck[cell.name] = datetime.now(UTC)
+        struck[cell.name] = begun, datetime.now(UTC)
         system.make_whole() if cell is not cells[-1] else system.plane.thaw()
     return job_id, struck
 
@@ -98,7 +105,7 @@ def _submit(system: System) -> str:
     return found
 
 
-def _ended(system: System, job_id: str, struck: Mapping[str, datetime]) -> Played:
+def _ended(system: System, job_id: str, struck: Mapping[str, Strike]) -> Played:
     plane = system.plane
     until(lambda: plane.job(job_id).state in jobs.FINAL, f"the end of job {job_id}")
     system.make_whole()
@@ -107,11 +114,16 @@ def _ended(system: System, job_id: str, struck: Mapping[str, datetime]) -> Playe
     assert job.finished_at is not None
     with plane.database.read() as session:
         done = session.scalars(select(JobEvent.at).where(JobEvent.job_id == job_id, JobEvent.kind.in_(STEPS))).all()
-    later = {name: [at for at in done if at > when] for name, when in struck.items()}
+    recoveries = {
+        name: min(((at - over).total_seconds() for at in done if at > over), default=0.0)
+        for name, (begun, over) in struck.items()
+        if max(done, default=begun) > begun
+    }
     return Played(
         outcome=outcome_of(plane, job_id),
+        struck=tuple(struck),
         twice=done_twice(plane, job_id),
         left=left,
         seconds=(job.finished_at - job.created_at).total_seconds(),
-        recoveries={name: (min(steps) - struck[name]).total_seconds() for name, steps in later.items() if steps},
+        recoveries=recoveries,
     )

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import timm
@@ -12,7 +13,7 @@ import torch
 import transformers
 
 from examples.digits import pretrain_backbone, write_target
-from glora_core.api import SearchResult, Supernet, export, finals, images, load, preset, search, texts, train
+from glora_core.api import SearchResult, Supernet, export, finals, images, load, preset, search, steps, texts, train
 from glora_core.errors import BackboneUnsupported, BudgetInfeasible, ConfigInvalid, DataInvalid
 from glora_core.evaluation import SubnetScorer
 from glora_core.export import apply_adapter, read_adapter
@@ -102,6 +103,14 @@ def test_the_finals_first_candidate_has_the_lowest_loss_of_those_within_the_nois
     (best,) = finals(trained, toy_split, toy_split, found, space.maximum, settings)
 
     assert best.config == surest
+
+
+@pytest.mark.parametrize(("shape", "asked", "smoothing"), [((30,), {}, 0.1), ((30,), {"label_smoothing": 0.0}, 0.0), ((30, 4), {}, 0.0)])
+def test_labels_of_classes_are_smoothed_unless_asked_otherwise_and_tokens_are_not(trained, toy_split, monkeypatch, shape, asked, smoothing):
+    started = []
+    monkeypatch.setattr(steps, "Trainer", lambda supernet, split, settings, probe: started.append(settings) or Mock())
+    train(trained, replace(toy_split, labels=torch.zeros(shape, dtype=torch.int64)), **asked)
+    assert [settings.label_smoothing for settings in started] == [smoothing]
 
 
 def test_training_with_patience_stops_early_and_without_a_split_to_judge_by_is_refused(make_vit, space, toy_split):

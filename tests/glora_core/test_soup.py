@@ -103,9 +103,10 @@ class Reached:
     ("finalists", "asked"),
     [
         ([("a", 0.90, 1.0), ("b", 0.89, 0.5), ("c", 0.5, 0.1)], ["b", "c", "a"]),
-        ([("a", 0.90, 1.0), ("b", 0.90, 0.5), ("known", 0.90, 2.0, None, False)], ["b", "a"]),
-        ([("a", 0.90, 1.0), ("b", 0.89, 0.5), ("known", 0.90, 2.0, None, False)], ["a", "b"]),
-        ([("a", 0.50, 1.0), ("known", 0.90, 0.5, None, False), ("other", 0.90, 0.6, None, False)], ["known", "a"]),
+        ([("a", 0.90, 1.0), ("b", 0.90, 0.5), ("lora", 0.90, 2.0, None, False)], ["b", "a"]),
+        ([("a", 0.90, 1.0), ("b", 0.89, 0.5), ("lora", 0.90, 2.0, None, False)], ["a", "b"]),
+        ([("a", 0.50, 1.0), ("lora", 0.90, 0.5, None, False), ("bitfit", 0.90, 0.6, None, False)], ["lora", "a"]),
+        ([("a", 0.89, 0.5), ("lora", 0.90, 2.0)], ["lora", "a"]),
         ([("a", 0.5, 1.0, 0.8), ("b", 0.9, 0.5, 0.2)], ["a", "b"]),
         ([], []),
     ],
@@ -114,6 +115,7 @@ class Reached:
         "known methods are left out",
         "none leads below a known method",
         "but one that wins",
+        "nor below one from its slice",
         "by the metric",
         "none",
     ],
@@ -132,11 +134,14 @@ def test_a_soup_asks_each_trial_as_far_as_it_was_trained():
     assert asked_for_soup([long, Reached("c", 0.95, 0.1), short, out], 10**6)[1:] == [long, out]
 
 
-def test_beside_a_winner_of_a_later_rung_a_soup_asks_only_those_that_came_as_far():
+def test_beside_a_winner_of_a_later_rung_a_soup_asks_only_those_trained_as_long():
     short, long, other, standing = (Reached(name, accuracy, 1.0) for name, accuracy in (("a", 0.5), ("a", 0.9), ("b", 0.6), ("c", 0.8)))
     long.leg, other.leg = Leg(short.leg.trial, 2, 1, 2), Leg(other.leg.trial, 2, 1, 2)
     standing.leg = Leg(standing.leg.trial, 0, 0, 0)
     assert asked_for_soup([short, other, long, standing, Reached("d", 0.8, 0.1)], 10**6) == [long, other]
+    scratch = Reached("lora", 0.95, 1.0, None, False)
+    scratch.leg = Leg(scratch.leg.trial, 3, 1, 2)
+    assert asked_for_soup([short, other, long, scratch], 10**6) == [scratch, long, other]
 
 
 def test_the_average_of_a_basin_leaves_out_what_was_trained_from_scratch(supernet, configs):
@@ -145,7 +150,7 @@ def test_the_average_of_a_basin_leaves_out_what_was_trained_from_scratch(superne
     assert (soup.members, soup.score.accuracy) == ((1, 2), 0.6)
     states = [supernet.merged_state(config, torch.float64) for config in configs[1:3]]
     assert all(torch.equal(value, sum(s[name] for s in states) / 2) for name, value in soup.state.items() if value.is_floating_point())
-    assert one_basin([Reached("known", 0.9, 0.5, None, False), Reached("a", 0.5, 1.0)]) == [1]
+    assert one_basin([Reached("lora", 0.9, 0.5, None, False), Reached("a", 0.5, 1.0)]) == [1]
 
 
 def test_whole_numbers_are_kept_as_they_are(make_model, randomise):

@@ -455,7 +455,8 @@ def train_in_process(rank: int, world: int, folder: Path, policy: str, drop_path
     split = DoubleSplit(pixels, labels, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     fixed = fixed_code(space) if policy == "fixed" else None
     # 25 images in batches of 8: the last batch is one image, so that one process of two has none
-    settings = TrainingSettings(epochs=3, batch_size=8, learning_rate=1e-2, policy=policy, fixed=fixed, drop_path=drop_path)
+    common = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-2, "augment": ("crop", "flip", "colour")}
+    settings = TrainingSettings(**common, policy=policy, fixed=fixed, drop_path=drop_path)
     trainer = Trainer(Supernet(backbone, space).double(), split, settings)
     losses = [progress.loss for progress in fit(trainer)]
     torch.save({"trainable": trainer.supernet.trainable_state(), "losses": losses}, folder / f"{rank}.pt")

@@ -14,12 +14,14 @@ import torch
 
 from glora_core.backbones import adapted_layers
 from glora_core.configs import decode, encode
+from glora_core.data.images import ImageSplit
 from glora_core.errors import Diverged
 from glora_core.finals.run import taught_by, train_alone
 from glora_core.methods import method_config
 from glora_core.space import SearchSpace
 from glora_core.supernet import Supernet
 from glora_core.training import TrainingSettings
+from services.cluster.pausing import Paused
 from services.cluster.resources import Share
 from services.cluster.rung import Origin, Task, Trained, train_rung
 from services.cluster.workload import Workload, settle
@@ -58,6 +60,27 @@ class Troubled(Workload):
         return super().supernet(*arguments)
 
 
+@dataclass(frozen=True)
+class Counting(ImageSplit):
+    """A split that counts the batches taken from it, and takes its process down with one of them, once.
+
+    Args:
+        notes: a file with a letter for each batch.
+        fatal: the batch, counted from 1, that ends the process.
+    """
+
+    notes: Path = Path()
+    fatal: int = 0
+
+    def take(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a training asks for in each step, and for the calibration before the first."""
+        with self.notes.open("a") as file:
+            file.write("x")
+        if len(self.notes.read_text()) == self.fatal:
+            os._exit(1)
+        return super().take(indices)
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """Ray on this machine, with room for two trials at once."""
@@ -86,7 +109,12 @@ def train(cluster: None, tmp_path: Path) -> Callable[..., Results]:
     """Trains tasks as a rung; returns what was handed over."""
 
     def run(
-        workload: Workload, tasks: dict[str, Task], on_done: Callable[[str], None] = lambda key: None, origin: Origin | None = None
+        workload: Workload,
+        tasks: dict[str, Task],
+        on_done: Callable[[str], None] = lambda key: None,
+        origin: Origin | None = None,
+        name: str = "rung",
+        **how: Any,
     ) -> Results:
         found: Results = {}
 
@@ -96,8 +124,8 @@ def train(cluster: None, tmp_path: Path) -> Callable[..., Results]:
             on_done(key)
 
         files = fsspec.filesystem("file")
-        where = {"name": "rung", "filesystem": files, "folder": str(tmp_path)}
-        train_rung(ray.put(workload), tasks, share=Share(), on_done=keep, origin=origin, **where)
+        where = {"name": name, "filesystem": files, "folder": str(tmp_path)}
+        train_rung(ray.put(workload), tasks, share=Share(), on_done=keep, origin=origin, **where, **how)
         return found
 
     return run
@@ -124,6 +152,50 @@ def test_trials_give_what_training_in_this_process_gives_bit_for_bit(
         state = alone.trainable_state()
         assert state.keys() == trial.state.keys()
         assert all(torch.equal(value, trial.state[name]) for name, value in state.items())
+
+
+def _long(workload: Workload, tasks: dict[str, Task], tmp_path: Path, fatal: int = 0) -> tuple[Workload, dict[str, Task], Path]:
+    """LoRA for 12 epochs in two cycles, of three batches each, and where the batches are counted."""
+    notes, whole = tmp_path / "batches", workload.train
+    assert isinstance(whole, ImageSplit)
+    split = Counting(whole.pixels, whole.labels, whole.mean, whole.std, notes=notes, fatal=fatal)
+    task = Task(replace(tasks["lora"].settings, epochs=12, cycles=2), None)
+    return replace(workload, train=split), {"lora": task}, notes
+
+
+def _as_if_undisturbed(found: Trained | Diverged, workload: Workload, task: Task) -> None:
+    settle(Share())
+    alone = workload.supernet(task.settings, task.start)
+    history, score = train_alone(alone, workload.train, workload.val, task.settings, BATCH_SIZE, metric=workload.metric)
+    assert isinstance(found, Trained)
+    assert (found.val, [row.loss for row in found.history]) == (score, [row.loss for row in history])
+    assert all(torch.equal(value, found.state[name]) for name, value in alone.trainable_state().items())
+
+
+def test_a_trial_whose_process_dies_goes_on_from_its_last_checkpoint(
+    train: Callable[..., Results], workload: Workload, tasks: dict[str, Task], tmp_path: Path
+) -> None:
+    dying, long, notes = _long(workload, tasks, tmp_path, fatal=30)
+
+    found = train(dying, long, save_seconds=0)
+
+    assert 38 <= len(notes.read_text()) <= 44, "36 batches, one to calibrate on in each process, and those of an epoch again"
+    _as_if_undisturbed(found["lora"], workload, long["lora"])
+
+
+def test_a_pause_ends_a_trial_with_a_checkpoint_and_another_attempt_goes_on_from_there(
+    train: Callable[..., Results], workload: Workload, tasks: dict[str, Task], tmp_path: Path
+) -> None:
+    counting, long, notes = _long(workload, tasks, tmp_path)
+
+    with pytest.raises(Paused):
+        train(counting, long, save_seconds=0, pausing=lambda: notes.exists() and len(notes.read_text()) > 10)
+    begun = len(notes.read_text())
+    found = train(counting, long, save_seconds=0, name="another")
+
+    assert begun < 36
+    assert 37 <= len(notes.read_text()) <= 44
+    _as_if_undisturbed(found["lora"], workload, long["lora"])
 
 
 def test_a_trial_that_diverges_is_handed_over_as_such_and_the_others_go_on(

@@ -8,6 +8,12 @@ import pytest
 import torch
 from botocore.exceptions import EndpointConnectionError
 from ray.exceptions import ActorDiedError, NodeDiedError, ObjectLostError, RayTaskError
+from ray.train import ControllerError
+from ray.train.v2._internal.exceptions import (
+    WorkerGroupStartupFailedError,
+    WorkerGroupStartupTimeoutError,
+    WorkerHealthCheckTimeoutError,
+)
 from safetensors import SafetensorError
 from sqlalchemy.exc import OperationalError
 
@@ -58,6 +64,10 @@ CASES = [
     (_caused(RuntimeError("training failed"), by=MemoryError()), "out_of_memory", False),
     (_caused(DataInvalid("cannot be read"), by=OSError(errno.EIO, "I/O error")), "artifact_unavailable", True),
     (RayTaskError("f", "Traceback", Diverged("nan")), "diverged", False),
+    (ControllerError(WorkerGroupStartupTimeoutError(2)), "cluster_unavailable", True),
+    (ControllerError(WorkerGroupStartupFailedError("a node died")), "worker_lost", True),
+    (ControllerError(WorkerHealthCheckTimeoutError("a worker hangs")), "worker_lost", True),
+    (ControllerError(EndpointConnectionError(endpoint_url="http://objects")), "artifact_unavailable", True),
 ]
 
 
@@ -86,7 +96,8 @@ def test_runner_lets_a_job_wait_for_what_may_pass(database: Database) -> None:
     assert record_failure(SETTINGS, database, lease, WorkerLost("gone")) == RETRY
 
     job = job_of(database, lease.job_id)
-    assert (job.state, job.retry) == ("queued", {"reason": "worker_lost", "message": "gone", "attempt": 2, "of": 3})
+    told = {"reason": "worker_lost", "message": "gone", "attempt": 2, "of": 3}
+    assert (job.state, job.retry) == ("queued", told | {"counts": {"lost": 1}})
 
 
 def test_runner_fails_a_job_for_good_with_its_traceback(database: Database) -> None:

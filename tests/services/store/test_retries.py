@@ -31,7 +31,8 @@ def test_what_may_pass_is_tried_again_after_a_wait(database: Database, reason: s
     job = job_of(database, _fail(database, reason))
 
     assert (job.state, job.attempts, job.failure_reason, job.lease_owner) == ("queued", 1, None, None)
-    assert job.retry == {"reason": reason, "message": "it broke", "attempt": 2, "of": RULES.allowed(reason)}
+    told = {"reason": reason, "message": "it broke", "attempt": 2, "of": RULES.allowed(reason)}
+    assert job.retry == told | {"counts": {RULES.kind(reason): 1}}
     assert job.next_try_at is not None
     assert timedelta(seconds=5) <= job.next_try_at - before < timedelta(seconds=20)
     assert claim(database) is None
@@ -42,6 +43,30 @@ def test_what_would_come_out_the_same_is_not_tried_again(database: Database, rea
     job = job_of(database, _fail(database, reason))
 
     assert (job.state, job.failure_reason, job.failure_message, job.failure_detail) == ("failed", reason, "it broke", "Traceback …")
+
+
+def test_attempts_that_an_outage_ended_do_not_count_against_a_lost_worker(database: Database) -> None:
+    job_id = _fail(database, "artifact_unavailable")
+    for reason in ("cluster_unavailable", "worker_lost", "database_unavailable", "runner_lost", "node_lost"):
+        change_job(database, job_id, next_try_at=None)
+        lease = claim(database)
+        assert lease is not None
+        with jobs.fenced(database, lease) as (session, job):
+            again = jobs.attempt_failed(session, job, RULES, reason, "it broke")
+        assert again == (reason != "node_lost"), "the third that was lost"
+
+    job = job_of(database, job_id)
+    assert (job.state, job.attempts) == ("failed", 6)
+    assert job.retry is not None and job.retry["counts"] == {"outage": 3, "lost": 2}
+
+
+def test_a_row_of_an_older_release_goes_on_counting_where_it_was(database: Database) -> None:
+    job_id = _fail(database, "worker_lost")
+    change_job(database, job_id, next_try_at=None, attempts=2, retry={"reason": "worker_lost", "message": "", "attempt": 3, "of": 3})
+    lease = claim(database)
+    assert lease is not None
+    with jobs.fenced(database, lease) as (session, job):
+        assert not jobs.attempt_failed(session, job, RULES, "worker_lost", "it broke")
 
 
 def test_attempts_are_bounded_and_the_last_one_says_how_many_there_were(database: Database) -> None:
