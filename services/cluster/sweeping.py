@@ -25,7 +25,7 @@ from services.store.errors import QuotaExceeded
 from services.store.models import Study
 from services.store.queue import Quotas
 from services.store.study_leases import StudyLease
-from services.store.study_progress import FITNESS, PROBE, Report, TrialReader
+from services.store.study_progress import Report, TrialReader
 
 log = logging.getLogger("glora.study")
 
@@ -163,12 +163,7 @@ def _reader(database: Database, sweep: Sweep, number: int) -> TrialReader:
 
 
 def _beginning(session: Session, study: Study, number: int, quotas: Quotas) -> TrialReader:
-    job_id = study_progress.submit(session, study, number, quotas)
-    steps: dict[str, int] = {PROBE: 0, FITNESS: -1}
-    for report in study_progress.reports(session, study.id):
-        if report.trial == number:
-            steps[report.kind] = max(steps[report.kind], report.step)
-    return TrialReader(number, job_id, epoch=steps[PROBE], generation=steps[FITNESS])
+    return study_progress.reader_of(session, study.id, number, study_progress.submit(session, study, number, quotas))
 
 
 def _look(database: Database, reader: TrialReader) -> tuple[list[Report], bool]:

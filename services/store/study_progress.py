@@ -59,15 +59,23 @@ def submit(session: Session, study: Study, number: int, quotas: Quotas) -> str:
 
 
 def unfinished(session: Session, study_id: str) -> list[int]:
-    """Numbers of the trials that are to be run or followed further: of no job yet, or of one that is not over."""
+    """Numbers of the trials that are to be run or followed further: of no job yet, or of one that is not over or has unread reports.
+
+    A job may have ended while no driver lived; early stops go by what it reached all the same.
+    """
     query = (
-        select(StudyTrial.number)
+        select(StudyTrial.number, StudyTrial.job_id, Job.state)
         .outerjoin(Job, Job.id == StudyTrial.job_id)
         .where(StudyTrial.study_id == study_id, StudyTrial.stopped_at.is_(None))
-        .where(StudyTrial.job_id.is_(None) | Job.state.in_(jobs.ALIVE))
+        .where(StudyTrial.job_id.is_(None) | Job.id.is_not(None))
         .order_by(StudyTrial.number)
     )
-    return list(session.scalars(query))
+    rows = session.execute(query).all()
+    return [
+        number
+        for number, job_id, state in rows
+        if job_id is None or state in jobs.ALIVE or reader_of(session, study_id, number, job_id).look(session)[0]
+    ]
 
 
 def reports(session: Session, study_id: str) -> list[Report]:
@@ -90,6 +98,15 @@ def record(session: Session, study: Study, report: Report, stop: str | None = No
     if job is not None and job.state in jobs.ALIVE:
         trial.stopped_at, trial.stopped_why = report.step, stop
         jobs.request_cancel(session, job.id, f"stopped early by study {study.id}: {stop}")
+
+
+def reader_of(session: Session, study_id: str, number: int, job_id: str) -> "TrialReader":
+    """A reader of a trial's job that starts after what is stored of it."""
+    steps = {PROBE: 0, FITNESS: -1}
+    for report in reports(session, study_id):
+        if report.trial == number:
+            steps[report.kind] = max(steps[report.kind], report.step)
+    return TrialReader(number, job_id, epoch=steps[PROBE], generation=steps[FITNESS])
 
 
 @dataclass

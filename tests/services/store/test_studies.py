@@ -220,6 +220,23 @@ def test_only_trials_that_are_not_over_are_unfinished(database: Database) -> Non
         assert study_progress.unfinished(session, lease.study_id) == [2, 3, 4]
 
 
+def test_trial_whose_job_ended_while_nobody_followed_it_is_unfinished_until_its_reports_are_stored(database: Database) -> None:
+    lease = driven(database)
+    job_id = submit(database, lease, 1)
+    with jobs.fenced(database, run_job(database, job_id)) as (session, job):
+        session.add(generation(job.id, 0))
+        jobs.succeed(session, job, {"winner": {"val_accuracy": 0.5, "parameters": 7}})
+
+    with database.read() as session:
+        assert study_progress.unfinished(session, lease.study_id) == [1, 2]
+        (report,), over = study_progress.reader_of(session, lease.study_id, 1, job_id).look(session)
+    assert over
+    record(database, lease, report)
+
+    with database.read() as session:
+        assert study_progress.unfinished(session, lease.study_id) == [2]
+
+
 def test_reader_tells_what_is_new_and_when_the_job_is_over(database: Database) -> None:
     lease = driven(database)
     job_id = submit(database, lease, 1)
