@@ -192,14 +192,17 @@ class Supervisor:
     def _clean_up(self, lease: Lease) -> None:
         """Remove what a runner has left: its work folder and, once the job is over, its training checkpoints and claims."""
         self._remove_workdirs(lease)
-        with self.database.read() as session:
-            job = session.get(Job, lease.job_id)
+        threading.Thread(target=self._clear_store, args=(lease.job_id,), daemon=True).start()  # leases are kept, however slow the store
+
+    def _clear_store(self, job_id: str) -> None:
         try:
+            with self.database.read() as session:
+                job = session.get(Job, job_id)
             if job is None or job.state in jobs.FINAL:
-                self.blobs.remove_training(lease.job_id)
-                leftovers.clear(self.database, self.blobs, lease.job_id)
-        except OSError:
-            log.warning("training checkpoints of %s not removed", lease.job_id, exc_info=True)
+                self.blobs.remove_training(job_id)
+                leftovers.clear(self.database, self.blobs, job_id)
+        except (SQLAlchemyError, OSError):
+            log.warning("training checkpoints of %s not removed; they are looked for again", job_id, exc_info=True)
 
     def _sweep(self) -> None:
         """Clean up after runners that ended with the scheduler that had started them, in this home; their leases must be over."""
