@@ -78,6 +78,7 @@ def train_rung(
     folder: str,
     on_done: OnDone,
     origin: Origin | None = None,
+    on_checkpoint: Callable[[], None] = lambda: None,
     pausing: Asked = never,
     save_seconds: float = _SAVE_SECONDS,
 ) -> None:
@@ -92,6 +93,7 @@ def train_rung(
         filesystem, folder: must be reachable from every node.
         on_done: called in this process, with a task's key, as soon as it is trained, or has diverged; what it raises ends the rung.
         origin: needed where a task's settings have teachers.
+        on_checkpoint: called in this process when a trial has left a checkpoint; what it raises ends the rung.
         pausing: whether to leave off for now: trials that run end with their next checkpoint, and none is started.
         save_seconds: how long a trial trains between two checkpoints, at least.
 
@@ -117,7 +119,7 @@ def train_rung(
             storage_filesystem=PyFileSystem(FSSpecHandler(filesystem)),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
             failure_config=tune.FailureConfig(max_failures=3),
-            callbacks=[_Results(keys, on_done, pausing)],
+            callbacks=[_Results(keys, on_done, on_checkpoint, pausing)],
             verbose=0,
         ),
     )
@@ -149,14 +151,21 @@ class _Pausable(FIFOScheduler):  # type: ignore[misc]
 class _Results(tune.Callback):  # type: ignore[misc]
     """Hands over each trial's result. Ray Tune would take an error in that for the trial's own, so it is raised between two steps."""
 
-    def __init__(self, keys: list[str], on_done: OnDone, pausing: Asked) -> None:
-        self._keys, self._on_done, self._pausing = keys, on_done, pausing
+    def __init__(self, keys: list[str], on_done: OnDone, on_checkpoint: Callable[[], None], pausing: Asked) -> None:
+        self._keys, self._on_done, self._on_checkpoint, self._pausing = keys, on_done, on_checkpoint, pausing
         self._error: Exception | None = None
         self._left = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Ray Tune writes down how to restore a run, and nobody restores this one."""
         return {}
+
+    def on_trial_save(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called by Ray Tune in the process that waits for it, after each checkpoint."""
+        try:
+            self._on_checkpoint()
+        except Exception as error:
+            self._error = error
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called by Ray Tune in the process that waits for it."""

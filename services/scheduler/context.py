@@ -123,6 +123,11 @@ class RunContext:
         with self.fenced() as (session, _):
             events.append(session, self.lease.job_id, kind, data)
 
+    def progressed(self) -> None:
+        """Count attempts anew: something durable was reached that no attempt had reached before."""
+        with self.fenced() as (_, job):
+            job.attempts = 0
+
     def pause_here(self) -> None:
         """Raise Paused if a pause is asked for; called where all that was done is stored."""
         if self.pausing.is_set():

@@ -190,6 +190,7 @@ class Rungs:
             folder=folder,
             on_done=lambda key, result: self._store(missing[key], result),
             origin=self._origin if any(plan.settings.teachers for plan in missing.values()) else None,
+            on_checkpoint=context.progressed,
             pausing=context.pausing.is_set,
         )
         context.blobs.remove_training(runs)

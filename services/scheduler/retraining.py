@@ -98,6 +98,7 @@ class _Retraining:
             folder=folder,
             on_done=lambda key, result: self._store(missing[key], result, len(both.train)),
             origin=self._origin if any(step.settings.teachers for step in missing.values()) else None,
+            on_checkpoint=context.progressed,
             pausing=context.pausing.is_set,
         )
         context.blobs.remove_training(runs)

@@ -177,8 +177,10 @@ def test_a_trial_whose_process_dies_goes_on_from_its_last_checkpoint(
 ) -> None:
     dying, long, notes = _long(workload, tasks, tmp_path, fatal=30)
 
-    found = train(dying, long, save_seconds=0)
+    saved = list[int]()
+    found = train(dying, long, save_seconds=0, on_checkpoint=lambda: saved.append(len(notes.read_text())))
 
+    assert len(saved) >= 11, "one after each epoch but the last"
     assert 38 <= len(notes.read_text()) <= 44, "36 batches, one to calibrate on in each process, and those of an epoch again"
     _as_if_undisturbed(found["lora"], workload, long["lora"])
 
