@@ -88,13 +88,13 @@ def splits(seed: int) -> tuple[ImageSplit, ImageSplit, ImageSplit]:
     return split(train), split(rest[:VAL]), split(rest[VAL:])
 
 
-def run(backbone: Path, seed: int, known: Mapping[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+def run(backbone: Path, seed: int, smoothing: float, known: Mapping[str, dict[str, float]]) -> dict[str, dict[str, float]]:
     """Every plan's figures, and LoRA's, with one seed; those that are known are not run again."""
     train, val, test = splits(seed)
     space = preset("paper", adapted_layers(_fresh(backbone)), (1, 2, 4))
     lora = methods_within(space, 10**9)["lora"]
     budget = space.parameters(lora)
-    common = {"batch_size": BATCH, "augment": ("crop",), "label_smoothing": LABEL_SMOOTHING}
+    common = {"batch_size": BATCH, "augment": ("crop",), "label_smoothing": smoothing}
     settings = TrainingSettings(**common, epochs=1, learning_rate=RATE, policy="sandwich", seed=seed)
     rows = {name: known[name] for plans in PLANS.values() for name in plans if name in known}
     for before, plans in PLANS.items():
@@ -162,16 +162,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4, 5])
     parser.add_argument("--home", type=Path, default=Path(".glora/benchmarks"), help="cache folder of the demo's backbone")
     parser.add_argument("--json", type=Path, required=True, help="file of the figures, by seed")
+    parser.add_argument("--label-smoothing", type=float, default=LABEL_SMOOTHING, metavar="SHARE", help="of all training, as of jobs")
     given = parser.parse_args()
     torch.set_num_threads(1)
     backbone = pretrain_backbone(given.home / "demo" / "backbone")
-    stored: dict[str, Any] = json.loads(given.json.read_text()) if given.json.is_file() else {}
+    stored: dict[str, Any] = json.loads(given.json.read_text()) if given.json.is_file() else {"label_smoothing": given.label_smoothing}
+    before = stored.get("label_smoothing", 0.0)  # files of old do not say
+    if before != given.label_smoothing:
+        parser.error(f"{given.json} is of label smoothing {before:g}, not {given.label_smoothing:g}; name another file")
     for seed in map(str, given.seeds):
-        stored[seed] = run(backbone, int(seed), stored.get(seed, {}))
+        stored[seed] = run(backbone, int(seed), given.label_smoothing, stored.get(seed, {}))
         given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(json.dumps(stored, indent=1) + "\n")
     shown = {str(seed): stored[str(seed)] for seed in given.seeds}
-    Console().print(f"digits, {SHOTS} images a class, test, {len(shown)} seeds", highlight=False)
+    Console().print(f"digits, {SHOTS} images a class, labels smoothed by {before:g}, test, {len(shown)} seeds", highlight=False)
     Console().print(table(shown))
 
 

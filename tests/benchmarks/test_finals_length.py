@@ -16,7 +16,7 @@ def test_every_plan_is_told_with_its_cost_and_lora_costs_what_standard_does(tmp_
     monkeypatch.setattr(finals_length, "PLANS", {Before(2, 2): {"taught": taught}, Before(1, 1): {"`standard`": rungs}})
 
     backbone = pretrain_backbone(tmp_path / "backbone", epochs=1)
-    rows = finals_length.run(backbone, 0, {})
+    rows = finals_length.run(backbone, 0, 0.1, {})
 
     searched = 0.4 * 3 * 150 / 80
     standard = 2 + searched + 2 * 1.4 + 3
@@ -24,7 +24,7 @@ def test_every_plan_is_told_with_its_cost_and_lora_costs_what_standard_does(tmp_
     alone = {"LoRA alone, rate 0.0033": round(standard), "LoRA alone, rate 0.01": round(standard)}
     assert costs == pytest.approx({"taught": 4 + 2 * searched + 2 * 2 * 1.4, "`standard`": standard} | alone)
     assert all(0 <= row[name] <= 1 for row in rows.values() for name in ("best_accuracy", "given_accuracy"))
-    assert finals_length.run(backbone, 0, rows | {"taught": {"passes": 1.0}}) == rows | {"taught": {"passes": 1.0}}
+    assert finals_length.run(backbone, 0, 0.1, rows | {"taught": {"passes": 1.0}}) == rows | {"taught": {"passes": 1.0}}
     assert finals_length.table({"0": rows, "1": rows}).row_count == 4
 
 
