@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -175,7 +175,9 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--budgets", nargs="+", choices=["full", "third"], help="LoRA's of rank 4, and a third of it")
     parser.add_argument("--lengths", nargs="+", type=int, metavar="EPOCHS", help="lengths that are tried")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--match-cost", type=int, metavar="EPOCHS", help="also give rivals so many epochs, what our whole pipeline costs")
+    parser.add_argument(
+        "--match-cost", type=_match, default="ours", metavar="EPOCHS", help="rivals also get so many; `ours`: what `standard` costs; `none`"
+    )
     take_shared(parser)
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "quality", help="folder of the records")
     parser.add_argument("--home", type=Path, default=Path(os.environ.get("GLORA_HOME", ".glora")) / "benchmarks", help="cache folder")
@@ -191,11 +193,22 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     return found
 
 
+def _match(text: str) -> int | Literal["ours"] | None:
+    """The value of `--match-cost`."""
+    if text == "ours":
+        return "ours"
+    if text == "none":
+        return None
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not accepted: a number of epochs, ours, or none")
+    return int(text)
+
+
 def _asked(arguments: argparse.Namespace) -> str:
     """The arguments that decide what is in the table."""
     names = ("tasks", "methods", "budgets", "lengths")
     lists = [f"--{name} {' '.join(str(value) for value in getattr(arguments, name))}" for name in names]
-    match = [f"--match-cost {arguments.match_cost}"] if arguments.match_cost else []
+    match = [f"--match-cost {arguments.match_cost or 'none'}"]
     trained = [f"--precision {arguments.precision}", f"--label-smoothing {arguments.label_smoothing}"]
     return " ".join([*lists, f"--seeds {arguments.seeds}", *trained, *match])
 

@@ -7,6 +7,9 @@ the next lower one. The best on `val` is run with the other seeds. No test accur
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from typing import Literal
+
+from glora_core.effort import EFFORTS
 
 from .methods import METHODS, Variant
 from .runs import FORWARD, SCORING, Records, Run
@@ -15,6 +18,8 @@ from .tasks import Task
 
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 EXPECTED_RATES = 3
+_VAL = 200
+"""Validation examples of every task."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +29,12 @@ class Effort:
     Args:
         lengths: epochs that are tried, shortest first, as the task's pace has them.
         seeds: runs of what is chosen; the first of them is tuned on.
-        match: epochs that rivals are also given, as much as our whole pipeline costs; not if None.
+        match: epochs that rivals are also given, or `ours`, as many as `standard` costs as a whole; none if None.
     """
 
     lengths: tuple[int, ...] = (20, 40, 100)
     seeds: int = 3
-    match: int | None = None
+    match: int | Literal["ours"] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,16 @@ class Case:
     @property
     def at_our_cost(self) -> list[int]:
         """The length, if any, at which the method costs what our pipeline does."""
-        match, rival = self.effort.match, METHODS[self.method].kind == "peft"
-        return [self.task.epochs(match)] if rival and match is not None else []
+        match = self.effort.match
+        if match is None or METHODS[self.method].kind != "peft":
+            return []
+        return [our_epochs(self.task) if match == "ours" else self.task.epochs(match)]
+
+
+def our_epochs(task: Task) -> int:
+    """Epochs of a single training that cost as much as `standard`: supernet, search and finals, known methods from scratch apart."""
+    effort, size = EFFORTS["standard"], task.source.size
+    return round((passes(effort, size) + FORWARD * forwards(effort, _VAL, size)) / size)
 
 
 @dataclass(frozen=True)
@@ -108,7 +121,7 @@ def expected_passes(case: Case) -> float:
     effort, size = case.effort, case.task.source.size
     if not METHODS[case.method].tuned:
         spent = effort_of(case.variants(0)[0].what["effort"])
-        return effort.seeds * (passes(spent, size) + FORWARD * forwards(spent, 200, size) + SCORING)
+        return effort.seeds * (passes(spent, size) + FORWARD * forwards(spent, _VAL, size) + SCORING)
     first, *longer = case.epochs
     epochs = [first] * (len(case.variants(0)) - 1 + EXPECTED_RATES) + 2 * longer + [case.epochs[-1]] * (effort.seeds - 1)
     epochs += case.at_our_cost * (1 + effort.seeds)

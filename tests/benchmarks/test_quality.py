@@ -3,15 +3,15 @@
 import json
 import os
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import quality
 from benchmarks.quality_parts.methods import METHODS, Unavailable, Variant, budgets
-from benchmarks.quality_parts.runs import Record, Records, Run
-from benchmarks.quality_parts.searched import effort_of, recorded
+from benchmarks.quality_parts.runs import FORWARD, Record, Records, Run
+from benchmarks.quality_parts.searched import effort_of, forwards, passes, recorded
 from benchmarks.quality_parts.sources import Table
 from benchmarks.quality_parts.table import markdown
 from benchmarks.quality_parts.tasks import Task
@@ -114,10 +114,10 @@ def test_a_task_of_another_pace_is_trained_for_other_epochs(task, records):
     assert make_case(slow, "searched-quick").variants(0)[0].what["effort"]["epochs"] == EFFORTS["quick"].epochs // 5
 
 
-def test_an_effort_is_recorded_as_before_it_was_the_librarys_and_read_back():
+def test_an_effort_is_recorded_whole_and_read_back():
     quick = EFFORTS["quick"]
     found = recorded(quick)
-    assert list(found) == ["epochs", "population", "generations", "finals", "cycles"]
+    assert list(found) == [field.name for field in fields(effort.Effort)]
     assert effort_of(json.loads(json.dumps(found))) == quick
     other = replace(EFFORTS["standard"], candidates=5)
     assert effort_of(recorded(other)) == replace(other, scratch_epochs=())
@@ -131,6 +131,21 @@ def test_our_whole_pipeline_is_run_as_the_table_asks_for_it(task):
     assert found.passes == (2 * 2 + 2 * 2 * 1) * 12
     assert set(found.detail["single"]) == {"val", "test", "parameters"}
     assert found.detail["single"]["parameters"] <= asked.variant.what["budget"]
+
+
+def test_rivals_are_given_what_our_pipeline_costs_unless_asked_otherwise(task):
+    spent = replace(EFFORTS["standard"], scratch_epochs=())
+    examples = passes(spent, 12) + FORWARD * forwards(spent, 200, 12)
+    assert make_case(task, "peft-lora", Effort((2,), 1, match="ours")).at_our_cost == [round(examples / 12)]
+    assert make_case(task, "peft-lora", Effort((2,), 1)).at_our_cost == make_case(task, "lora", Effort((2,), 1, match=3)).at_our_cost == []
+
+
+@pytest.mark.parametrize(("given", "found"), [((), "ours"), (("none",), None), (("40",), 40)])
+def test_match_cost_is_ours_none_or_a_number_of_epochs(tmp_path, given, found):
+    for name in ("data", "backbones"):
+        (tmp_path / name).mkdir()
+    asked = ["--match-cost", *given] if given else []
+    assert quality.parse(["--shared", str(tmp_path), *asked]).match_cost == found
 
 
 def test_only_val_chooses(task, records):
