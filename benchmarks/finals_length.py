@@ -67,7 +67,7 @@ PLANS: Mapping[Before, Mapping[str, FinalsSettings]] = {
         "1 candidate, 120 epochs": finals(1, (1,), (120,)),
     },
     Before(STANDARD.epochs, STANDARD.generations): {
-        "2 candidates, 20 epochs taught, the better 220 more": finals(2, (1,), (20, 220), teachers=5),
+        "the same, in three cycles": replace(OWN, cycles=3),
         "`standard`": OWN,
     },
 }

@@ -48,7 +48,7 @@ class Effort:
     scratch_epochs: tuple[int, ...] = ()
     teachers: int = 5
     standing: int = 5
-    cycles: int = 3
+    cycles: int = 1
 
     def of(self, epochs: int | None = None, learning_rate: float | None = None) -> "Effort":
         """The same with a supernet's epochs and rate set by hand, and the finals' in the proportions that they have to the effort's own.
@@ -79,7 +79,7 @@ class Effort:
 
 
 EFFORTS: Mapping[str, Effort] = {
-    "quick": Effort(epochs=15, population=25, generations=2, finals=(10, 80), cycles=1),
+    "quick": Effort(epochs=15, population=25, generations=2, finals=(10, 80)),
     "standard": Effort(epochs=25, population=25, generations=3, finals=(20, 225), scratch_epochs=(5, 15, 30)),
     "thorough": Effort(
         epochs=50,
@@ -91,7 +91,7 @@ EFFORTS: Mapping[str, Effort] = {
         scratch_epochs=(10, 30, 60),
     ),
 }
-"""Most epochs go into one long training at the end, in cycles, which pays best: `python -m benchmarks.finals_length`.
+"""Most epochs go into one long training at the end, which pays best: `python -m benchmarks.finals_length`.
 
 `quick` trains no known method from scratch, so its result alone may be worse on val than one of these trained for long.
 """

@@ -50,7 +50,7 @@ class FinalsSettings:
     scratch_epochs: tuple[int, ...] = (5, 15, 30)
     teachers: int = 5
     standing: int = 5
-    cycles: int = 3
+    cycles: int = 1
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
