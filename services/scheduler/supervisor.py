@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 import threading
 import time
@@ -162,9 +163,10 @@ class Supervisor:
         """
         log.info("job %s: runner ended with status %d", lease.job_id, status)
         self._keep_log(lease)
+        clean = status in (STOPPED, -signal.SIGTERM)  # the latter: stopped before it could listen
         try:
             with self.database.write() as session:
-                jobs.runner_ended(session, lease, clean=status == STOPPED, rules=RetryRules.of(self.settings), status=status)
+                jobs.runner_ended(session, lease, clean=clean, rules=RetryRules.of(self.settings), status=status)
         except LeaseLost:
             log.debug("job %s moved on", lease.job_id)
         del self.runners[lease], self.logs[lease]
