@@ -208,6 +208,11 @@ class FinalsRequest(Strict):
         description="Stretches of the last of several rungs, of what is trained on from the supernet, each with a warm-up and a cosine of "
         "its own; what they end with is averaged. 1: it is one stretch.",
     )
+    afresh: bool = Field(
+        True,
+        description="Whether the last of several rungs trains from scratch what the others have chosen, for a supernet's head start is "
+        "none where training is long. `false`: it goes on from where it is.",
+    )
     soup: bool = Field(
         True,
         description="Export the average of several finalists' weights where it is better on val than the best of them, and its loss no "
@@ -231,4 +236,5 @@ class FinalsRequest(Strict):
             self.teachers,
             self.standing,
             self.cycles,
+            self.afresh,
         )

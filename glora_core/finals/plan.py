@@ -36,6 +36,7 @@ class FinalsSettings:
         teachers: best distinct candidates whose average, as they stand in the supernet, gives trials from slices half of what they
             learn, in all rungs but the last of several; 0: the labels are all.
         standing: best distinct candidates that are compared, and offered to the soup, as they stand in the supernet.
+        afresh: whether the last of several rungs trains from scratch what the others have chosen, instead of on from where it is.
         cycles: stretches of the last of several rungs, of trials from slices: the mean of what they end with is what the rung ends with;
             see `TrainingSettings`.
 
@@ -51,6 +52,7 @@ class FinalsSettings:
     teachers: int = 5
     standing: int = 5
     cycles: int = 1
+    afresh: bool = True
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -82,7 +84,14 @@ class FinalsSettings:
 
     def cycles_of(self, rung: int) -> int:
         """Cycles of trials from slices in a rung, counted from 1: no more than it has epochs."""
-        return min(self.cycles, self.epochs[rung - 1]) if 1 < rung == len(self.epochs) else 1
+        return min(self.cycles, self.epochs[rung - 1]) if self._last_of_several(rung) else 1
+
+    def afresh_in(self, rung: int) -> bool:
+        """Whether trials from slices start from scratch in a rung, counted from 1."""
+        return self.afresh and self._last_of_several(rung)
+
+    def _last_of_several(self, rung: int) -> bool:
+        return 1 < rung == len(self.epochs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ def asked_for_soup(finalists: Iterable[F], examples: int) -> list[F]:
     furthest = {f.leg.trial.name: f.leg.rung for f in sorted(ranked, key=_rung) if f.leg is not None}
     winner = ranked[0].leg if ranked else None
     least = winner.trained if winner is not None and winner.rung > 1 else 0
-    sliced = [f for f in ranked[1:] if f.leg is not None and f.leg.trial.sliced and f.leg.rung == furthest[f.leg.trial.name]]
+    sliced = [f for f in ranked[1:] if f.leg is not None and f.leg.sliced and f.leg.rung == furthest[f.leg.trial.name]]
     others = [f for f in sliced if f.leg is not None and f.leg.trained >= least]
     return ranked[:1] + sorted(others, key=lambda f: f.fitness.loss)
 
@@ -60,7 +60,7 @@ def _rung(finalist: _Finalist) -> int:
 
 def one_basin(asked: Sequence[_Finalist]) -> list[int]:
     """Places of those of `asked_for_soup` that come from slices of the supernet, whose average is worth a try as a whole."""
-    return [place for place, f in enumerate(asked) if f.leg is not None and f.leg.trial.sliced]
+    return [place for place, f in enumerate(asked) if f.leg is not None and f.leg.sliced]
 
 
 def _settled(finalist: _Finalist) -> tuple[Any, ...]:

@@ -87,7 +87,7 @@ def run_finals(
     def train(legs: Sequence[Leg], before: Mapping[str, Finalist]) -> dict[str, Finalist]:
         found: dict[str, Finalist] = {}
         for leg in legs:
-            start = before.get(leg.trial.name)
+            start = None if leg.afresh else before.get(leg.trial.name)
             alone = start.on(supernet) if start else _start(supernet, leg, training.seed)
             try:
                 Trainer(alone, train_split, leg_settings(leg, training), teacher=wise if leg.taught else None).fit()
@@ -247,6 +247,6 @@ def single(supernet: Supernet, config: SubnetConfig, seed: int = 0) -> Supernet:
 
 
 def _start(supernet: Supernet, leg: Leg, seed: int) -> Supernet:
-    """What a trial's first leg starts from."""
+    """What a leg starts from that does not go on from another one."""
     config = leg.trial.config
-    return supernet.cut(config) if leg.trial.sliced else single(supernet, config, seed)
+    return supernet.cut(config) if leg.sliced else single(supernet, config, seed)

@@ -25,6 +25,7 @@ class Leg:
         trained: epochs that it has been trained alone once this stretch is done.
         taught: whether the trial's teachers give half of what it learns.
         cycles: that the stretch is trained in; see `TrainingSettings`.
+        afresh: whether it starts from scratch, whatever the trial has reached before.
     """
 
     trial: Trial
@@ -33,6 +34,12 @@ class Leg:
     trained: int
     taught: bool = False
     cycles: int = 1
+    afresh: bool = False
+
+    @property
+    def sliced(self) -> bool:
+        """Whether what it trains comes from a slice of the supernet."""
+        return self.trial.sliced and not self.afresh
 
 
 class _Reached(Protocol):
@@ -75,8 +82,8 @@ def play(sliced: Sequence[Trial], scratch: Sequence[Trial], settings: FinalsSett
 
 
 def way(leg: Leg, settings: FinalsSettings) -> list[Leg]:
-    """All stretches of a trial's training up to and with a leg, in order."""
-    return _way(leg.trial, settings)[: leg.rung]
+    """The stretches of training that a leg's numbers come from, in order; the leg is the last."""
+    return [leg] if leg.afresh else _way(leg.trial, settings)[: leg.rung]
 
 
 def _way(trial: Trial, settings: FinalsSettings) -> list[Leg]:
@@ -86,9 +93,10 @@ def _way(trial: Trial, settings: FinalsSettings) -> list[Leg]:
             trial,
             rung,
             epochs,
-            trained=sum(settings.rungs(trial.sliced)[:rung]),
+            trained=epochs if trial.sliced and settings.afresh_in(rung) else sum(settings.rungs(trial.sliced)[:rung]),
             taught=bool(trial.teachers) and settings.taught(rung),
             cycles=settings.cycles_of(rung) if trial.sliced else 1,
+            afresh=trial.sliced and settings.afresh_in(rung),
         )
         for rung, epochs in enumerate(settings.rungs(trial.sliced), 1)
     ]

@@ -170,8 +170,10 @@ def finals(settings: FinalsSettings) -> str:
     standing = f"; {settings.standing} as they stand in the supernet" if settings.standing else ""
     taught = f", half taught by the average of the best {settings.teachers}" if settings.teachers else ""
     taught += " in all but the last" if taught and len(settings.epochs) > 1 else ""
-    cycles = f", the last in {settings.cycles} cycles" if settings.cycles_of(len(settings.epochs)) > 1 else ""
-    return f"{who} trained alone at rates {rates}, in rungs of {epochs} epochs{cycles}{taught}{scratch}{standing}"
+    last = len(settings.epochs)
+    afresh = ", the last from scratch" if settings.afresh_in(last) else ""
+    cycles = f", the last in {settings.cycles} cycles" if settings.cycles_of(last) > 1 else ""
+    return f"{who} trained alone at rates {rates}, in rungs of {epochs} epochs{afresh}{cycles}{taught}{scratch}{standing}"
 
 
 def extended(made_from: Mapping[str, Any] | None) -> str:

@@ -85,7 +85,7 @@ class _Plan:
 
 def trained_alone(leg: Leg) -> dict[str, Any]:
     """How a leg's subnet was trained alone, for events and results; `epochs` are all of these, 0 as it stands in the supernet."""
-    start = "supernet" if leg.trial.sliced else "scratch"
+    start = "supernet" if leg.sliced else "scratch"
     return {"start": start, "learning_rate": leg.trial.learning_rate, "rung": leg.rung, "epochs": leg.trained}
 
 
@@ -118,7 +118,7 @@ class Rungs:
         return {name: finalist for name, finalist in found.items() if finalist is not None}
 
     def _plan(self, leg: Leg, before: Mapping[str, Finalist]) -> _Plan:
-        start = before.get(leg.trial.name, self._searched if leg.trial.sliced else None)
+        start = None if leg.afresh else before.get(leg.trial.name, self._searched if leg.sliced else None)
         settings = leg_settings(leg, supernet_settings(self._context), start.supernet_key if start else None)
         recipe = recipe_of(self._context, self._prepared.weights_hash, settings)
         return _Plan(leg, settings, recipe, key_of(recipe))
@@ -212,9 +212,9 @@ class Rungs:
             return supernet().cut(config).trainable_state()
 
         def start(leg: Leg) -> dict[str, Tensor] | None:
-            if leg.trial.name in before:
+            if leg.trial.name in before and not leg.afresh:
                 return before[leg.trial.name].state(self._context)
-            return cut(leg.trial.config) if leg.trial.sliced else None
+            return cut(leg.trial.config) if leg.sliced else None
 
         return start
 

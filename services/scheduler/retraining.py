@@ -72,7 +72,7 @@ class _Retraining:
     def _way(self, member: Finalist) -> list[_Step]:
         assert member.leg is not None
         steps: list[_Step] = []
-        start = self._supernet_key if member.sliced else None
+        start = self._supernet_key if member.leg.sliced else None
         for leg in way(member.leg, self._finals):
             settings = leg_settings(leg, supernet_settings(self._context), start)
             recipe = recipe_of(self._context, self._prepared.weights_hash, settings) | {"split": SPLIT}

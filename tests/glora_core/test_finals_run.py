@@ -8,7 +8,7 @@ import torch
 from glora_core.errors import ConfigInvalid
 from glora_core.evaluation import SubnetScorer
 from glora_core.finals import FinalsSettings, Leg, Trial, asked_for_soup, halved, play, rank_finalists, way
-from glora_core.finals.run import leg_settings, run_finals, train_again, train_alone
+from glora_core.finals.run import leg_settings, run_finals, single, train_again, train_alone
 from glora_core.methods import method_config, methods_within
 from glora_core.search import Evaluated
 from glora_core.supernet import Supernet
@@ -16,7 +16,7 @@ from glora_core.training import Trainer, TrainingSettings
 from tests.glora_core.conftest import make_toy_split
 
 TRAINING = TrainingSettings(epochs=2, batch_size=10, learning_rate=0.01, policy="sandwich")
-SETTINGS = FinalsSettings(candidates=1, learning_rates=(0.01, 0.003), epochs=(1, 2), scratch_epochs=(3,), standing=0)
+SETTINGS = FinalsSettings(candidates=1, learning_rates=(0.01, 0.003), epochs=(1, 2), scratch_epochs=(3,), standing=0, afresh=False)
 
 
 @pytest.fixture
@@ -91,6 +91,21 @@ def test_a_further_rung_trains_on_from_where_the_trial_was(finalists, supernet, 
     assert all(torch.equal(value, state[name]) for name, value in second.state.items())
 
 
+def test_a_last_rung_that_starts_afresh_owes_the_others_nothing_but_the_choice(supernet, toy_split, val_split, ranked, budget):
+    settings = replace(SETTINGS, mode="winner", afresh=True)
+    found = run_finals(supernet, toy_split, val_split, ranked, budget, settings, TRAINING)
+    (last,) = [f for f in found if f.leg.rung == 2]
+    alone = single(supernet, last.config, TRAINING.seed)
+    train_alone(alone, toy_split, val_split, leg_settings(last.leg, TRAINING), 50)
+    assert (last.leg.sliced, last.leg.trial.sliced, last.leg.trained, last.leg.taught) == (False, True, 2, False)
+    assert way(last.leg, settings) == [last.leg]
+    again = train_again(supernet, last, toy_split, settings, TRAINING)
+    for state in (alone.trainable_state(), again.state):
+        assert last.state.keys() == state.keys()
+        assert all(torch.equal(value, state[name]) for name, value in last.state.items())
+    assert {f.leg.sliced for f in found if f.leg.rung == 1} == {True}
+
+
 def test_a_trial_that_diverges_is_left_out(supernet, toy_split, val_split, ranked, budget):
     settings = FinalsSettings("winner", learning_rates=(1e30, 0.01), epochs=(1, 1), standing=0)
     found = run_finals(supernet, toy_split, val_split, ranked, budget, settings, TRAINING)
@@ -157,7 +172,7 @@ def test_as_many_legs_are_played_as_were_planned(count):
         assert set(before) >= {leg.trial.name for leg in legs if leg.rung > 1}
         return {leg.trial.name: Reached(leg, i / 100) for i, leg in enumerate(legs)}
 
-    found = play(trials, scratch, FinalsSettings(epochs=(1, 2, 4), scratch_epochs=(3, 6)), train)
+    found = play(trials, scratch, FinalsSettings(epochs=(1, 2, 4), scratch_epochs=(3, 6), afresh=False), train)
 
     assert list(map(len, rungs)) == [a + b for a, b in zip(halved(count, 3), [3, 2, 0], strict=True)]
     assert {r.leg.trained for r in found if r.leg.rung == 3} == {7}
@@ -192,7 +207,7 @@ def test_a_known_method_is_trained_again_from_scratch(finalists, supernet, toy_s
 
 
 def test_the_way_of_a_leg_is_every_rung_up_to_it():
-    settings, trial = FinalsSettings(epochs=(1, 2, 4)), Trial("search #1", (), 0.1, True)
+    settings, trial = FinalsSettings(epochs=(1, 2, 4), afresh=False), Trial("search #1", (), 0.1, True)
     assert way(Leg(trial, 2, 2, 3), settings) == [Leg(trial, 1, 1, 1), Leg(trial, 2, 2, 3)]
     known = Trial("lora", (), 0.1, False)
     assert way(Leg(known, 2, 15, 20), settings) == [Leg(known, 1, 5, 5), Leg(known, 2, 15, 20)]

@@ -162,7 +162,7 @@ def told(database: Database, kind: str) -> list[dict[str, Any]]:
         return [event.data for event in events.of_kind(session, job.id, kind)]
 
 
-ASKED = {"candidates": 1, "learning_rates": [0.1, 0.2], "epochs": [1, 2], "scratch_epochs": 3, "standing": 0}
+ASKED = {"candidates": 1, "learning_rates": [0.1, 0.2], "epochs": [1, 2], "scratch_epochs": 3, "standing": 0, "afresh": False}
 
 
 def test_every_trial_of_every_rung_is_a_finalist_and_the_best_wins(play: Any, cluster: Cluster, database: Database) -> None:
@@ -285,6 +285,15 @@ def test_a_further_rung_starts_from_the_trial_of_the_rung_before(play: Any, clus
         row = session.get_one(Supernet, second.supernet_key)
         assert row.recipe["training"]["start"] == first.supernet_key
         assert session.get_one(Artifact, row.artifact_id).kind == "finalist"
+
+
+def test_a_last_rung_that_starts_afresh_starts_from_nothing(play: Any, cluster: Cluster, database: Database) -> None:
+    outcome = play(ASKED | {"mode": "winner", "afresh": True})
+
+    second = next(f for f in outcome.finalists if f.leg.rung == 2)
+    assert (second.settings.start, second.sliced, second.leg.sliced) == (None, True, False)
+    (event,) = [event for event in told(database, "finalist") if event["rung"] == 2]
+    assert (event["source"], event["start"], event["epochs"]) == ("search #1", "scratch", 2)
 
 
 def test_baselines_are_trained_for_as_long_as_the_supernet_where_the_finals_train_no_known_method(play: Any, cluster: Cluster) -> None:

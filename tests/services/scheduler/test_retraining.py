@@ -9,6 +9,7 @@ import torch
 
 from glora_core.data.readers import ImageReader
 from glora_core.errors import Diverged
+from glora_core.evaluation import Score
 from services.cluster.rung import Task, Trained
 from services.scheduler import retraining
 from services.scheduler.finals import Outcome
@@ -117,6 +118,19 @@ def test_nothing_is_trained_again_where_none_is_asked_for_or_nothing_was_trained
     assert again(train_on_val=False).retrained is None
     assert again({"mode": "off"}).retrained is None
     assert again.steps == []
+
+
+def test_what_came_out_of_a_last_rung_that_started_afresh_is_trained_again_for_that_one_alone(
+    again: Any,
+    cluster: Cluster,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cluster, "reached", lambda settings: Score(settings.epochs / 10, 0.1, 10, 0.5, settings.epochs / 10))
+
+    outcome = again(SOUP | {"learning_rates": [0.2], "afresh": True}, examples=10)
+
+    assert outcome.winner.leg.rung == 2
+    assert [[(task.settings.epochs, task.start) for task in step.values()] for step in again.steps] == [[(2, None)]]
 
 
 def test_one_that_diverges_ends_the_job(again: Any, cluster: Cluster) -> None:  # noqa: F811
