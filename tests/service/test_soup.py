@@ -17,16 +17,16 @@ CHECK = Path(__file__).parents[2] / "examples" / "check_checkpoint.py"
 
 @pytest.fixture(scope="module")
 def request_of_a_soup(data: Path, backbone: str) -> dict[str, Any]:
-    """A job whose finalists' average is better on val than the best of them: they are trained on at a rate too high for each alone."""
+    """A job whose finalists' average is better on val than their winner: there are many, trained on at rates too high for each alone."""
     return {
         "backbone": {"name": backbone},
         "data": {"path": str(data)},
         "budget": 700,
-        "training": {"epochs": 20, "learning_rate": 0.01, "label_smoothing": 0},
+        "training": {"epochs": 20, "learning_rate": 0.01},
         "search": {"population": 12, "generations": 3, "evaluators": 2},
         "finals": {
             "candidates": 5,
-            "learning_rates": [0.05],
+            "learning_rates": [0.05, 0.04, 0.03],
             "epochs": [10],
             "scratch_epochs": 0,
             "teachers": 0,
@@ -44,10 +44,10 @@ def cooked(service: Service, request_of_a_soup: dict[str, Any]) -> dict[str, Any
     return job
 
 
-def test_the_soup_is_better_on_val_than_every_finalist_and_its_members_keep_the_budget(cooked: dict[str, Any]) -> None:
+def test_the_soup_is_better_on_val_than_the_winner_of_the_finals_and_its_members_keep_the_budget(cooked: dict[str, Any]) -> None:
     winner, finalists = cooked["result"]["winner"], cooked["result"]["finalists"]
     assert (winner["source"], winner["config"]) == ("soup", None)
-    assert all((-winner["val_accuracy"], winner["val_loss"]) < (-f["val_accuracy"], f["val_loss"]) for f in finalists)
+    assert winner["val_accuracy"] >= finalists[0]["val_accuracy"] and winner["val_loss"] < finalists[0]["val_loss"]
     assert len(winner["members"]) > 1
     assert all(member["parameters"] <= 700 for member in winner["members"])
     assert winner["parameters"] == sum(member["parameters"] for member in winner["members"])
