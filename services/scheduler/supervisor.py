@@ -93,7 +93,7 @@ class Supervisor:
         """Stop all runners and drivers of studies, and give jobs and studies back, for whoever comes next."""
         self.studies.shut_down()
         for lease, process in list(self.runners.items()):
-            self._settle(lease, processes.stop(process))
+            self._settle(lease, processes.stop(process), shutting_down=True)
         for process, _ in self.describers.values():
             processes.stop(process)
         with self.database.write() as session:
@@ -156,14 +156,15 @@ class Supervisor:
             if status is not None:
                 self._settle(lease, status)
 
-    def _settle(self, lease: Lease, status: int) -> None:
+    def _settle(self, lease: Lease, status: int, shutting_down: bool = False) -> None:
         """Note the end of a runner. Where it left its job running, requeue it, or fail it when it has had its attempts.
 
-        A runner stays among the runners until its end is stored, or seen to be nobody's concern any more.
+        A runner stays among the runners until its end is stored, or seen to be nobody's concern any more. One that is stopped with the
+        scheduler before it can listen ends by the signal itself, and has not failed.
         """
         log.info("job %s: runner ended with status %d", lease.job_id, status)
         self._keep_log(lease)
-        clean = status in (STOPPED, -signal.SIGTERM)  # the latter: stopped before it could listen
+        clean = status == STOPPED or (shutting_down and status == -signal.SIGTERM)
         try:
             with self.database.write() as session:
                 jobs.runner_ended(session, lease, clean=clean, rules=RetryRules.of(self.settings), status=status)
