@@ -53,6 +53,7 @@ def train_supernet(
     folder: str,
     budget: int,
     on_epoch: Callable[[Progress], None],
+    told: int | None = None,
     pausing: Asked = never,
 ) -> dict[str, Any]:
     """Train a supernet; returns the trainer's last state (`trainable`, `optimizer`, `epoch`) and all its epochs (`history`).
@@ -68,6 +69,8 @@ def train_supernet(
         filesystem, folder: where checkpoints go; must be reachable from every node.
         budget: of the subnets that are probed along the way, in trainable parameters.
         on_epoch: called in this process for each finished epoch.
+        told: the last epoch that earlier attempts reported. What the checkpoint to go on from has beyond it, since workers may be
+            ahead of a runner that is lost, is reported first; not if absent.
         pausing: whether the epoch in hand is to be the last for now.
 
     Raises:
@@ -79,6 +82,9 @@ def train_supernet(
     os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", _HUNG_SECONDS)
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # it would warn workers of a node's end; they save often anyway
     start = latest(filesystem, folder, prefix)
+    for row in start["history"] if start is not None and told is not None else ():
+        if row["epoch"] > told:
+            on_epoch(Progress(**row))
     if start is not None and start["epoch"] >= settings.epochs:  # whoever reached the end did not come to store it
         return start
     log = ray.remote(num_cpus=0)(ProgressLog).remote(patience_seconds)

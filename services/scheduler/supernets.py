@@ -149,6 +149,7 @@ def _train(
         folder=root,
         budget=context.request.budget,
         on_epoch=note,
+        told=furthest or None,  # what another job has trained is told by that one
         pausing=context.pausing.is_set,
     )
     state: dict[str, Tensor] = result["trainable"]

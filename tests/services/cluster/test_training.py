@@ -66,6 +66,7 @@ def _train(
     attempt: str = "1",
     pausing: Callable[[], bool] = lambda: False,
     patience_seconds: float = 600.0,
+    told: int | None = None,
 ) -> tuple[dict[str, Any], Noting]:
     """Train with two workers; gives the last state, and who trained."""
     torch.manual_seed(0)
@@ -83,6 +84,7 @@ def _train(
         folder=str(folder),
         budget=700,
         on_epoch=lambda row: on_epoch(workload, row),
+        told=told,
         pausing=pausing,
     )
     return state, workload
@@ -139,6 +141,10 @@ def test_workers_whose_runner_hangs_leave_off_and_another_attempt_goes_on_in_a_f
     third, _ = _train(tmp_path, lambda workload, row: pytest.fail("nothing was left to train"), attempt="3")
     assert third["epoch"] == SETTINGS.epochs
     assert _same(third, calm)
+
+    late = list[int]()
+    _train(tmp_path, lambda workload, row: late.append(row.epoch), attempt="4", told=SETTINGS.epochs - 3)
+    assert late == list(range(SETTINGS.epochs - 2, SETTINGS.epochs + 1)), "what nobody has reported yet"
 
 
 def test_epoch_that_cannot_be_reported_is_the_last(cluster: None, tmp_path: Path) -> None:
