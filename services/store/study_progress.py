@@ -102,10 +102,8 @@ def record(session: Session, study: Study, report: Report, stop: str | None = No
 
 def reader_of(session: Session, study_id: str, number: int, job_id: str) -> "TrialReader":
     """A reader of a trial's job that starts after what is stored of it."""
-    steps = {PROBE: 0, FITNESS: -1}
-    for report in reports(session, study_id):
-        if report.trial == number:
-            steps[report.kind] = max(steps[report.kind], report.step)
+    last = select(StudyReport.kind, func.max(StudyReport.step)).where(StudyReport.study_id == study_id, StudyReport.trial == number)
+    steps = {PROBE: 0, FITNESS: -1} | dict(session.execute(last.group_by(StudyReport.kind)).tuples().all())
     return TrialReader(number, job_id, epoch=steps[PROBE], generation=steps[FITNESS])
 
 
