@@ -7,6 +7,7 @@ taken over. Whose checkpoint a training goes on from does not matter: what was r
 import io
 import logging
 import pickle
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,16 @@ def latest(filesystem: AbstractFileSystem, folder: str, prefix: str) -> dict[str
     Raises:
         OSError, BotoCoreError: the store is out of reach.
     """
+    return latest_of_each(filesystem, folder, [prefix])[prefix]
+
+
+def latest_of_each(filesystem: AbstractFileSystem, folder: str, prefixes: Iterable[str]) -> dict[str, dict[str, Any] | None]:
+    """The same for several trainings, by their prefixes; the folder is listed once. Errors as of `latest`."""
     places = [path.split("/") for path in filesystem.find(folder)]  # …/attempt/checkpoint/file
+    return {prefix: _furthest(filesystem, places, prefix) for prefix in prefixes}
+
+
+def _furthest(filesystem: AbstractFileSystem, places: Sequence[Sequence[str]], prefix: str) -> dict[str, Any] | None:
     found = [(place[-1], "/".join(place)) for place in places if place[-1].startswith(_STATE) and place[-3].startswith(prefix)]
     for _, path in sorted(found, reverse=True):
         try:

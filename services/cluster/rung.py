@@ -27,7 +27,7 @@ from glora_core.errors import Diverged
 from glora_core.evaluation import Score
 from glora_core.finals.run import taught_by, train_alone
 from glora_core.training import Progress, TrainingSettings
-from services.cluster.checkpoints import latest, load_state, save_state
+from services.cluster.checkpoints import latest_of_each, load_state, save_state
 from services.cluster.pausing import Asked, Paused, never
 from services.cluster.resources import Share
 from services.cluster.scratch import scratch
@@ -104,7 +104,8 @@ def train_rung(
     os.environ.update(_QUIET)
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # it misses the files that nobody reads
     keys = sorted(tasks)
-    begun = [ray.put((tasks[key], latest(filesystem, folder, key))) for key in keys]
+    reached = latest_of_each(filesystem, folder, keys)
+    begun = [ray.put((tasks[key], reached[key])) for key in keys]
     trial = tune.with_parameters(_train, workload=workload, share=share, origin=ray.put(origin), begun=begun, save_seconds=save_seconds)
     tuner = tune.Tuner(
         tune.with_resources(trial, {"cpu": share.cpus, "gpu": share.gpus}),
