@@ -80,7 +80,11 @@ class Settings(BaseSettings):
     max_attempts: int = Field(
         3, ge=1, description="How often in a row, without progress in between, a job is started before a lost process or node fails it."
     )
-    max_outage_attempts: int = Field(10, ge=1, description="The same, where the artifact store, the database or Ray was out of reach.")
+    max_outage_attempts: int = Field(
+        500,
+        ge=1,
+        description="The same, where the artifact store, the database or Ray was out of reach; as many as come in some six hours.",
+    )
     retry_seconds: float = Field(
         1.0, ge=0, description="Longest wait before a job's second attempt, in seconds; it doubles with each further one."
     )
@@ -102,6 +106,12 @@ class Settings(BaseSettings):
     cluster_gpus: int | None = Field(None, ge=0, description="The same for GPUs.")
     resources_seconds: float = Field(
         60.0, ge=0, description="How long a job waits for nodes of a cluster that is too small for it, in seconds."
+    )
+    hung_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="A process of the cluster that works for a job and has been silent for so long, stopped for example, is killed, and "
+        "its work done again, in seconds.",
     )
     log_level: str = Field("INFO", description="Level of the processes' logs.")
 

@@ -88,6 +88,12 @@ class _Bars:
     def _on_supernet_awaited(self, data: dict[str, Any]) -> None:
         self._progress.update(self._phase, description="waiting", note=f"job {data['job']} is training the same supernet")
 
+    def _on_room_awaited(self, data: dict[str, Any]) -> None:
+        self._progress.update(self._phase, description="waiting", note=data["message"])
+
+    def _on_room_found(self, data: dict[str, Any]) -> None:
+        self._progress.update(self._phase, description="going on", note="")
+
     def _on_phase(self, data: dict[str, Any]) -> None:
         notes = {"train": "starting training workers", "search": "starting evaluators"}
         words = (notes.get(data["phase"], ""), self._left)

@@ -10,6 +10,8 @@ import torch
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
 
+from services.cluster.pulse import beat
+
 
 class Torch(TorchConfig):  # type: ignore[misc]
     """Workers talk by NCCL where they have GPUs, as with Ray Train's own, unless torch finds none: NCCL would not start."""
@@ -22,7 +24,8 @@ class Torch(TorchConfig):  # type: ignore[misc]
 
 class _Backend(_TorchBackend):  # type: ignore[misc]
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        """Called by Ray Train's controller once the workers have started."""
+        """Called by Ray Train's controller once the workers have started; it is a process of the job as they are."""
+        beat()
         if not all(worker_group.execute(torch.cuda.is_available)):
             backend_config = replace(backend_config, backend="gloo")
         super().on_start(worker_group, backend_config)

@@ -15,6 +15,7 @@ from glora_core.data.split import Split
 from glora_core.evaluation import Score, SubnetScorer
 from glora_core.precision import Precision
 from glora_core.training import TrainingSettings
+from services.cluster.pulse import beat
 from services.cluster.resources import Share
 from services.cluster.work import VAL
 from services.cluster.workload import Workload, settle
@@ -27,6 +28,7 @@ class Evaluator:
     def __init__(
         self, workload: Workload, state: dict[str, Tensor], settings: TrainingSettings, share: Share, precision: Precision
     ) -> None:
+        beat(busy=True)
         device = settle(share)
         supernet = workload.supernet(settings, state).to(device)
         self._scorer = SubnetScorer(supernet, workload.plain.to(device), precision)

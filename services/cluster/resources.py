@@ -70,15 +70,27 @@ def wait_for(count: int, share: Share, patience_seconds: float, name: str = "tra
             time.sleep(_POLL_SECONDS)
 
 
+def no_room(count: int, share: Share, name: str) -> str | None:
+    """What so many processes of a name find no room for just now, though the cluster may be large enough; None if there is room."""
+    free = ray.available_resources()
+    if share.times(free) >= count - 1e-9:
+        return None
+    left = " and ".join(f"{free.get(each, 0.0):g} {each}s" for each in share.bundle())
+    return f"{_asked(count, share, name)}, and {left} of the cluster are free"
+
+
+def _asked(count: int, share: Share, name: str) -> str:
+    return f"the job asks for {count} {name}{'s' if count > 1 else ''} with {share} each"
+
+
 def _too_little(count: int, share: Share, name: str) -> str:
     def has(amounts: Callable[[str], float]) -> str:
         return " and ".join(f"{amounts(each):g} {each}s" for each in share.bundle())
 
     nodes = _nodes()
     largest = max(nodes, key=share.times, default={})
-    asked = f"the job asks for {count} {name}{'s' if count > 1 else ''} with {share} each"
     whole = has(lambda each: sum(node.get(each, 0.0) for node in nodes))
-    return f"{asked}, and the cluster has {whole}, its largest node {has(lambda each: largest.get(each, 0.0))}"
+    return f"{_asked(count, share, name)}, and the cluster has {whole}, its largest node {has(lambda each: largest.get(each, 0.0))}"
 
 
 def _fitting(share: Share) -> int:

@@ -29,6 +29,7 @@ from glora_core.finals.run import taught_by, train_alone
 from glora_core.training import Progress, TrainingSettings
 from services.cluster.checkpoints import latest_of_each, load_state, save_state
 from services.cluster.pausing import Asked, Paused, never
+from services.cluster.pulse import at_work
 from services.cluster.resources import Share
 from services.cluster.scratch import scratch
 from services.cluster.workload import Workload, settle
@@ -190,6 +191,7 @@ class _Results(tune.Callback):  # type: ignore[misc]
             raise Paused
 
 
+@at_work
 def _train(
     config: dict[str, Any],
     workload: Workload,

@@ -9,6 +9,7 @@ from glora_core.configs import SubnetConfig
 from glora_core.data.split import Split
 from glora_core.evaluation import Score, SubnetScorer
 from glora_core.training import TrainingSettings
+from services.cluster.pulse import at_work
 from services.cluster.resources import Share
 from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE
@@ -34,6 +35,7 @@ def score_split(
     return found
 
 
+@at_work
 def _score(
     workload: Workload,
     settings: TrainingSettings,

@@ -18,6 +18,7 @@ from glora_core.data.split import Split
 from glora_core.evaluation import Score, score
 from glora_core.finals.soup import best_soup, uniform_soup
 from glora_core.training import TrainingSettings
+from services.cluster.pulse import at_work
 from services.cluster.resources import Share
 from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE
@@ -65,6 +66,7 @@ def _put(ingredients: Sequence[Ingredient]) -> "list[ray.ObjectRef[Ingredient]]"
     return [ray.put(ingredient) for ingredient in ingredients]
 
 
+@at_work
 def _cook(
     workload: Workload, offered: "list[ray.ObjectRef[Ingredient]]", basin: Sequence[int], share: Share
 ) -> tuple[tuple[int, ...], Score]:
@@ -78,6 +80,7 @@ def _cook(
     return soup.members, soup.score
 
 
+@at_work
 def _score(workload: Workload, members: "list[ray.ObjectRef[Ingredient]]", split: Split, share: Share, among: Sequence[int]) -> Score:
     device = settle(share)
     plain, examples = deepcopy(workload.plain).to(device), split.to(device)

@@ -13,6 +13,7 @@ import torch
 from glora_core.evaluation import SubnetScorer
 from glora_core.expected import Line, Speed
 from glora_core.training import Trainer, TrainingSettings
+from services.cluster.pulse import at_work
 from services.cluster.resources import ResourcesUnavailable, Share
 from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE
@@ -36,6 +37,7 @@ def measure_speed(workload: "ray.ObjectRef[Workload]", settings: TrainingSetting
     return found
 
 
+@at_work
 def _measure(workload: Workload, settings: TrainingSettings, share: Share) -> Speed:
     device = settle(share)
     if share.use_gpu and device.type == "cpu":

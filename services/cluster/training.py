@@ -28,6 +28,7 @@ from services.cluster.backend import Torch
 from services.cluster.checkpoints import latest, load_state, save_state
 from services.cluster.pausing import Asked, Paused, never
 from services.cluster.progress_log import ProgressLog
+from services.cluster.pulse import at_work, beat
 from services.cluster.resources import Share
 from services.cluster.scratch import scratch
 from services.cluster.workload import Workload, settle
@@ -88,6 +89,7 @@ def train_supernet(
     if start is not None and start["epoch"] >= settings.epochs:  # whoever reached the end did not come to store it
         return start
     log = ray.remote(num_cpus=0)(ProgressLog).remote(patience_seconds)
+    log.__ray_call__.remote(lambda _: beat())
     started_from = [] if start is None else [ray.put(start)]
     trainer = _Trainer(
         _train_worker,
@@ -135,6 +137,7 @@ class _Trainer(TorchTrainer):  # type: ignore[misc]
         return [callback for callback in callbacks if not isinstance(callback, _SPARED)]
 
 
+@at_work
 def _train_worker(config: dict[str, Any]) -> Diverged | NotLearning | Paused | None:
     """Runs in every worker; returns why training was given up, or left for now, if it was."""
     device = settle(config["share"])

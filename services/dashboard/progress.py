@@ -59,7 +59,9 @@ def progress(session: Session, job: Job, request: JobRequest, place: Waiting | N
         return Progress(f"paused in {job.phase}" if job.phase else "paused before it started")
     if job.state != "running":
         return Progress(f"stopped in {job.phase}" if job.phase else "never started")
-    phase = job.phase or "prepare"
+    phase, latest = job.phase or "prepare", _last(session, job.id)
+    if latest is not None and latest.kind == "room_awaited":
+        return Progress(f"waiting for room: {latest.data['message']}")
     if phase not in _REPORTS:
         return Progress({"prepare": "preparing", "export": "exporting"}.get(phase, phase))
     done, total, pace = _counted(session, job, request, phase)
@@ -98,6 +100,10 @@ def _counted(session: Session, job: Job, request: JobRequest, phase: str) -> tup
 def _latest(session: Session, job_id: str, kind: str, limit: int = _RECENT) -> list[JobEvent]:
     query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.kind == kind)
     return list(session.scalars(query.order_by(JobEvent.sequence.desc()).limit(limit)))
+
+
+def _last(session: Session, job_id: str) -> JobEvent | None:
+    return session.scalar(select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.sequence.desc()).limit(1))
 
 
 def _typical_gap(recent: list[JobEvent]) -> float | None:

@@ -24,7 +24,8 @@ _REASONS = {
     "diverged": "Training diverged",
     "not_learning": "The supernet does not learn",
     "export_mismatch": "The merged checkpoint does not match the searched model",
-    "artifact_unavailable": "A stored file is missing",
+    "artifact_missing": "A stored file is missing",
+    "artifact_unavailable": "The artifact store was out of reach, or a disk full",
     "out_of_memory": "Out of memory",
     "worker_lost": "A worker was lost",
     "node_lost": "A machine of the cluster was lost",
@@ -58,6 +59,8 @@ _TITLES = {
     "study": "Trial of a study",
     "supernet_awaited": "Supernet awaited",
     "supernet_found": "Supernet found",
+    "room_awaited": "Room awaited",
+    "room_found": "Room found",
     "generation": "Generation",
     "finals": "Finals",
     "finalist": "Finalist",
@@ -225,6 +228,10 @@ def event_text(kind: str, data: Mapping[str, Any]) -> str:
             return f"{data.get('text')}{left}"
         case "epoch":
             return f"{data.get('epoch')} of {data.get('epochs')}, loss {decimals(data.get('loss'))}"
+        case "room_awaited":
+            return str(data.get("message"))
+        case "room_found":
+            return ""
         case "supernet_found":
             return "trained by another job, nothing to train"
         case "supernet_awaited":

@@ -38,6 +38,7 @@ class RunContext:
         workdir: a folder of this runner's own, gone when it ends.
         pausing: set while a pause is asked for.
         origin: the job that this one was made from.
+        phase: that this attempt has reached.
     """
 
     settings: Settings
@@ -50,6 +51,7 @@ class RunContext:
     workdir: Path
     pausing: Event = field(default_factory=Event)
     origin: Origin | None = None
+    phase: str = ""
 
     @cached_property
     def space(self) -> SearchSpace:
@@ -138,3 +140,4 @@ class RunContext:
         self.pause_here()
         with self.fenced() as (session, job):
             jobs.enter_phase(session, job, phase)
+        self.phase = phase

@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 
 from glora_core.backbones import BackboneInfo
-from services.cluster import presence, resources
+from services.cluster import presence, pulse, resources
 from services.cluster.joining import join_ray
 from services.cluster.pausing import Paused
 from services.cluster.resources import ClusterUnavailable, Share
@@ -31,6 +31,7 @@ from services.scheduler.finals import finals
 from services.scheduler.leased import Heartbeat, stop, until_stored
 from services.scheduler.prepare import prepare
 from services.scheduler.retraining import retrain
+from services.scheduler.room import Room
 from services.scheduler.searching import search
 from services.scheduler.supernets import train_or_find
 from services.scheduler.turns import GaveWay
@@ -78,7 +79,8 @@ def attempt(settings: Settings, database: Database, lease: Lease, workdir: Path,
         signal.signal(signal.SIGTERM, stop)  # joining Ray has put a handler of its own there
         presence.watch(presence.local_socket(), lambda: _lose_node(settings, database, lease))
         settle(Share())
-        run_job(context)
+        with pulse.watched(settings.hung_seconds, Room(context)):
+            run_job(context)
         return OVER
     except Paused:
         return record_pause(database, lease)

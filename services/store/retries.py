@@ -9,11 +9,14 @@ from dataclasses import dataclass
 
 from services.settings import Settings
 
-LOST = frozenset({"runner_lost", "worker_lost", "node_lost"})
-"""A process or machine that took part was lost; another will do, unless the job itself kills them."""
+LOST = frozenset({"runner_lost", "worker_lost", "node_lost", "artifact_missing"})
+"""A process or machine that took part was lost; another will do, unless the job itself kills them. Or a stored file is not there, which
+a store that answers late may yet have.
+"""
 
 OUTAGES = frozenset({"artifact_unavailable", "database_unavailable", "cluster_unavailable"})
-"""Something that the job needs was out of reach; it is not the job's fault, so these have more patience."""
+"""Something that the job needs was out of reach; it is not the job's fault, and no outage of a night shall
+use up the attempts of all that is in the queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class RetryRules:
     """
 
     attempts: int = 3
-    outage_attempts: int = 10
+    outage_attempts: int = 500
     first_seconds: float = 1.0
     longest_seconds: float = 60.0
 

@@ -43,6 +43,12 @@ def _worker(system: System, job_id: str, moment: Moment) -> None:
         census.send(pid)
 
 
+def _hung_worker(system: System, job_id: str, moment: Moment) -> None:
+    """All that works for the job hangs for good: not even those that keep count of who is at work are spared."""
+    for pid in census.ray_workers(system.root, busy=True):
+        census.send(pid, signal.SIGSTOP)
+
+
 def _node(system: System, job_id: str, moment: Moment) -> None:
     system.ray.lose_node()
     system.ray.start()
@@ -120,6 +126,7 @@ def _fill(write: Callable[[bytes], int]) -> None:
 
 FAULTS = (
     Fault("worker", "evaluator actor / training worker killed", _worker),
+    Fault("worker-stopped", "everything that works for the job on the cluster stopped for good", _hung_worker),
     Fault("node", "a whole Ray node killed, and replaced", _node),
     Fault("ray", "Ray head and all of Ray killed, and started again", _all_of_ray),
     Fault("scheduler", "scheduler killed, a second replica takes over", _scheduler),

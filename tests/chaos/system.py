@@ -22,6 +22,7 @@ from tests.servers.postgres import PostgresServer
 from tests.servers.s3 import ENVIRONMENT, s3_server
 
 LEASE_SECONDS = 6.0
+HUNG_SECONDS = 10.0
 _DISK_BYTES = 64 << 20
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -30,6 +31,7 @@ _ENVIRONMENT = {
     "RAY_health_check_period_ms": "1000",
     "RAY_worker_niceness": "0",
     "GLORA_LEASE_SECONDS": str(LEASE_SECONDS),
+    "GLORA_HUNG_SECONDS": str(HUNG_SECONDS),
     "GLORA_RESOURCES_SECONDS": "240",
     "GLORA_DESCRIBE_SECONDS": "240",
     "PYTHONPATH": str(Path(__file__).parents[2]),

@@ -11,6 +11,8 @@ const KINDS = [
   "study",
   "supernet_awaited",
   "supernet_found",
+  "room_awaited",
+  "room_found",
   "generation",
   "finals",
   "finalist",

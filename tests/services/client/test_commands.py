@@ -13,7 +13,7 @@ from glora_core.effort import EFFORTS
 from services import cli
 from services.client import request_parts
 from services.settings import Settings
-from services.store import job_logs, jobs
+from services.store import events, job_logs, jobs
 from services.store.blobs import BlobStore
 from services.store.database import Database
 from tests.services.api import stock
@@ -343,6 +343,9 @@ def test_watching_a_whole_job_goes_through_its_phases(glora: Glora, server: List
     lease = stock.add_running(database)
     for phase in ("prepare", "train", "search", "finals", "export"):
         stock.emit(database, lease, phase)
+    with jobs.fenced(database, lease) as (session, job):
+        events.append(session, job.id, "room_awaited", {"message": "no room"})
+        events.append(session, job.id, "room_found", {})
     stock.add_search(database, lease, generations=2, population=2)
     stock.add_finals(database, lease)
     stock.succeed(database, lease)

@@ -61,6 +61,19 @@ def test_page_tells_how_each_finalist_was_trained(http: TestClient, database: Da
     assert "LoRA, rate 0.003" in page and "<td>60 epochs from scratch</td>" in page
 
 
+def test_page_of_a_job_that_waits_for_room_says_so_until_it_has_found_some(http: TestClient, database: Database) -> None:
+    lease = stock.add_running(database)
+    words = "the job asks for 1 evaluator with 1 CPU each, and 0 CPUs of the cluster are free"
+
+    def tell(kind: str, **told: str) -> str:
+        with jobs.fenced(database, lease) as (session, job):
+            events.append(session, job.id, kind, told)
+        return http.get(f"/jobs/{lease.job_id}").text
+
+    assert f"waiting for room: {words}" in tell("room_awaited", message=words)
+    assert "waiting for room" not in tell("room_found")
+
+
 def test_page_counts_the_finals_of_all_rungs_while_they_go_on(http: TestClient, database: Database) -> None:
     lease = stock.add_running(database)
     stock.emit(database, lease, "finals")

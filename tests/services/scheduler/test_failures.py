@@ -51,7 +51,7 @@ CASES = [
     (NodeDiedError("the node died"), "node_lost", True),
     (ObjectLostError("00" * 28, b"", "f"), "node_lost", True),
     (ClusterUnavailable("no Ray cluster answers"), "cluster_unavailable", True),
-    (BlobMissing("not in the store"), "artifact_unavailable", True),
+    (BlobMissing("not in the store"), "artifact_missing", True),
     (StoreUnavailable("out of reach"), "artifact_unavailable", True),
     (OSError(errno.ENOSPC, "No space left on device"), "artifact_unavailable", True),
     (OSError(errno.EBUSY, "SlowDown"), "artifact_unavailable", True),

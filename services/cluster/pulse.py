@@ -1,0 +1,191 @@
+"""Does every process that works for this job still run, and is any at work? One that falls silent is killed, and Ray starts what it did
+again.
+
+Ray waits for ever for a process that is stopped, or hangs below Python. So whatever works for a job beats, from a thread beside its
+work, which a long computation does not hold up; the job's runner counts the beats, and goes by their number alone, since a clock would
+take a runner that was itself stopped for many silent processes. Imports no torch, so that the process which keeps count is there at once.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import wraps
+from pathlib import Path
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+log = logging.getLogger("glora.pulse")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_NAME = "pulse"
+_BEAT_SECONDS = 2.0
+_PATIENCE_SECONDS = 30.0
+_busy = False
+_LOOKS = 6
+"""Looks in a row that find no further beat, after which a process counts as silent."""
+
+
+class Member(NamedTuple):
+    """A process: its node, its id there, and when it began, by that node's own count, since ids are used again."""
+
+    node: str
+    pid: int
+    began: str
+
+
+Beats = tuple[int, bool]
+"""How often a process has beaten, and whether it was at work when it last did."""
+
+
+class Pulse:
+    """Counts beats, in a process of its own."""
+
+    def __init__(self) -> None:
+        self._beats: dict[Member, Beats] = {}
+
+    def beat(self, member: Member, busy: bool) -> None:
+        """Take in a process's beat, and whether it is at work."""
+        count, _ = self._beats.get(member, (0, busy))
+        self._beats[member] = count + 1, busy
+
+    def beats(self) -> "dict[Member, Beats]":
+        """Of all processes."""
+        return self._beats
+
+    def forget(self, member: Member) -> None:
+        """Count no more for a process that is gone."""
+        self._beats.pop(member, None)
+
+
+@contextmanager
+def watched(seconds: float, on_look: Callable[[bool], None] = lambda busy: None) -> Iterator[None]:
+    """Kill, while the block runs, each process of this job that beats and then is silent for so long, a few beats at least.
+
+    Args:
+        on_look: called from a thread every now and then, with whether any process is at work.
+    """
+    watch = _Watch(max(seconds / _LOOKS, _BEAT_SECONDS / 2), on_look)
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.close()
+
+
+def at_work(function: Callable[P, T]) -> Callable[P, T]:
+    """A function of the cluster that whoever runs it is at work for meanwhile."""
+
+    @wraps(function)
+    def working(*arguments: P.args, **named: P.kwargs) -> T:
+        beat(busy=True)
+        try:
+            return function(*arguments, **named)
+        finally:
+            beat()
+
+    return working
+
+
+def beat(busy: bool = False) -> None:
+    """Let this process of the cluster beat from now on, for as long as it lives, where its job is watched.
+
+    Args:
+        busy: whether it is at work, until this is called again.
+    """
+    global _busy
+    _busy = busy
+    if not ray.is_initialized():
+        return
+    try:
+        pulse = ray.get_actor(_NAME)
+    except ValueError:
+        return
+    me = Member(ray.get_runtime_context().get_node_id(), os.getpid(), _began(os.getpid()))
+    with suppress(RayError):
+        ray.get(pulse.beat.remote(me, busy), timeout=_PATIENCE_SECONDS)  # known before it begins
+    if all(thread.name != _NAME for thread in threading.enumerate()):
+        threading.Thread(target=_beat, args=(me,), daemon=True, name=_NAME).start()
+
+
+def _beat(me: Member) -> None:
+    while True:
+        with suppress(ValueError, RayError):  # whoever counts may be about to be replaced
+            ray.get_actor(_NAME).beat.remote(me, _busy)  # nobody waits for it: a task that waits in Ray gives its CPUs to others meanwhile
+        time.sleep(_BEAT_SECONDS)
+
+
+class _Watch(threading.Thread):
+    """Looks at the beats again and again, and replaces who counts them where that is lost or silent itself."""
+
+    def __init__(self, every: float, on_look: Callable[[bool], None]) -> None:
+        super().__init__(daemon=True, name="pulse-watch")
+        self._every, self._on_look, self._over = every, on_look, threading.Event()
+        self._known: dict[Member, int] = {}
+        self._quiet: Counter[Member] = Counter()
+        self._pulse = _counting()
+
+    def run(self) -> None:
+        """Look until all is over."""
+        while not self._over.wait(self._every):
+            try:
+                self._look(ray.get(self._pulse.beats.remote(), timeout=self._every * _LOOKS))
+            except RayError:
+                self._replace()
+
+    def _replace(self) -> None:
+        if not self._over.is_set():
+            ray.kill(self._pulse)
+            with suppress(ValueError, RayError):  # not gone yet; the next look tries again
+                self._pulse = _counting()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._over.set()
+        ray.kill(self._pulse)
+
+    def _look(self, beats: dict[Member, Beats]) -> None:
+        for member in self._known | beats:
+            count, _ = beats.get(member, (0, False))  # none where the count has started again
+            self._quiet[member] = self._quiet[member] + 1 if self._known.get(member) == count else 0
+            self._known[member] = count
+        for member in [member for member in self._known if self._quiet[member] >= _LOOKS]:
+            _end(member)
+            self._pulse.forget.remote(member)
+            del self._known[member], self._quiet[member]
+        self._on_look(any(busy and not self._quiet[member] for member, (_, busy) in beats.items()))
+
+
+def _counting() -> Any:
+    return ray.remote(num_cpus=0, name=_NAME)(Pulse).remote()
+
+
+def _end(member: Member) -> None:
+    log.info("process %d on node %s has ended, or hangs and is killed", member.pid, member.node)
+    there = NodeAffinitySchedulingStrategy(member.node, soft=False)
+    ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(_kill).remote(member)
+
+
+def _kill(member: Member) -> None:
+    if _began(member.pid) == member.began:
+        os.kill(member.pid, signal.SIGKILL)
+
+
+def _began(pid: int) -> str:
+    """When a process of this machine began, in ticks since the machine did; empty if there is none, `0` where no system tells."""
+    if sys.platform != "linux":
+        return "0"
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
