@@ -51,8 +51,8 @@ def collect(home: Path | None, grace_hours: float, *, dry_run: bool, drop: bool)
     if not dry_run:
         _explained(lambda: remove(database, blobs, found, grace))
     verb = "Would remove" if dry_run else "Removed"
-    others = len(found.rows) + len(found.claims) + len(found.checkpoints) + len(found.folders)
-    _say(f"{verb} {len(found.files):,} files of {found.size:,} bytes, and {others:,} rows and folders.")
+    others = len(found.rows) + len(found.claims) + len(found.checkpoints) + len(found.folders) + len(found.uploads)
+    _say(f"{verb} {len(found.files):,} files of {found.size:,} bytes, and {others:,} rows, folders and unfinished uploads.")
 
 
 def migrate(home: Path | None) -> None:
@@ -69,6 +69,8 @@ def _show(found: Garbage) -> None:
     """One line for everything that can go, and for what is lost or missing."""
     for file in found.files:
         _say(f"file        {file.path} ({file.size:,} bytes)")
+    for upload in found.uploads:
+        _say(f"upload      {upload.path}, begun {upload.began:%Y-%m-%d %H:%M} UTC")
     named = {"row": found.rows, "checkpoint": found.checkpoints, "folder": found.folders, "claim": found.claims}
     for kind, names in named.items():
         for name in names:

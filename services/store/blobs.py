@@ -64,6 +64,15 @@ class StoredFile:
     modified: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload in parts to S3 that nobody has ended: its parts are kept, and paid for, for ever. Where it goes, and when it began."""
+
+    path: str
+    identity: str
+    began: datetime
+
+
 class BlobStore:
     """Bytes by their sha256.
 
@@ -169,6 +178,26 @@ class BlobStore:
             found = self._fs.find(self._root, detail=True) if self._fs.exists(self._root) else {}
         return [self._stored_file(path, info) for path, info in found.items() if _OURS.fullmatch(path.removeprefix(f"{self._root}/"))]
 
+    def uploads(self) -> list[Upload]:
+        """Uploads in parts of blobs and training checkpoints that are under way, or were left off. Raises StoreUnavailable."""
+        if self._local:
+            return []
+        bucket = self._root.partition("/")[0]
+        with _reachable():
+            found = self._fs.list_multipart_uploads(bucket) if self._fs.exists(bucket) else []
+        uploads = [Upload(f"{bucket}/{each['Key']}", each["UploadId"], each["Initiated"]) for each in found]
+        return [upload for upload in uploads if self._ours(upload.path)]
+
+    def abort(self, upload: Upload) -> None:
+        """Drop an upload and its parts; one that is over by now is left alone. Raises StoreUnavailable."""
+        bucket, _, key = upload.path.partition("/")
+        with _reachable(), suppress(FileNotFoundError):
+            self._fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload.identity)
+
+    def _ours(self, path: str) -> bool:
+        place = path.removeprefix(f"{self._root}/")
+        return place != path and (place.startswith("training/") or _OURS.fullmatch(place) is not None)
+
     def remove_if_untouched(self, file: StoredFile, before: datetime) -> bool:
         """Remove a file unless it was written, or stored once more, since; returns whether it was. Raises StoreUnavailable.
 
@@ -218,7 +247,9 @@ class BlobStore:
 
     def _write(self, source: Path, target: str, digest: str) -> None:
         """Local: write beside the target, flush to disk, rename. S3: an upload, which is atomic, in parts if it is large."""
-        self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+        folder = target.rpartition("/")[0]
+        new = self._local and not self._fs.exists(folder)
+        self._fs.makedirs(folder, exist_ok=True)
         if not self._local:
             self._fs.put_file(str(source), target, chunksize=_PART)
             if _hash(source)[0] != digest:  # in transit the bytes are checked by S3's own sums
@@ -229,6 +260,8 @@ class BlobStore:
             _copy_hashed(source, part, digest)
             part.replace(target)
         _sync_folder(Path(target).parent)
+        if new:
+            _sync_folder(Path(self._root))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from sqlalchemy import Select, delete, select
 from sqlalchemy.orm import Session
 
 from services.store import jobs, queue
-from services.store.blobs import BlobStore, StoredFile, training_name
+from services.store.blobs import BlobStore, StoredFile, Upload, training_name
 from services.store.database import Database
 from services.store.errors import WrongState
 from services.store.jobs import ALIVE
@@ -35,6 +35,7 @@ class Garbage:
         files: blobs that no other row names, and what broken writes have left.
         checkpoints: names of folders of training checkpoints that nobody will go on from.
         folders: work folders of runners that are gone, and logs of jobs that were deleted, on this machine.
+        uploads: to S3 in parts, which were left off.
         claims: keys that jobs which are over have claimed.
         lost: keys of supernets, and of finalists, whose bytes are not there; see `drop_lost`.
         missing: other artifact rows, as `id (name)`, whose bytes are not there; only reported.
@@ -44,6 +45,7 @@ class Garbage:
     files: tuple[StoredFile, ...]
     checkpoints: tuple[str, ...]
     folders: tuple[Path, ...]
+    uploads: tuple[Upload, ...]
     claims: tuple[str, ...]
     lost: tuple[str, ...]
     missing: tuple[str, ...]
@@ -58,7 +60,7 @@ def find_garbage(database: Database, blobs: BlobStore, home: Path, grace: timede
     """Look for garbage; changes nothing. Raises StoreUnavailable."""
     before = datetime.now(UTC) - grace
     files = blobs.listing()  # before the rows: a file that gets its row meanwhile is then found to have one
-    checkpoints = blobs.training_names()
+    checkpoints, uploads = blobs.training_names(), blobs.uploads()
     with database.read() as session:
         rows = set(_unreferenced(session, before))
         kept = [artifact for artifact in _artifacts(session) if artifact[0] not in rows]
@@ -71,6 +73,7 @@ def find_garbage(database: Database, blobs: BlobStore, home: Path, grace: timede
             files=tuple(file for file in files if file.name not in wanted and file.modified < before),
             checkpoints=tuple(name for name in checkpoints if name not in _in_use(session, checkpoints)),
             folders=tuple(_left_on_disk(session, home, before)),
+            uploads=tuple(upload for upload in uploads if upload.began < before),
             claims=tuple(session.scalars(select(Claim.key).where(Claim.job_id.not_in(_alive())))),
             lost=tuple(sorted(lost.values())),
             missing=tuple(sorted(named for key, named in gone.items() if key not in lost)),
@@ -93,6 +96,8 @@ def remove(database: Database, blobs: BlobStore, garbage: Garbage, grace: timede
             used = _in_use(session, [name])
         if not used:
             blobs.remove_training_folder(name)
+    for upload in garbage.uploads:
+        blobs.abort(upload)
     for path in garbage.folders:
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 

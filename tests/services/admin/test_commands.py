@@ -60,7 +60,7 @@ def test_garbage_is_listed_by_a_dry_run_and_removed_by_another(glora: Glora, hom
     assert dry.status == 0, dry.err
     assert "row         a" in dry.out
     assert rows(home) == before
-    assert "Removed 0 files of 0 bytes, and 1 rows and folders." in glora("admin", "gc", "--home", str(home)).out
+    assert "Removed 0 files of 0 bytes, and 1 rows, folders and unfinished uploads." in glora("admin", "gc", "--home", str(home)).out
     assert "Removed 0 files of 0 bytes, and 0 rows" in glora("admin", "gc", "--home", str(home)).out
 
 

@@ -5,6 +5,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -379,6 +380,27 @@ def test_large_file_goes_to_s3_in_parts_and_comes_back_whole(s3_endpoint: str, t
     (file,) = store.listing()
     assert store._fs.info(file.path)["ETag"].strip('"').endswith("-3")  # of three parts
     assert b"".join(store.read(digest)) == content
+
+
+def test_upload_in_parts_that_was_left_off_is_told_of_and_can_be_dropped(s3_endpoint: str) -> None:
+    bucket = f"bucket-{secrets.token_hex(6)}"
+    store = BlobStore(f"s3://{bucket}/artifacts", s3_endpoint)
+    assert store.uploads() == []
+    store.check()
+    for key in (f"artifacts/ab/{MISSING}", "artifacts/training/run/state.pt", "artifacts/notes.txt", f"elsewhere/ab/{MISSING}"):
+        store._fs.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
+
+    found = sorted(store.uploads(), key=lambda upload: upload.path)
+
+    assert [upload.path for upload in found] == [f"{bucket}/artifacts/ab/{MISSING}", f"{bucket}/artifacts/training/run/state.pt"]
+    assert found[0].began < datetime.now(UTC)  # moto's are all of one day in 2010
+    store.abort(found[0])
+    store.abort(found[0])
+    assert store.uploads() == found[1:]
+
+
+def test_local_store_has_no_uploads_in_parts(tmp_path: Path) -> None:
+    assert BlobStore(str(tmp_path)).uploads() == []
 
 
 def test_file_that_changes_while_it_is_stored_is_refused(

@@ -1,14 +1,14 @@
 """Garbage is found and removed; what somebody wants, or may want in a moment, is not."""
 
 import os
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 
 from services.store import artifacts, claims, jobs
-from services.store.blobs import BlobStore, training_name
+from services.store.blobs import BlobStore, Upload, training_name
 from services.store.database import Database
 from services.store.errors import WrongState
 from services.store.garbage import Garbage, drop_lost, find_garbage, remove
@@ -17,6 +17,7 @@ from tests.services.store.rows import EPOCH, add_job, add_running_job, change_jo
 from tests.services.store.study_rows import driven
 
 KEY = "c" * 64
+NOTHING = Garbage((), (), (), (), (), (), (), ())
 
 
 @pytest.fixture
@@ -77,7 +78,22 @@ def test_blobs_without_a_row_and_rows_without_an_owner_go(database: Database, bl
     assert kept(home) == sorted([wanted.sha256, shared.sha256])
     with database.read() as session:
         assert set(session.scalars(select(Artifact.id))) == {wanted.id, shared.id}
-    assert find_garbage(database, blobs, home) == Garbage((), (), (), (), (), (), ())
+    assert find_garbage(database, blobs, home) == NOTHING
+
+
+def test_uploads_that_were_left_off_go_and_young_ones_stay(
+    database: Database, blobs: BlobStore, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, young = Upload("bucket/old", "1", EPOCH), Upload("bucket/young", "2", datetime.now(UTC))
+    dropped: list[Upload] = []
+    monkeypatch.setattr(BlobStore, "uploads", lambda self: [old, young])
+    monkeypatch.setattr(BlobStore, "abort", lambda self, upload: dropped.append(upload))
+
+    found = find_garbage(database, blobs, home)
+    remove(database, blobs, found)
+
+    assert found.uploads == (old,)
+    assert dropped == [old]
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "cc/notes.txt", f"dd/{KEY}", KEY, f"cc/{KEY}.txt", f"cc/{KEY}/notes.txt"])
@@ -94,7 +110,7 @@ def test_what_is_young_is_left_alone(database: Database, blobs: BlobStore, home:
     (tmp_path / "young").write_text("young")
     blobs.put(tmp_path / "young")
 
-    assert find_garbage(database, blobs, home) == Garbage((), (), (), (), (), (), ())
+    assert find_garbage(database, blobs, home) == NOTHING
     assert len(find_garbage(database, blobs, home, timedelta(seconds=-5)).files) == 1
 
 
@@ -204,7 +220,7 @@ def test_supernet_whose_bytes_are_gone_is_dropped_with_its_evaluations_if_that_i
     with database.read() as session:
         assert list(session.scalars(select(Supernet.key))) == ["whole"]
         assert list(session.scalars(select(Evaluation.supernet_key))) == ["whole"]
-    assert find_garbage(database, blobs, home) == Garbage((), (), (), (), (), (), ())
+    assert find_garbage(database, blobs, home) == NOTHING
 
 
 @pytest.mark.parametrize("why", ["its bytes are back", "a job is running"])
