@@ -36,8 +36,8 @@ from benchmarks.quality_parts.tuning import Case, Effort, expected_passes, first
 
 ROOT = Path(__file__).parents[1]
 console = Console(width=150)
-QUICK_TASKS = ("sign_digits/vit", "omniglot_alph/vit")
-QUICK_METHODS = ("linear-probe", "bitfit", "ssf", "lora", "random", "peft-lora", "peft-dora", "searched-quick")
+QUICK_TASKS = ("sign_digits/vit-half", "omniglot_alph/vit-half")
+QUICK_METHODS = ("linear-probe", "bitfit", "ssf", "lora", "random", "peft-lora", "searched-quick")
 QUICK_LENGTHS = (20, 40)
 
 

@@ -83,7 +83,10 @@ class Settings(BaseSettings):
     max_outage_attempts: int = Field(
         500,
         ge=1,
-        description="The same, where the artifact store, the database or Ray was out of reach; as many as come in some six hours.",
+        description="The same, where the artifact store, the database or Ray was out of reach.",
+    )
+    max_outage_hours: float = Field(
+        6.0, gt=0, description="How long after the first of these attempts, without progress since, there are further ones, in hours."
     )
     retry_seconds: float = Field(
         1.0, ge=0, description="Longest wait before a job's second attempt, in seconds; it doubles with each further one."

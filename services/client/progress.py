@@ -51,7 +51,7 @@ class _Bars:
         self._progress, self._job = progress, job["id"]
         self._generations, self._metric = (job["request"]["search"][name] for name in ("generations", "metric"))
         self._tasks: dict[str, Any] = {}
-        self._best_finalist, self._left = 0.0, ""
+        self._best_finalist, self._left, self._doing = 0.0, "", "starting"
         self._phase = progress.add_task("queued", total=1, note=(job.get("waiting") or {}).get("message", "waiting for a scheduler"))
 
     def show(self, event: dict[str, Any]) -> None:
@@ -92,12 +92,13 @@ class _Bars:
         self._progress.update(self._phase, description="waiting", note=data["message"])
 
     def _on_room_found(self, data: dict[str, Any]) -> None:
-        self._progress.update(self._phase, description="going on", note="")
+        self._progress.update(self._phase, description=self._doing, note="")
 
     def _on_phase(self, data: dict[str, Any]) -> None:
         notes = {"train": "starting training workers", "search": "starting evaluators"}
         words = (notes.get(data["phase"], ""), self._left)
-        self._progress.update(self._phase, description=data["phase"], note=", ".join(filter(None, words)))
+        self._doing = data["phase"]
+        self._progress.update(self._phase, description=self._doing, note=", ".join(filter(None, words)))
 
     def _on_estimate(self, data: dict[str, Any]) -> None:
         if data["over"]:

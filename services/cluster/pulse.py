@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 log = logging.getLogger("glora.pulse")
@@ -31,7 +31,6 @@ T = TypeVar("T")
 _NAME = "pulse"
 _BEAT_SECONDS = 2.0
 _PATIENCE_SECONDS = 30.0
-_busy = False
 _LOOKS = 6
 """Looks in a row that find no further beat, after which a process counts as silent."""
 
@@ -98,31 +97,48 @@ def at_work(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def beat(busy: bool = False) -> None:
-    """Let this process of the cluster beat from now on, for as long as it lives, where its job is watched.
+    """Let this process of the cluster beat from now on, for as long as it lives; returns when it is known where its job is watched.
 
     Args:
         busy: whether it is at work, until this is called again.
     """
-    global _busy
-    _busy = busy
+    global _beating
     if not ray.is_initialized():
         return
-    try:
-        pulse = ray.get_actor(_NAME)
-    except ValueError:
-        return
-    me = Member(ray.get_runtime_context().get_node_id(), os.getpid(), _began(os.getpid()))
-    with suppress(RayError):
-        ray.get(pulse.beat.remote(me, busy), timeout=_PATIENCE_SECONDS)  # known before it begins
-    if all(thread.name != _NAME for thread in threading.enumerate()):
-        threading.Thread(target=_beat, args=(me,), daemon=True, name=_NAME).start()
+    with _one:
+        if _beating is None:
+            _beating = _Beating()
+            _beating.start()
+    _beating.tell(busy)
 
 
-def _beat(me: Member) -> None:
-    while True:
-        with suppress(ValueError, RayError):  # whoever counts may be about to be replaced
-            ray.get_actor(_NAME).beat.remote(me, _busy)  # nobody waits for it: a task that waits in Ray gives its CPUs to others meanwhile
-        time.sleep(_BEAT_SECONDS)
+class _Beating(threading.Thread):
+    """Beats, from a thread of its own: a task whose main thread waits in Ray gives its CPUs to others meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True, name=_NAME)
+        self._me = Member(ray.get_runtime_context().get_node_id(), os.getpid(), _began(os.getpid()))
+        self._busy, self._now, self._told = False, threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        """Beat until the process ends; where nobody counts, or not just now, it is tried again."""
+        while True:
+            self._now.clear()
+            with suppress(ValueError, RayError):
+                ray.get(ray.get_actor(_NAME).beat.remote(self._me, self._busy), timeout=_PATIENCE_SECONDS)
+            self._told.set()
+            self._now.wait(_BEAT_SECONDS)
+
+    def tell(self, busy: bool) -> None:
+        """Beat now, and wait for that."""
+        self._busy = busy
+        self._told.clear()
+        self._now.set()
+        self._told.wait(_PATIENCE_SECONDS)
+
+
+_one = threading.Lock()
+_beating: _Beating | None = None
 
 
 class _Watch(threading.Thread):
@@ -133,6 +149,7 @@ class _Watch(threading.Thread):
         self._every, self._on_look, self._over = every, on_look, threading.Event()
         self._known: dict[Member, int] = {}
         self._quiet: Counter[Member] = Counter()
+        self._kills: dict[Member, tuple[Any, int]] = {}
         self._pulse = _counting()
 
     def run(self) -> None:
@@ -140,40 +157,64 @@ class _Watch(threading.Thread):
         while not self._over.wait(self._every):
             try:
                 self._look(ray.get(self._pulse.beats.remote(), timeout=self._every * _LOOKS))
+                self._see_to_kills()
             except RayError:
                 self._replace()
-
-    def _replace(self) -> None:
-        if not self._over.is_set():
-            ray.kill(self._pulse)
-            with suppress(ValueError, RayError):  # not gone yet; the next look tries again
-                self._pulse = _counting()
 
     def close(self) -> None:
         """Look no more."""
         self._over.set()
         ray.kill(self._pulse)
 
+    def _replace(self) -> None:
+        if not self._over.is_set():
+            ray.kill(self._pulse)
+            with suppress(ValueError, RayError):  # its name is not free yet; the next look tries again
+                self._pulse = _counting()
+
     def _look(self, beats: dict[Member, Beats]) -> None:
         for member in self._known | beats:
             count, _ = beats.get(member, (0, False))  # none where the count has started again
             self._quiet[member] = self._quiet[member] + 1 if self._known.get(member) == count else 0
             self._known[member] = count
+        self._on_look(any(busy and not self._quiet[member] for member, (_, busy) in beats.items()))
         for member in [member for member in self._known if self._quiet[member] >= _LOOKS]:
-            _end(member)
+            log.info("process %d on node %s has ended, or hangs and is killed", member.pid, member.node)
+            self._kills[member] = _kill_there(member), 0
             self._pulse.forget.remote(member)
             del self._known[member], self._quiet[member]
-        self._on_look(any(busy and not self._quiet[member] for member, (_, busy) in beats.items()))
+
+    def _see_to_kills(self) -> None:
+        """Forget kills that are done, and try those again that have not been for as long as a process may be silent."""
+        for member, (reference, looks) in list(self._kills.items()):
+            if _done(reference):
+                del self._kills[member]
+            else:
+                self._kills[member] = (reference, looks + 1) if looks < _LOOKS else (_kill_there(member), 0)
 
 
 def _counting() -> Any:
-    return ray.remote(num_cpus=0, name=_NAME)(Pulse).remote()
+    """Starts who counts, on this process's own node: with another one it would be lost more often."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return ray.remote(num_cpus=0, name=_NAME, scheduling_strategy=here)(Pulse).remote()
 
 
-def _end(member: Member) -> None:
-    log.info("process %d on node %s has ended, or hangs and is killed", member.pid, member.node)
+def _kill_there(member: Member) -> Any:
+    """Has a process killed on its node, by one that is started for that: an idle one might have been stopped as well."""
     there = NodeAffinitySchedulingStrategy(member.node, soft=False)
-    ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(_kill).remote(member)
+    own = {"env_vars": {"GLORA_KILLS": f"{member.pid}-{time.monotonic_ns()}"}}
+    return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there, runtime_env=own)(_kill).remote(member)
+
+
+def _done(kill: Any) -> bool:
+    """Whether a kill is done, or its node gone; what was to kill may have been lost or stopped itself."""
+    try:
+        ray.get(kill, timeout=0)
+    except (GetTimeoutError, WorkerCrashedError):
+        return False
+    except RayError:
+        return True
+    return True
 
 
 def _kill(member: Member) -> None:

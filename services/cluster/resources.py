@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private.state import available_resources_per_node
 
 from services.cluster.demand import Growth, asked_for
 
@@ -72,10 +73,10 @@ def wait_for(count: int, share: Share, patience_seconds: float, name: str = "tra
 
 def no_room(count: int, share: Share, name: str) -> str | None:
     """What so many processes of a name find no room for just now, though the cluster may be large enough; None if there is room."""
-    free = ray.available_resources()
-    if share.times(free) >= count - 1e-9:
+    free = list(available_resources_per_node().values())
+    if sum(share.fitting(node) for node in free) >= count:
         return None
-    left = " and ".join(f"{free.get(each, 0.0):g} {each}s" for each in share.bundle())
+    left = " and ".join(f"{sum(node.get(each, 0.0) for node in free):g} {each}s" for each in share.bundle())
     return f"{_asked(count, share, name)}, and {left} of the cluster are free"
 
 

@@ -19,6 +19,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from services.cluster.early_stopping import Halving
+from services.cluster.pulse import beat
 from services.store import study_leases, study_progress
 from services.store.database import Database
 from services.store.errors import QuotaExceeded
@@ -139,6 +140,7 @@ def insist(act: Callable[[], T]) -> T:
 
 def _follow(config: dict[str, Any], sweep: Sweep) -> None:
     """Runs in a trial's process: its job submitted, if it was not yet, and followed until it is over."""
+    beat()
     database, number = Database(sweep.database_url), int(config["trial"])
     reader = insist(lambda: _reader(database, sweep, number))
     while True:

@@ -24,7 +24,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 
 from glora_core.errors import Diverged, NotLearning
 from glora_core.training import Probe, Progress, Trainer, TrainingSettings
-from services.cluster.backend import Torch
+from services.cluster.backend import Beating, Torch
 from services.cluster.checkpoints import latest, load_state, save_state
 from services.cluster.pausing import Asked, Paused, never
 from services.cluster.progress_log import ProgressLog
@@ -130,11 +130,11 @@ groups without it. The second hands out Ray's own datasets, of which there are n
 
 
 class _Trainer(TorchTrainer):  # type: ignore[misc]
-    """Ray Train without what a training here has no use for."""
+    """Ray Train without what a training here has no use for, all of whose processes beat."""
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks: list[Any] = super()._create_default_callbacks()
-        return [callback for callback in callbacks if not isinstance(callback, _SPARED)]
+        return [Beating(), *(callback for callback in callbacks if not isinstance(callback, _SPARED))]
 
 
 @at_work

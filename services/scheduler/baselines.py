@@ -39,7 +39,8 @@ def standing(context: RunContext, prepared: Prepared, searched: Finalist, chosen
     if missing:
         state, share = searched.state(context), context.worker_share
         for name in missing:
-            score = score_split(prepared.workload, searched.settings, state, chosen[name], None, share)
+            with context.wanting("score", share):
+                score = score_split(prepared.workload, searched.settings, state, chosen[name], None, share)
             parameters = context.space.parameters(chosen[name])
             metric, code = context.request.search.metric, encode(chosen[name])
             row = evaluation_row(searched.supernet_key, "val", PROTOCOL, metric, digests[name], code, parameters, fitness_of(score))

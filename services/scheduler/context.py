@@ -30,6 +30,15 @@ from services.store.lineage import Origin
 from services.store.models import Job
 
 
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """Processes that are asked of the cluster at once, by what they are called."""
+
+    name: str
+    share: Share
+    count: int = 1
+
+
 @dataclass
 class RunContext:
     """One job under one lease. Everything that is written goes through `fenced`.
@@ -38,7 +47,7 @@ class RunContext:
         workdir: a folder of this runner's own, gone when it ends.
         pausing: set while a pause is asked for.
         origin: the job that this one was made from.
-        phase: that this attempt has reached.
+        wants: what is asked of the cluster just now, if anything; see `wanting`.
     """
 
     settings: Settings
@@ -51,7 +60,7 @@ class RunContext:
     workdir: Path
     pausing: Event = field(default_factory=Event)
     origin: Origin | None = None
-    phase: str = ""
+    wants: Wants | None = None
 
     @cached_property
     def space(self) -> SearchSpace:
@@ -130,6 +139,15 @@ class RunContext:
         with self.fenced() as (_, job):
             job.attempts = 0
 
+    @contextmanager
+    def wanting(self, name: str, share: Share, count: int = 1) -> Iterator[None]:
+        """Note while the block runs that so many processes of a name, with a share of the cluster each, are asked of it."""
+        self.wants = Wants(name, share, count)
+        try:
+            yield
+        finally:
+            self.wants = None
+
     def pause_here(self) -> None:
         """Raise Paused if a pause is asked for; called where all that was done is stored."""
         if self.pausing.is_set():
@@ -140,4 +158,3 @@ class RunContext:
         self.pause_here()
         with self.fenced() as (session, job):
             jobs.enter_phase(session, job, phase)
-        self.phase = phase

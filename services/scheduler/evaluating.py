@@ -55,7 +55,8 @@ class Measuring:
         fresh, busy = list[Evaluation](), time.monotonic()
         while left := self._unknown(configs, {row.config_hash for row in fresh}):
             if ours := self._claim(left):
-                fresh += self._measure({digest: configs[digest] for digest in ours}, generation)
+                with self.context.wanting("evaluator", self.context.evaluator_share):
+                    fresh += self._measure({digest: configs[digest] for digest in ours}, generation)
                 busy = time.monotonic()
             if len(ours) == len(left):
                 continue

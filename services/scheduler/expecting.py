@@ -30,7 +30,7 @@ class Estimate:
     def __init__(self, context: RunContext, prepared: Prepared) -> None:
         self._context = context
         self._key = _speed_key(context, prepared)
-        self._speed = self._known() or measure_speed(prepared.workload, supernet_settings(context), context.worker_share)
+        self._speed = self._known() or self._measured(prepared)
         self._phases = expected(_work(context, prepared), self._speed)
         self._over = self._restored(prepared)
         left = [name for name in self._phases if name not in self._over]
@@ -56,6 +56,11 @@ class Estimate:
             self._phases[name] = took
         self._over.append(name)
         self._tell()
+
+    def _measured(self, prepared: Prepared) -> Speed:
+        context = self._context
+        with context.wanting("process that measures its speed", context.worker_share):
+            return measure_speed(prepared.workload, supernet_settings(context), context.worker_share)
 
     def _known(self) -> Speed | None:
         with self._context.database.read() as session:

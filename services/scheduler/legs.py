@@ -136,7 +136,8 @@ class Rungs:
         if state is None:
             return False
         share = self._context.worker_share
-        val = score_split(self._prepared.workload, plan.settings, state, plan.leg.trial.config, None, share)
+        with self._context.wanting("score", share):
+            val = score_split(self._prepared.workload, plan.settings, state, plan.leg.trial.config, None, share)
         with self._context.fenced() as (session, job):
             self._store_score(session, job, plan, val)
         return True
@@ -181,18 +182,20 @@ class Rungs:
         context, starts = self._context, self._starts(before)
         filesystem, folder = context.blobs.training_folder()
         runs = f"{context.lease.job_id}-{context.lease.epoch}-rung"  # a successor's rung is not ours to remove
-        train_rung(
-            self._prepared.workload,
-            {key: Task(plan.settings, starts(plan.leg)) for key, plan in missing.items()},
-            share=context.worker_share,
-            name=f"{runs}-{self._rung}",
-            filesystem=filesystem,
-            folder=folder,
-            on_done=lambda key, result: self._store(missing[key], result),
-            origin=self._origin if any(plan.settings.teachers for plan in missing.values()) else None,
-            on_checkpoint=context.progressed,
-            pausing=context.pausing.is_set,
-        )
+        tasks = {key: Task(plan.settings, starts(plan.leg)) for key, plan in missing.items()}
+        with context.wanting("finalist", context.worker_share):
+            train_rung(
+                self._prepared.workload,
+                tasks,
+                share=context.worker_share,
+                name=f"{runs}-{self._rung}",
+                filesystem=filesystem,
+                folder=folder,
+                on_done=lambda key, result: self._store(missing[key], result),
+                origin=self._origin if any(plan.settings.teachers for plan in missing.values()) else None,
+                on_checkpoint=context.progressed,
+                pausing=context.pausing.is_set,
+            )
         context.blobs.remove_training(runs)
 
     @cached_property

@@ -89,18 +89,20 @@ class _Retraining:
         both = replace(local, train=context.reader.load(context.data, SPLIT))
         filesystem, folder = context.blobs.training_folder()
         runs = f"{context.lease.job_id}-{context.lease.epoch}-again"  # a successor's are not ours to remove
-        train_rung(
-            ray.put(both),
-            {key: Task(step.settings, self._start(step)) for key, step in missing.items()},
-            share=context.worker_share,
-            name=f"{runs}-{place}",
-            filesystem=filesystem,
-            folder=folder,
-            on_done=lambda key, result: self._store(missing[key], result, len(both.train)),
-            origin=self._origin if any(step.settings.teachers for step in missing.values()) else None,
-            on_checkpoint=context.progressed,
-            pausing=context.pausing.is_set,
-        )
+        tasks = {key: Task(step.settings, self._start(step)) for key, step in missing.items()}
+        with context.wanting("finalist", context.worker_share):
+            train_rung(
+                ray.put(both),
+                tasks,
+                share=context.worker_share,
+                name=f"{runs}-{place}",
+                filesystem=filesystem,
+                folder=folder,
+                on_done=lambda key, result: self._store(missing[key], result, len(both.train)),
+                origin=self._origin if any(step.settings.teachers for step in missing.values()) else None,
+                on_checkpoint=context.progressed,
+                pausing=context.pausing.is_set,
+            )
         context.blobs.remove_training(runs)
 
     def _start(self, step: _Step) -> dict[str, Tensor] | None:

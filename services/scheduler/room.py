@@ -5,14 +5,14 @@ import logging
 from ray.exceptions import RayError
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.cluster.resources import Share, no_room
+from services.cluster.resources import no_room
 from services.scheduler.context import RunContext
 from services.store.errors import LeaseLost
 
 log = logging.getLogger("glora.room")
 
-_LOOKS = 2
-"""Looks in a row at which nothing is at work and nothing fits: between two things that it does, a job has nothing at work for a moment."""
+_LOOKS = 4
+"""Looks in a row at which nothing is at work and nothing fits: a process that starts holds its place before it is at work."""
 
 
 class Room:
@@ -25,7 +25,7 @@ class Room:
     def __call__(self, busy: bool) -> None:
         """Tell of what has changed. What cannot be stored now is told at the next look."""
         try:
-            lacking = None if busy else no_room(*self._wanted())
+            lacking = None if busy else self._lacking()
             self._idle = 0 if lacking is None else self._idle + 1
             if lacking is not None and self._idle >= _LOOKS and not self._told:
                 self._context.emit("room_awaited", {"message": lacking})
@@ -36,11 +36,7 @@ class Room:
         except (RayError, SQLAlchemyError, LeaseLost):
             log.warning("waiting for room not told", exc_info=True)
 
-    def _wanted(self) -> tuple[int, Share, str]:
-        """What the job's phase asks the cluster for at least."""
-        context = self._context
-        if context.phase == "train":
-            return context.request.training.workers, context.worker_share, "training worker"
-        if context.phase == "search":
-            return 1, context.evaluator_share, "evaluator"
-        return 1, context.worker_share, "process"
+    def _lacking(self) -> str | None:
+        """What there is no room for, of what the job asks of the cluster."""
+        wants = self._context.wants
+        return None if wants is None else no_room(wants.count, wants.share, wants.name)

@@ -51,8 +51,12 @@ def run_job(context: RunContext) -> None:
     """All phases of a job, in order; each finds what an earlier attempt has stored."""
     context.enter("prepare")
     patience = context.settings.resources_seconds
-    resources.wait_for(context.request.training.workers, context.worker_share, patience)
-    resources.wait_for(1, context.evaluator_share, patience, "evaluator")
+    for name, share, count in (
+        ("training worker", context.worker_share, context.request.training.workers),
+        ("evaluator", context.evaluator_share, 1),
+    ):
+        with context.wanting(name, share, count):
+            resources.wait_for(count, share, patience, name)
     prepared = prepare(context)
     estimate = Estimate(context, prepared)
     context.enter("train")

@@ -67,7 +67,8 @@ def _told(context: RunContext, keys: Sequence[str]) -> dict[str, Any] | None:
 
 def _choose(context: RunContext, prepared: Prepared, asked: Sequence[Finalist]) -> dict[str, Any]:
     offered = [ingredient(context, finalist) for finalist in asked]
-    places, score = cook(prepared.workload, offered, one_basin(asked), context.worker_share)
+    with context.wanting("soup", context.worker_share):
+        places, score = cook(prepared.workload, offered, one_basin(asked), context.worker_share)
     members = [asked[place] for place in places]
     told = {
         "asked": [finalist.key for finalist in asked],

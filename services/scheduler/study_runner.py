@@ -33,7 +33,7 @@ log = logging.getLogger("glora.study")
 
 def drive(settings: Settings, database: Database, lease: StudyLease, workdir: Path) -> None:
     """Run all trials of a study that are not over, and conclude it. Raises LeaseLost, or what Ray raises."""
-    from services.cluster import presence
+    from services.cluster import presence, pulse
     from services.cluster.early_stopping import Halving
     from services.cluster.joining import join_ray
     from services.cluster.sweeping import Sweep, insist, run_trials
@@ -48,14 +48,15 @@ def drive(settings: Settings, database: Database, lease: StudyLease, workdir: Pa
         signal.signal(signal.SIGTERM, stop)  # joining Ray has put a handler of its own there
         presence.watch(presence.local_socket(), lambda: _lose_node(settings, database, lease))
         early, epochs = request.early_stop, JobRequest.model_validate(first.request).training.epochs
-        run_trials(
-            Sweep(database.url, lease, Quotas.of(settings), settings.poll_seconds),
-            numbers,
-            concurrency=min(request.concurrency, settings.max_study_trials),
-            halving=Halving(early.grace_epochs, early.reduction_factor, epochs) if early.rule == "asha" else None,
-            told=told,
-            folder=workdir,
-        )
+        with pulse.watched(settings.hung_seconds):
+            run_trials(
+                Sweep(database.url, lease, Quotas.of(settings), settings.poll_seconds),
+                numbers,
+                concurrency=min(request.concurrency, settings.max_study_trials),
+                halving=Halving(early.grace_epochs, early.reduction_factor, epochs) if early.rule == "asha" else None,
+                told=told,
+                folder=workdir,
+            )
     while not insist(lambda: _concluded(database, lease)):
         time.sleep(settings.poll_seconds)
 

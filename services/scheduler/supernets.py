@@ -137,21 +137,22 @@ def _train(
             if row.epoch > furthest:  # what no attempt has reached before is progress
                 job.attempts = 0
 
-    result = train_supernet(
-        workload,
-        settings,
-        workers=training.workers,
-        share=context.worker_share,
-        prefix=f"{training_name(key)}-",
-        attempt=f"{context.lease.job_id}-{context.lease.epoch}",
-        patience_seconds=_PATIENCE_LEASES * context.settings.lease_seconds,
-        filesystem=filesystem,
-        folder=root,
-        budget=context.request.budget,
-        on_epoch=note,
-        told=furthest or None,  # what another job has trained is told by that one
-        pausing=context.pausing.is_set,
-    )
+    with context.wanting("training worker", context.worker_share, training.workers):
+        result = train_supernet(
+            workload,
+            settings,
+            workers=training.workers,
+            share=context.worker_share,
+            prefix=f"{training_name(key)}-",
+            attempt=f"{context.lease.job_id}-{context.lease.epoch}",
+            patience_seconds=_PATIENCE_LEASES * context.settings.lease_seconds,
+            filesystem=filesystem,
+            folder=root,
+            budget=context.request.budget,
+            on_epoch=note,
+            told=furthest or None,  # what another job has trained is told by that one
+            pausing=context.pausing.is_set,
+        )
     state: dict[str, Tensor] = result["trainable"]
     artifact = store_state(context, state, key, "supernet")
     with context.fenced() as (session, job):

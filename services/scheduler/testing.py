@@ -69,7 +69,8 @@ def _score(context: RunContext, prepared: Prepared, finalist: Finalist, chosen: 
     if known is not None:
         return known
     config, state, share = finalist.fitness.config, finalist.state(context), context.worker_share
-    fitness = fitness_of(score_split(prepared.workload, finalist.settings, state, config, examples(), share, chosen.among))
+    with context.wanting("score", share):
+        fitness = fitness_of(score_split(prepared.workload, finalist.settings, state, config, examples(), share, chosen.among))
     _keep(context, finalist, chosen.key, fitness)
     return fitness
 
@@ -81,7 +82,8 @@ def _soups_score(context: RunContext, prepared: Prepared, soup: Soup, chosen: Sc
     for data in told:
         if (data["soup"], data["set"]) == (soup.digest, chosen.key):
             return Fitness(**data["score"])
-    fitness = fitness_of(score_soup(prepared.workload, soup.ingredients(context), examples(), context.worker_share, chosen.among))
+    with context.wanting("score", context.worker_share):
+        fitness = fitness_of(score_soup(prepared.workload, soup.ingredients(context), examples(), context.worker_share, chosen.among))
     context.emit("soup_tested", {"soup": soup.digest, "set": chosen.key, "score": asdict(fitness)})
     return fitness
 

@@ -6,6 +6,7 @@ whole. Large files go to S3 in parts. What no row names is found and removed by 
 """
 
 import hashlib
+import logging
 import os
 import re
 import secrets
@@ -19,6 +20,8 @@ from typing import Any
 import fsspec
 from botocore.exceptions import BotoCoreError
 from fsspec import AbstractFileSystem
+
+log = logging.getLogger("glora.blobs")
 
 _CHUNK = 1 << 20
 _PART = 16 << 20
@@ -179,13 +182,27 @@ class BlobStore:
         return [self._stored_file(path, info) for path, info in found.items() if _OURS.fullmatch(path.removeprefix(f"{self._root}/"))]
 
     def uploads(self) -> list[Upload]:
-        """Uploads in parts of blobs and training checkpoints that are under way, or were left off. Raises StoreUnavailable."""
+        """Uploads in parts of blobs and training checkpoints that are under way, or were left off. Raises StoreUnavailable.
+
+        None where a store does not tell, or does not tell us; those of which it does not say when they began are left out.
+        """
         if self._local:
             return []
-        bucket = self._root.partition("/")[0]
-        with _reachable():
-            found = self._fs.list_multipart_uploads(bucket) if self._fs.exists(bucket) else []
-        uploads = [Upload(f"{bucket}/{each['Key']}", each["UploadId"], each["Initiated"]) for each in found]
+        bucket, _, prefix = self._root.partition("/")
+        found, after = list[dict[str, Any]](), dict[str, str]()
+        try:
+            with _reachable():
+                while self._fs.exists(bucket):
+                    page = self._fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix, **after)
+                    found += page.get("Uploads", [])
+                    if not page.get("IsTruncated"):
+                        break
+                    after = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+        except (StoreUnavailable, FileNotFoundError):
+            raise
+        except OSError as error:
+            log.warning("the store does not list uploads in parts: %s", error)
+        uploads = [Upload(f"{bucket}/{each['Key']}", each["UploadId"], each["Initiated"]) for each in found if "Initiated" in each]
         return [upload for upload in uploads if self._ours(upload.path)]
 
     def abort(self, upload: Upload) -> None:

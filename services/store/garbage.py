@@ -22,6 +22,8 @@ from services.store.jobs import ALIVE
 from services.store.models import Artifact, Claim, Evaluation, Job, Study, Supernet
 
 GRACE = timedelta(hours=1)
+_LONGEST_UPLOAD = timedelta(days=1)
+"""An upload in parts tells when it began, and not whether it goes on."""
 _LOGS = ("j*.log", f"s{'?' * 12}.log")
 """Of jobs and of studies' drivers; others, such as the scheduler's own, are nobody's to remove."""
 
@@ -73,7 +75,7 @@ def find_garbage(database: Database, blobs: BlobStore, home: Path, grace: timede
             files=tuple(file for file in files if file.name not in wanted and file.modified < before),
             checkpoints=tuple(name for name in checkpoints if name not in _in_use(session, checkpoints)),
             folders=tuple(_left_on_disk(session, home, before)),
-            uploads=tuple(upload for upload in uploads if upload.began < before),
+            uploads=tuple(upload for upload in uploads if upload.began < min(before, datetime.now(UTC) - _LONGEST_UPLOAD)),
             claims=tuple(session.scalars(select(Claim.key).where(Claim.job_id.not_in(_alive())))),
             lost=tuple(sorted(lost.values())),
             missing=tuple(sorted(named for key, named in gone.items() if key not in lost)),

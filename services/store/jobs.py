@@ -254,27 +254,18 @@ def attempt_failed(
     Args:
         since: when it failed; now if absent.
     """
-    counts = _failed_attempts(job, rules)
-    failed = counts[rules.kind(reason)] = counts.get(rules.kind(reason), 0) + 1
+    now = since or clock.now(session)
+    told, again = rules.after(job.retry, job.attempts, reason, now)
     job.attempts += 1
-    allowed = rules.allowed(reason)
-    if failed >= allowed:
+    if not again:
         row = f", in {job.attempts} attempts in a row without progress between them" if job.attempts > 1 else ""
         fail(session, job, reason, message + row, detail)
         return False
     wait = rules.wait_seconds(job.id, job.attempts)
-    job.next_try_at = (since or clock.now(session)) + timedelta(seconds=wait)
-    job.retry = {"reason": reason, "message": message, "attempt": failed + 1, "of": allowed, "counts": counts}
+    job.next_try_at = now + timedelta(seconds=wait)
+    job.retry = {"reason": reason, "message": message, **told}
     release(session, job, reason=reason, message=message, wait_seconds=round(wait, 1))
     return True
-
-
-def _failed_attempts(job: Job, rules: RetryRules) -> dict[str, int]:
-    """A job's failed attempts in a row without progress, by the kind of their reasons."""
-    if not job.attempts:
-        return {}
-    last: dict[str, Any] = job.retry or {}
-    return dict(last.get("counts") or {rules.kind(last.get("reason", "runner_lost")): job.attempts})  # rows of old have no counts
 
 
 def succeed(session: Session, job: Job, result: dict[str, Any]) -> None:

@@ -296,6 +296,7 @@ class Study(Base):
     failure_reason: Mapped[str | None] = mapped_column(String(32))
     failure_message: Mapped[str | None] = mapped_column(Text)
     attempts: Mapped[int] = mapped_column(default=0)
+    retry: Mapped[dict[str, Any] | None]
     next_try_at: Mapped[datetime | None]
     lease_owner: Mapped[str | None] = mapped_column(String(120))
     lease_epoch: Mapped[int] = mapped_column(default=0)

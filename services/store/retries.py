@@ -5,7 +5,10 @@ data set that cannot be read or a training that diverges, would come out the sam
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 from services.settings import Settings
 
@@ -26,23 +29,43 @@ class RetryRules:
     Args:
         attempts: in a row without progress, of jobs whose processes were lost.
         outage_attempts: the same, where something was out of reach.
+        outage_seconds: since the first of these in a row after which there is no further one.
         first_seconds: longest wait before the second attempt; it doubles with each further one.
         longest_seconds: that it never exceeds.
     """
 
     attempts: int = 3
     outage_attempts: int = 500
+    outage_seconds: float = 6 * 3600.0
     first_seconds: float = 1.0
     longest_seconds: float = 60.0
 
     @classmethod
     def of(cls, settings: Settings) -> "RetryRules":
         """The rules of a service's settings."""
-        return cls(settings.max_attempts, settings.max_outage_attempts, settings.retry_seconds, settings.retry_longest_seconds)
+        attempts, hours = (settings.max_attempts, settings.max_outage_attempts), settings.max_outage_hours
+        return cls(*attempts, 3600 * hours, settings.retry_seconds, settings.retry_longest_seconds)
 
     def allowed(self, reason: str) -> int:
         """Attempts that a job has when this is why the last one failed; 1: it is not tried again."""
         return self.attempts if reason in LOST else self.outage_attempts if reason in OUTAGES else 1
+
+    def after(self, last: Mapping[str, Any] | None, attempts: int, reason: str, now: datetime) -> tuple[dict[str, Any], bool]:
+        """What is remembered once another attempt has failed, and whether there is a further one.
+
+        Args:
+            last: what was remembered before; rows of old lack parts of it.
+            attempts: that failed before, in a row without progress; where it is 0, nothing that was remembered counts.
+        """
+        told, kind = (last or {}) if attempts else {}, self.kind(reason)
+        counts = dict(told.get("counts") or {self.kind(told.get("reason", "runner_lost")): attempts})
+        failed = counts[kind] = counts.get(kind, 0) + 1
+        kept = {"attempt": failed + 1, "of": self.allowed(reason), "counts": {name: count for name, count in counts.items() if count}}
+        since = told.get("outage_since") or (now.isoformat() if kind == "outage" else None)
+        if since is not None:
+            kept["outage_since"] = since
+        lasting = kind == "outage" and (now - datetime.fromisoformat(str(since))).total_seconds() >= self.outage_seconds
+        return kept, failed < self.allowed(reason) and not lasting
 
     @staticmethod
     def kind(reason: str) -> str:

@@ -91,11 +91,13 @@ def ended(session: Session, lease: StudyLease, *, clean: bool, rules: RetryRules
 
 def attempt_failed(session: Session, study: Study, rules: RetryRules, reason: str, message: str) -> None:
     """Count a failed attempt at driving a study: it waits for the next one, or has failed if none is left. Its jobs stay as they are."""
+    now = clock.now(session)
+    study.retry, again = rules.after(study.retry, study.attempts, reason, now)
     study.attempts += 1
-    if study.attempts >= rules.allowed(reason):
+    if not again:
         finish(session, study, "failed", reason, message)
         return
-    study.next_try_at = clock.now(session) + timedelta(seconds=rules.wait_seconds(study.id, study.attempts))
+    study.next_try_at = now + timedelta(seconds=rules.wait_seconds(study.id, study.attempts))
     _release(study)
 
 

@@ -1,16 +1,17 @@
 """Retries: what is worth another attempt, how many there are, and when the next one is."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.settings import Settings
-from services.store import clock, jobs
+from services.store import clock, jobs, study_leases
 from services.store.database import Database
 from services.store.retries import LOST, OUTAGES, RetryRules
 from tests.services.store.rows import add_running_job, change_job, claim, events_of, expire, job_of, kinds_of
+from tests.services.store.study_rows import driven
 
 RULES = RetryRules(attempts=3, outage_attempts=5, first_seconds=10, longest_seconds=60)
 FOR_GOOD = ["data_invalid", "diverged", "not_learning", "out_of_memory", "budget_infeasible", "resources_unavailable", "internal_error"]
@@ -31,8 +32,11 @@ def test_what_may_pass_is_tried_again_after_a_wait(database: Database, reason: s
     job = job_of(database, _fail(database, reason))
 
     assert (job.state, job.attempts, job.failure_reason, job.lease_owner) == ("queued", 1, None, None)
-    told = {"reason": reason, "message": "it broke", "attempt": 2, "of": RULES.allowed(reason)}
-    assert job.retry == told | {"counts": {RULES.kind(reason): 1}}
+    told = {"reason": reason, "message": "it broke", "attempt": 2, "of": RULES.allowed(reason), "counts": {RULES.kind(reason): 1}}
+    assert job.retry is not None
+    began = job.retry.pop("outage_since", None)
+    assert job.retry == told
+    assert (began is not None) == (reason in OUTAGES)
     assert job.next_try_at is not None
     assert timedelta(seconds=5) <= job.next_try_at - before < timedelta(seconds=20)
     assert claim(database) is None
@@ -58,6 +62,29 @@ def test_attempts_that_an_outage_ended_do_not_count_against_a_lost_worker(databa
     job = job_of(database, job_id)
     assert (job.state, job.attempts) == ("failed", 6)
     assert job.retry is not None and job.retry["counts"] == {"outage": 3, "lost": 2}
+
+
+def test_an_outage_is_outlasted_for_hours_and_not_for_ever() -> None:
+    rules, began = RetryRules(outage_attempts=1000, outage_seconds=3600), datetime(2026, 1, 1, tzinfo=UTC)
+    told, again = rules.after(None, 0, "artifact_unavailable", began)
+    assert again
+    told, again = rules.after(told, 1, "worker_lost", began + timedelta(minutes=30))
+    assert again
+    told, again = rules.after(told, 2, "cluster_unavailable", began + timedelta(minutes=59))
+    assert again
+    _, again = rules.after(told, 3, "database_unavailable", began + timedelta(minutes=60))
+    assert not again
+    _, again = rules.after(told, 0, "database_unavailable", began + timedelta(minutes=60))
+    assert again, "progress has been made since"
+
+
+def test_a_study_is_not_failed_by_its_first_loss_after_an_outage(database: Database) -> None:
+    study_id = driven(database).study_id
+    for reason in ("cluster_unavailable", "cluster_unavailable", "cluster_unavailable", "worker_lost"):
+        with database.write() as session:
+            study = study_leases.locked(session, study_id)
+            study_leases.attempt_failed(session, study, RULES, reason, "it broke")
+            assert study.state == "queued"
 
 
 def test_a_row_of_an_older_release_goes_on_counting_where_it_was(database: Database) -> None:
