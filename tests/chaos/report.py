@@ -28,7 +28,7 @@ def summary(document: dict[str, Any]) -> str:
     names = {f"{fault.name}-{moment.name}" for fault in FAULTS for moment in MOMENTS}
     passed = [cells[name] for name in sorted(names & cells.keys()) if "recovery" in cells[name]]
     days = sorted({cell["on"] for cell in passed})
-    when = f", {days[0]} to {days[-1]}" if days else ""
+    when = f", {' to '.join(dict.fromkeys((days[0], days[-1])))}" if days else ""
     lines = [f"{len(passed)} of {len(names)} cells passed and recorded{when}."]
     for soak in document.get("soak", {}).values():
         lines.append(
