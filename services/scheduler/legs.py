@@ -3,7 +3,6 @@
 A leg of a trial is kept like a supernet of policy `fixed`: its key is the hash of its recipe, which names what it starts from.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
@@ -28,7 +27,7 @@ from services.scheduler.evaluating import fitness_of
 from services.scheduler.prepare import Prepared
 from services.scheduler.searching import evaluated
 from services.scheduler.supernets import epoch_event, key_of, recipe_of, store_state, store_supernet, stored_state, supernet_settings
-from services.scheduler.turns import POLL_SECONDS, give_way
+from services.scheduler.turns import trained_once
 from services.store import claims, events, search_state
 from services.store.models import Job
 from services.store.search_state import evaluation_row
@@ -155,27 +154,13 @@ class Rungs:
         self._context.emit("finals", {"rung": self._rung, "rungs": rungs, "missing": missing, "done": done, "finalists": total})
 
     def _train_missing(self, missing: Mapping[str, _Plan], before: Mapping[str, Finalist]) -> None:
-        """Train what nobody has stored, and wait for what another job is just training; take that over if it is given up.
+        """Train what nobody has stored. Raises GaveWay."""
 
-        Raises:
-            GaveWay: the other job takes longer than a runner should wait.
-        """
-        left, since = {key: plan for key, plan in missing.items() if not self._scored_as_trained(plan)}, time.monotonic()
-        while left:
-            with self._context.fenced() as (session, _):
-                ours = claims.take(session, self._context.lease, left)
-                free = {key for key in ours if search_state.supernet(session, key) is None}
-                claims.drop(session, self._context.lease, ours - free)
-            if free:
-                self._train({key: left[key] for key in free}, before)
-                since = time.monotonic()
+        def left(plans: Mapping[str, _Plan]) -> dict[str, _Plan]:
             diverged = self._diverged()
-            left = {k: p for k, p in left.items() if k not in diverged and self._stored(p) is None and not self._scored_as_trained(p)}
-            if left:
-                self._context.pause_here()
-                if time.monotonic() - since > self._context.settings.await_seconds:
-                    give_way(self._context, max(left))  # a rung is trained in the order of keys
-                time.sleep(POLL_SECONDS)
+            return {k: p for k, p in plans.items() if k not in diverged and self._stored(p) is None and not self._scored_as_trained(p)}
+
+        trained_once(self._context, missing, left, lambda plans: self._train(plans, before))
 
     def _train(self, missing: Mapping[str, _Plan], before: Mapping[str, Finalist]) -> None:
         """Train legs by their keys, and store each as soon as it is trained."""

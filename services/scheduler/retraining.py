@@ -23,7 +23,8 @@ from services.scheduler.legs import Finalist, trained_alone
 from services.scheduler.prepare import Prepared
 from services.scheduler.soups import Soup
 from services.scheduler.supernets import epoch_event, key_of, recipe_of, store_state, store_supernet, stored_state, supernet_settings
-from services.store import search_state
+from services.scheduler.turns import trained_once
+from services.store import claims, search_state
 
 SPLIT = "train+val"
 
@@ -81,10 +82,13 @@ class _Retraining:
         return steps
 
     def _train_missing(self, steps: Mapping[str, _Step], place: int) -> None:
-        with self._context.database.read() as session:
-            missing = {key: step for key, step in steps.items() if search_state.supernet(session, key) is None}
-        if not missing:
-            return
+        def left(wanted: Mapping[str, _Step]) -> dict[str, _Step]:
+            with self._context.database.read() as session:
+                return {key: step for key, step in wanted.items() if search_state.supernet(session, key) is None}
+
+        trained_once(self._context, steps, left, lambda missing: self._train(missing, place))
+
+    def _train(self, missing: Mapping[str, _Step], place: int) -> None:
         local, context = self._prepared.local, self._context
         both = replace(local, train=context.reader.load(context.data, SPLIT))
         filesystem, folder = context.blobs.training_folder()
@@ -129,6 +133,7 @@ class _Retraining:
         artifact = store_state(self._context, result.state, step.key, "finalist")
         with self._context.fenced() as (session, job):
             store_supernet(session, step.key, step.recipe, [epoch_event(row) for row in result.history], artifact)
+            claims.drop(session, self._context.lease, [step.key])
             job.attempts = 0
         self._context.emit(
             "retrained",

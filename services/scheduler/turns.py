@@ -6,11 +6,11 @@ scheduler to other jobs and waits in the queue.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from services.scheduler.context import RunContext
-from services.store import claims, events, jobs
+from services.store import claims, events, jobs, search_state
 
 T = TypeVar("T")
 
@@ -50,6 +50,41 @@ def made_once(context: RunContext, key: str, find: Callable[[], T | None], make:
     if told:
         _wait_for(context, None, key)
     return found, True
+
+
+def trained_once(
+    context: RunContext,
+    wanted: Mapping[str, T],
+    left: Callable[[Mapping[str, T]], Mapping[str, T]],
+    train: Callable[[Mapping[str, T]], None],
+) -> None:
+    """Train several supernets, or finalists, that nobody has stored, and wait for those that another job is just training; they are taken
+    over if it gives them up.
+
+    Args:
+        wanted: by their keys.
+        left: those of them that are neither stored nor known to have diverged.
+        train: trains and stores, and gives the claims up in the transactions that store.
+
+    Raises:
+        GaveWay: the other job takes longer than a runner should wait.
+        Paused: as `made_once`.
+    """
+    open_, since = left(wanted), time.monotonic()
+    while open_:
+        with context.fenced() as (session, _):
+            ours = claims.take(session, context.lease, open_)
+            free = {key for key in ours if search_state.supernet(session, key) is None}
+            claims.drop(session, context.lease, ours - free)
+        if free:
+            train({key: open_[key] for key in free})
+            since = time.monotonic()
+        open_ = left(open_)
+        if open_:
+            context.pause_here()
+            if time.monotonic() - since > context.settings.await_seconds:
+                give_way(context, max(open_))  # they are trained in the order of keys
+            time.sleep(POLL_SECONDS)
 
 
 def give_way(context: RunContext, key: str) -> None:

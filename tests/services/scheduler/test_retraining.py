@@ -11,11 +11,11 @@ from glora_core.data.readers import ImageReader
 from glora_core.errors import Diverged
 from glora_core.evaluation import Score
 from services.cluster.rung import Task, Trained
-from services.scheduler import retraining
+from services.scheduler import retraining, turns
 from services.scheduler.finals import Outcome
 from services.scheduler.retraining import retrain
 from services.scheduler.soups import Soup
-from services.store import search_state
+from services.store import claims, search_state
 from services.store.database import Database
 from tests.services.scheduler.test_finals import SOUP, Cluster, Killed, cluster, play, told  # noqa: F401 - fixtures
 
@@ -147,3 +147,24 @@ def test_a_known_method_that_was_trained_as_a_baseline_is_trained_again_for_as_l
 
     assert (outcome.winner.leg.trial.sliced, outcome.winner.leg.trained) == (False, 6)
     assert [[task.settings.epochs for task in step.values()] for step in again.steps] == [[6]]
+
+
+def test_what_another_job_is_just_retraining_is_waited_for(again: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused, slept, take = list[set[str]](), list[float](), claims.take
+
+    def held_once(session: Any, lease: Any, keys: Any) -> set[str]:
+        refused.append(set(keys))
+        return set() if len(refused) == 1 else take(session, lease, keys)
+
+    def while_held(*arguments: Any) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(claims, "take", held_once)
+            patch.setattr(turns.time, "sleep", slept.append)
+            turns.trained_once(*arguments)
+
+    monkeypatch.setattr(retraining, "trained_once", while_held)
+
+    outcome = again(SOUP | {"learning_rates": [0.2], "epochs": [3]})
+
+    assert refused == [{outcome.retrained.supernet_key}] * 2
+    assert len(slept) == len(again.steps) == 1
