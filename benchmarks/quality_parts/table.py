@@ -111,7 +111,7 @@ def _spent(cell: Cell | None) -> str:
 
 
 def _spread(values: Sequence[float]) -> str:
-    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values) if len(values) > 1 else 0.0:.1f}"
+    return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
