@@ -69,9 +69,8 @@ def _show(found: Garbage) -> None:
     """One line for everything that can go, and for what is lost or missing."""
     for file in found.files:
         _say(f"file        {file.path} ({file.size:,} bytes)")
-    for upload in found.uploads:
-        _say(f"upload      {upload.path}, begun {upload.began:%Y-%m-%d %H:%M} UTC")
-    named = {"row": found.rows, "checkpoint": found.checkpoints, "folder": found.folders, "claim": found.claims}
+    uploads = [f"{upload.path}, begun {upload.began:%Y-%m-%d %H:%M} UTC" for upload in found.uploads]
+    named = {"row": found.rows, "checkpoint": found.checkpoints, "folder": found.folders, "claim": found.claims, "upload": uploads}
     for kind, names in named.items():
         for name in names:
             _say(f"{kind:<11} {name}")

@@ -11,7 +11,7 @@ from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 
-from services.cluster.pulse import beat
+from services.cluster.pulse import beat, beat_in
 
 
 class Beating(ControllerCallback, WorkerGroupCallback):  # type: ignore[misc]
@@ -24,11 +24,7 @@ class Beating(ControllerCallback, WorkerGroupCallback):  # type: ignore[misc]
     def after_worker_group_start(self, worker_group: Any) -> None:
         """Called by Ray Train's controller once the workers have started, and before they are set up."""
         worker_group.execute_async(beat)
-        worker_group.get_worker_group_state().sync_actor.__ray_call__.remote(_beat)
-
-
-def _beat(actor: Any) -> None:
-    beat()
+        beat_in(worker_group.get_worker_group_state().sync_actor)
 
 
 class Torch(TorchConfig):  # type: ignore[misc]

@@ -112,6 +112,15 @@ def beat(busy: bool = False) -> None:
     _beating.tell(busy)
 
 
+def beat_in(actor: Any) -> None:
+    """Let the process of an actor beat whose class knows nothing of it; returns at once."""
+    actor.__ray_call__.remote(_beat)
+
+
+def _beat(actor: Any) -> None:
+    beat()
+
+
 class _Beating(threading.Thread):
     """Beats, from a thread of its own: a task whose main thread waits in Ray gives its CPUs to others meanwhile."""
 

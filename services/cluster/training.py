@@ -28,7 +28,7 @@ from services.cluster.backend import Beating, Torch
 from services.cluster.checkpoints import latest, load_state, save_state
 from services.cluster.pausing import Asked, Paused, never
 from services.cluster.progress_log import ProgressLog
-from services.cluster.pulse import at_work, beat
+from services.cluster.pulse import at_work, beat_in
 from services.cluster.resources import Share
 from services.cluster.scratch import scratch
 from services.cluster.workload import Workload, settle
@@ -89,7 +89,7 @@ def train_supernet(
     if start is not None and start["epoch"] >= settings.epochs:  # whoever reached the end did not come to store it
         return start
     log = ray.remote(num_cpus=0)(ProgressLog).remote(patience_seconds)
-    log.__ray_call__.remote(lambda _: beat())
+    beat_in(log)
     started_from = [] if start is None else [ray.put(start)]
     trainer = _Trainer(
         _train_worker,

@@ -217,7 +217,9 @@ def event_text(kind: str, data: Mapping[str, Any]) -> str:
     match kind:
         case "queued" | "started" | "resumed" | "cancel_requested" | "succeeded" | "pause_requested" | "paused" | "resume_requested":
             return ""
-        case "cancelled":
+        case "room_found":
+            return ""
+        case "cancelled" | "room_awaited":
             return str(data.get("message", ""))
         case "study":
             return f"trial {data.get('trial')} of {data.get('study')}"
@@ -228,10 +230,6 @@ def event_text(kind: str, data: Mapping[str, Any]) -> str:
             return f"{data.get('text')}{left}"
         case "epoch":
             return f"{data.get('epoch')} of {data.get('epochs')}, loss {decimals(data.get('loss'))}"
-        case "room_awaited":
-            return str(data.get("message"))
-        case "room_found":
-            return ""
         case "supernet_found":
             return "trained by another job, nothing to train"
         case "supernet_awaited":

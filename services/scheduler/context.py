@@ -36,7 +36,7 @@ class Wants:
 
     name: str
     share: Share
-    count: int = 1
+    count: int
 
 
 @dataclass

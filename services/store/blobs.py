@@ -192,14 +192,15 @@ class BlobStore:
         found, after = list[dict[str, Any]](), dict[str, str]()
         try:
             with _reachable():
-                while self._fs.exists(bucket):
-                    page = self._fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix, **after)
+                while page := self._fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix, **after):
                     found += page.get("Uploads", [])
                     if not page.get("IsTruncated"):
                         break
                     after = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
-        except (StoreUnavailable, FileNotFoundError):
+        except StoreUnavailable:
             raise
+        except FileNotFoundError:  # there is no bucket yet
+            return []
         except OSError as error:
             log.warning("the store does not list uploads in parts: %s", error)
         uploads = [Upload(f"{bucket}/{each['Key']}", each["UploadId"], each["Initiated"]) for each in found if "Initiated" in each]

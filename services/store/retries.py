@@ -43,8 +43,8 @@ class RetryRules:
     @classmethod
     def of(cls, settings: Settings) -> "RetryRules":
         """The rules of a service's settings."""
-        attempts, hours = (settings.max_attempts, settings.max_outage_attempts), settings.max_outage_hours
-        return cls(*attempts, 3600 * hours, settings.retry_seconds, settings.retry_longest_seconds)
+        outages = settings.max_outage_attempts, 3600 * settings.max_outage_hours
+        return cls(settings.max_attempts, *outages, settings.retry_seconds, settings.retry_longest_seconds)
 
     def allowed(self, reason: str) -> int:
         """Attempts that a job has when this is why the last one failed; 1: it is not tried again."""
