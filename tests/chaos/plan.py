@@ -1,4 +1,4 @@
-"""Which cells of the matrix a run has: all of them, every cell of the schedulers and a third of the rest, or rows by their names."""
+"""Which cells of the matrix a run has: all of them, every cell of the schedulers and a sixth of the rest, or rows by their names."""
 
 import os
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from itertools import groupby
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.moments import MOMENTS, Moment
 
-THIRDS = 3
+PARTS = 6
 _ALWAYS = ("scheduler",)
 
 
@@ -37,8 +37,8 @@ def chosen_cells(choice: str) -> list[Cell]:
     """The cells of a run.
 
     Args:
-        choice: `all`; names of rows, with commas between them; or `0`, `1` or `2`: every cell of the schedulers, and this third of the
-            others: in each row two columns, other ones from row to row.
+        choice: `all`; names of rows, with commas between them; or `0` to `5`: every cell of the schedulers, and this sixth of the
+            others: in each row one column, another one from row to row.
 
     Raises:
         ValueError: no row has that name.
@@ -54,7 +54,7 @@ def chosen_cells(choice: str) -> list[Cell]:
 
     def taken(cell: Cell) -> bool:
         diagonal = rows.index(cell.fault.name) + columns.index(cell.moment.name)
-        return cell.fault.name in _ALWAYS or diagonal % THIRDS == int(choice) % THIRDS
+        return cell.fault.name in _ALWAYS or diagonal % PARTS == int(choice) % PARTS
 
     return [cell for cell in every_cell() if taken(cell)]
 
