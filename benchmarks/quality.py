@@ -210,6 +210,8 @@ def _asked(arguments: argparse.Namespace) -> str:
     lists = [f"--{name} {' '.join(str(value) for value in getattr(arguments, name))}" for name in names]
     match = [f"--match-cost {arguments.match_cost or 'none'}"]
     trained = [f"--precision {arguments.precision}", f"--label-smoothing {arguments.label_smoothing}"]
+    trained += [f"--augment {' '.join(arguments.augment)}"]
+    trained += [f"--batch-size {arguments.batch_size}"] if arguments.batch_size else []
     return " ".join([*lists, f"--seeds {arguments.seeds}", *trained, *match])
 
 

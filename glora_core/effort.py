@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from glora_core.augmentations import Augmentation
 from glora_core.errors import ConfigInvalid
 from glora_core.finals.plan import FinalsSettings
 from glora_core.search.settings import SearchSettings
@@ -19,6 +20,8 @@ DEFAULT: EffortName = "standard"
 LABEL_SMOOTHING = 0.1
 """Share of every label spread over all classes (arXiv 1512.00567) where nothing else is asked: few examples, learned for long, leave a
 network far too sure of itself (docs/decisions/0016-labels-are-smoothed.md)."""
+AUGMENT: tuple[Augmentation, ...] = ("crop", "affine")
+"""Random changes of training images where nothing else is asked (docs/decisions/0019-small-batches-and-turned-images.md)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,7 @@ def _supernet(work: Work, speed: Speed) -> float:
 
 def _steps(work: Work) -> tuple[int, float]:
     """Steps of an epoch, and examples of each on average."""
-    steps = -(-work.train // work.training.batch_size)
+    steps = -(-work.train // work.training.batch_of(work.train))
     return steps, work.train / steps
 
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from glora_core.effort import DEFAULT, EFFORTS, LABEL_SMOOTHING
+from glora_core.augmentations import Augmentation
+from glora_core.effort import AUGMENT, DEFAULT, EFFORTS, LABEL_SMOOTHING
 from glora_core.finals import FinalsSettings
 from glora_core.metrics import ACCURACY, METRIC_NAMES, check_metric
 from glora_core.search import SearchSettings
@@ -25,7 +26,12 @@ class TrainingRequest(Strict):
     """How the supernet is trained."""
 
     epochs: int = Field(_EFFORT.epochs, ge=1, le=10_000, description="Passes over the training split; the effort's if absent.")
-    batch_size: int = Field(50, ge=1, le=4096, description="Examples of a step, over all workers together.")
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="Examples of a step, over all workers together; if absent an eighth of the training split, 8 at least and 50 at most.",
+    )
     learning_rate: float = Field(
         _EFFORT.learning_rate, gt=0, le=10, description="Peak learning rate of AdamW; cosine schedule with linear warm-up."
     )
@@ -49,11 +55,12 @@ class TrainingRequest(Strict):
         description="Early stop: epochs without a lower mean loss of the probed subnets on val after which training ends; what was best by "
         "that loss is kept. Trained to the last epoch if absent.",
     )
-    augment: list[Literal["crop", "flip", "colour"]] = Field(
-        ["crop"],
-        max_length=3,
-        description="Random changes of training images: `crop` (a random part, of half the area at least), `flip` (mirrored), `colour`. "
-        "Leave `crop` out where position or size is the answer. Texts are never changed: none, for a backbone that reads those.",
+    augment: list[Augmentation] = Field(
+        list(AUGMENT),
+        max_length=4,
+        description="Random changes of training images: `crop` (a random part, of half the area at least), `affine` (turned by up to 15 "
+        "degrees, and slanted), `flip` (mirrored), `colour`. Leave out what would change the answer. Texts are never changed: "
+        "none, for a backbone that reads those.",
     )
     label_smoothing: float = Field(LABEL_SMOOTHING, ge=0, lt=1, description="Share of every label spread over all classes.")
     ema: float = Field(0.0, ge=0, lt=1, description="Decay, by step, of the running average that is kept in the end; 0: none.")

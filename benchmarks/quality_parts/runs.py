@@ -15,9 +15,8 @@ from typing import Any
 from .methods import METHODS, Variant
 from .tasks import Task
 
-BATCH = 32
-COMMON: Mapping[str, Any] = {"batch_size": BATCH, "weight_decay": 1e-4, "warmup": 0.1}
-"""What all methods share, beside the task's precision, label smoothing, augmentation (random crops of images) and the order of examples."""
+COMMON: Mapping[str, Any] = {"weight_decay": 1e-4, "warmup": 0.1}
+"""What all methods share, beside batch size, precision, label smoothing and changes of images of the task, and the examples' order."""
 FORWARD = 0.4
 """Cost of a forward pass alone, in passes forward and backward: 12 of 29 ms with the ViT-S in float32, which scores are in."""
 SCORING = FORWARD * 1200
@@ -29,7 +28,13 @@ RECIPES = {"subnet": 1, "peft": 1, "full": 1, "searched": 8}
 def shared_settings(task: Task) -> dict[str, Any]:
     """What all methods share on a task."""
     smoothed = {"label_smoothing": task.smoothing} if task.smoothing else {}  # runs without have no such entry in their identity
-    return {**COMMON, **smoothed, "precision": task.precision, "augment": ("crop",) if task.source.images else ()}
+    return {
+        **COMMON,
+        **smoothed,
+        "batch_size": task.batch_size,
+        "precision": task.precision,
+        "augment": task.augment if task.source.images else (),
+    }
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from glora_core import backbones
+from glora_core.augmentations import AUGMENTATIONS
 from glora_core.backbones import BackboneSpec
-from glora_core.effort import LABEL_SMOOTHING
+from glora_core.effort import AUGMENT, LABEL_SMOOTHING
 from glora_core.export.peft.layout import lora_takes
 from glora_core.precision import Precision
 from glora_core.space import LayerShape
@@ -38,6 +39,8 @@ class Task:
         pace: factor on all lengths of training, below 1 for a large training set, so that it sees as many examples as a small one.
         precision: that all methods train in.
         smoothing: label smoothing that all methods train with.
+        batch_size: of all training; None: the default of jobs.
+        augment: random changes of training images, of all training.
     """
 
     name: str
@@ -47,10 +50,22 @@ class Task:
     pace: float = 1.0
     precision: Precision = "bfloat16"
     smoothing: float = LABEL_SMOOTHING
+    batch_size: int | None = None
+    augment: tuple[str, ...] = AUGMENT
 
     def __reduce__(self) -> tuple[type["Task"], tuple[object, ...]]:
         """Without what was found out of it, so that it travels light to another process."""
-        return Task, (self.name, self.spec, self.source, self.weights, self.pace, self.precision, self.smoothing)
+        return Task, (
+            self.name,
+            self.spec,
+            self.source,
+            self.weights,
+            self.pace,
+            self.precision,
+            self.smoothing,
+            self.batch_size,
+            self.augment,
+        )
 
     @cached_property
     def layers(self) -> tuple[LayerShape, ...]:
@@ -90,6 +105,14 @@ def take_shared(parser: argparse.ArgumentParser) -> None:
         "--precision", choices=get_args(Precision), default="bfloat16", help="that training is in; CPUs without bfloat16 are slow at it"
     )
     parser.add_argument("--label-smoothing", type=float, default=LABEL_SMOOTHING, metavar="SHARE", help="of all training, as of jobs")
+    parser.add_argument(
+        "--augment",
+        nargs="*",
+        choices=AUGMENTATIONS,
+        default=AUGMENT,
+        help="random changes of images, of all training; as jobs do if absent",
+    )
+    parser.add_argument("--batch-size", type=int, metavar="EXAMPLES", help="of all training; jobs' default if absent")
 
 
 def _shared(text: str) -> Path:
@@ -103,9 +126,13 @@ def _shared(text: str) -> Path:
 def asked_tasks(given: argparse.Namespace) -> Mapping[str, Callable[[], Task]]:
     """The known tasks as a command with the options of `take_shared` and a `--home` asks for them."""
     known = known_tasks(given.shared, given.home)
-    return {
-        name: lambda make=make: replace(make(), precision=given.precision, smoothing=given.label_smoothing) for name, make in known.items()
+    asked = {
+        "precision": given.precision,
+        "smoothing": given.label_smoothing,
+        "batch_size": given.batch_size,
+        "augment": tuple(given.augment),
     }
+    return {name: lambda make=make: replace(make(), **asked) for name, make in known.items()}
 
 
 def known_tasks(shared: Path, home: Path) -> Mapping[str, Callable[[], Task]]:

@@ -24,7 +24,7 @@ from glora_core.supernet import Supernet
 from glora_core.training import Trainer, TrainingSettings
 
 from .methods import METHODS, feedforward
-from .runs import BATCH, COMMON, Record, Run
+from .runs import COMMON, Record, Run
 from .searched import VAL_BATCH, Found, effort_of, search_and_finish
 from .sources import Data
 from .tasks import Task, fresh_model
@@ -137,8 +137,8 @@ def speed(task: Task) -> float:
     """Seconds for one training example forward and backward, measured with LoRA on a few batches."""
     data, config = task.source.load(task.spec, 0), method_config(SearchSpace.of(task.layers), "lora")
     supernet = _subnet(task, fresh_model(task, data.classes), {"subnet": encode(config)}, 0)
-    split, seconds = data.train.part(torch.arange(min(2 * BATCH, len(data.train)))), [0.0]
-    settings = TrainingSettings(**COMMON, precision=task.precision, epochs=2, policy="random")
+    split, seconds = data.train.part(torch.arange(min(64, len(data.train)))), [0.0]
+    settings = TrainingSettings(**COMMON, batch_size=32, precision=task.precision, epochs=2, policy="random")
     with sdpa_kernel(ATTENTION):
         Trainer(supernet, split, settings).fit(lambda progress: seconds.append(progress.seconds))
     return (seconds[2] - seconds[1]) / len(split)

@@ -7,7 +7,7 @@ from typing import Any
 from glora_core.configs import SubnetConfig
 from glora_core.data.images import ImageSplit
 from glora_core.data.split import Split
-from glora_core.effort import DEFAULT, LABEL_SMOOTHING, effort_named
+from glora_core.effort import AUGMENT, DEFAULT, LABEL_SMOOTHING, effort_named
 from glora_core.evaluation import Score, SubnetScorer
 from glora_core.finals import FinalsSettings
 from glora_core.finals.run import Finalist, choose_soup, run_finals, train_again
@@ -47,8 +47,8 @@ def train(
         on_epoch: called after each epoch.
         effort: one of `glora_core.effort.EFFORTS`, which says the epochs and the learning rate unless they are given.
         val: a few subnets are probed on it along the way, so that a supernet that does not learn ends early; `patience` needs it.
-        settings: of `TrainingSettings`; the policy is `sandwich`, images are changed by `crop`, and labels of classes smoothed by 0.1,
-            unless given.
+        settings: of `TrainingSettings`; the policy is `sandwich`, images are changed by `crop` and `affine`, and labels of classes smoothed
+            by 0.1, unless given.
 
     Raises:
         ConfigInvalid: there is no such setting, or its value is not accepted.
@@ -179,7 +179,7 @@ def _training(supernet: Supernet, split: Split, given: dict[str, Any]) -> Traini
     policy = "random" if supernet.space.size == 1 else "sandwich"
     usual: dict[str, Any] = {
         "policy": policy,
-        "augment": ("crop",) if isinstance(split, ImageSplit) else (),
+        "augment": AUGMENT if isinstance(split, ImageSplit) else (),
         "entanglement": supernet.entanglement,
     }
     if split.labels.dim() == 1:  # of a language model, every token is a label

@@ -14,6 +14,10 @@ from torch.nn import functional as F
 AREA = (0.5, 1.0)
 """Smallest and largest share of an image's area that `crop` keeps."""
 ASPECT = 4 / 3
+TURN = 15.0
+"""Largest turn of `affine`, in degrees either way."""
+SLANT = 0.1
+"""Largest shift of `affine` to the side, in heights for a height."""
 JITTER = 0.2
 """Largest relative change of contrast, and change of brightness in standard deviations, of `colour`."""
 
@@ -21,8 +25,8 @@ JITTER = 0.2
 def augment(images: Tensor, kinds: Sequence[str], rng: np.random.Generator, rows: slice = slice(None), count: int | None = None) -> Tensor:
     """Images changed at random, each in its own way.
 
-    `crop`: a random part of random shape, scaled back to the whole size; `flip`: mirrored left to right in one of two cases;
-    `colour`: contrast and brightness.
+    `crop`: a random part of random shape, scaled back to the whole size; `affine`: turned and slanted; `flip`: mirrored left to right in
+    one of two cases; `colour`: contrast and brightness.
 
     Args:
         images: (n, channels, height, width), normalised.
@@ -33,6 +37,8 @@ def augment(images: Tensor, kinds: Sequence[str], rng: np.random.Generator, rows
         return images
     drawn = torch.from_numpy(rng.random((count, 7)).astype(np.float32))[rows].to(images.device)
     area, aspect, left, top, mirrored, contrast, brightness = drawn.unbind(1)
+    if "affine" in kinds:
+        images = _affine(images, torch.from_numpy(rng.random((count, 2)).astype(np.float32))[rows].to(images.device))
     if "crop" in kinds or "flip" in kinds:
         side = (AREA[0] + (AREA[1] - AREA[0]) * area).sqrt() if "crop" in kinds else torch.ones_like(area)
         shape = torch.exp((2 * aspect - 1) * math.log(ASPECT) / 2) if "crop" in kinds else torch.ones_like(area)
@@ -41,9 +47,21 @@ def augment(images: Tensor, kinds: Sequence[str], rng: np.random.Generator, rows
         zero = torch.zeros_like(width)
         across = torch.stack([sign * width, zero, (2 * left - 1) * (1 - width)], 1)
         down = torch.stack([zero, height, (2 * top - 1) * (1 - height)], 1)
-        grid = F.affine_grid(torch.stack([across, down], 1), list(images.shape), align_corners=False)
-        images = F.grid_sample(images, grid.to(images.dtype), padding_mode="reflection", align_corners=False)
+        images = _moved(images, across, down)
     if "colour" in kinds:
         change, shift = (JITTER * (2 * value.view(-1, 1, 1, 1) - 1) for value in (contrast, brightness))
         images = images * (1 + change) + shift
     return images
+
+
+def _affine(images: Tensor, drawn: Tensor) -> Tensor:
+    """Images turned and slanted about their middle, by numbers (n, 2) drawn from 0 to 1."""
+    turn, slant = ((2 * drawn - 1) * torch.tensor([math.radians(TURN), SLANT], device=drawn.device)).unbind(1)
+    sine, cosine, zero = turn.sin(), turn.cos(), torch.zeros_like(turn)
+    return _moved(images, torch.stack([cosine, slant - sine, zero], 1), torch.stack([sine, cosine, zero], 1))
+
+
+def _moved(images: Tensor, across: Tensor, down: Tensor) -> Tensor:
+    """Images read at other places: where to, as rows (n, 3) of a matrix for each image, in half widths and heights from the middle."""
+    grid = F.affine_grid(torch.stack([across, down], 1), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid.to(images.dtype), padding_mode="reflection", align_corners=False)

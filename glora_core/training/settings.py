@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
+from glora_core.augmentations import AUGMENTATIONS
 from glora_core.checks import check_positive, check_share, check_whole
 from glora_core.configs import TENSORS
 from glora_core.errors import ConfigInvalid
@@ -13,7 +14,11 @@ from glora_core.precision import Precision
 Policy = Literal["random", "sandwich", "full-sandwich", "fixed"]
 Sampling = Literal["uniform", "fair", "progressive", "budget"]
 Entanglement = Literal["normalised", "paper"]
-AUGMENTATIONS = ("crop", "flip", "colour")
+BATCHES = (8, 50)
+"""Least and most examples of a step where nothing else is asked."""
+STEPS = 8
+"""Steps of an epoch, between these bounds: a network that is trained for few epochs on few examples lacks steps first of all
+(docs/decisions/0019-small-batches-and-turned-images.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +27,7 @@ class TrainingSettings:
 
     Args:
         epochs: passes over the training split.
-        batch_size: examples of a step, over all processes together.
+        batch_size: examples of a step, over all processes together; None: see `batch_of`.
         learning_rate: peak, of AdamW.
         tensor_rates: factors on the learning rate of single support tensors (`A` to `E`) and of the `head`; 1 where absent.
         weight_decay: decoupled, on the numbers that the step's subnets use and on no others.
@@ -33,7 +38,7 @@ class TrainingSettings:
             those of the blocks before it less often, down to never for the first, as in timm; 0: none are.
         patience: epochs without a lower mean loss of the probed subnets on val after which a probe ends the training. Numbers kept in
             the end are then those of the epoch of the lowest loss (with `ema`, their averages as of then); None: trained to the last.
-        augment: random changes of training images: any of `crop`, `flip` and `colour` (`glora_core.data.augment`).
+        augment: random changes of training images: any of `crop`, `affine`, `flip` and `colour` (`glora_core.data.augment`).
         label_smoothing: share of every label spread over all classes.
         ema: decay, by step, of the running average of all trained numbers that takes their place after the last epoch; 0: none.
         cycles: how often the schedule is played, in stretches of equally many epochs, each with an optimiser of its own; the mean of what
@@ -60,7 +65,7 @@ class TrainingSettings:
     """
 
     epochs: int = 60
-    batch_size: int = 50
+    batch_size: int | None = None
     learning_rate: float = 3e-3
     tensor_rates: Mapping[str, float] = field(default_factory=dict)
     weight_decay: float = 1e-4
@@ -108,9 +113,9 @@ class TrainingSettings:
             raise ConfigInvalid(f"tensor_rates {dict(self.tensor_rates)} are not accepted: factors of at least 0 for A, B, C, D, E or head")
 
     def _check_numbers(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("subnets", 1), ("cycles", 1), ("seed", 0)):
+        for name, least in (("epochs", 1), ("subnets", 1), ("cycles", 1), ("seed", 0)):
             check_whole(name, getattr(self, name), least)
-        for name, least in (("budget", 0), ("warmup_epochs", 0), ("patience", 1)):
+        for name, least in (("batch_size", 1), ("budget", 0), ("warmup_epochs", 0), ("patience", 1)):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), least)
         if self.warmup_epochs is not None and self.warmup_epochs > self.epochs:
@@ -141,6 +146,11 @@ class TrainingSettings:
                 hint = f"did you mean {near[0]!r}? " if near else ""
                 raise ConfigInvalid(f"there is no training setting {name!r}; {hint}accepted: {', '.join(names)}")
         return TrainingSettings(**given)
+
+    def batch_of(self, examples: int) -> int:
+        """Examples of a step, of a training split of so many: as many as were asked for, or an eighth of the split, within `BATCHES`."""
+        least, most = BATCHES
+        return self.batch_size or max(least, min(most, examples // STEPS))
 
     @property
     def warmup_share(self) -> float:

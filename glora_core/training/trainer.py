@@ -71,7 +71,8 @@ class Trainer:
         self._drop_paths = DropPaths(supernet.backbone, settings.drop_path) if settings.drop_path else None
         self._early = EarlyStop(settings.patience) if settings.patience is not None else None
         self.epoch = 0
-        self.steps_per_epoch = math.ceil(len(split) / settings.batch_size)
+        self._batch_size = settings.batch_of(len(split))
+        self.steps_per_epoch = math.ceil(len(split) / self._batch_size)
         self._rank, self._world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self._parameters = [p for _, p in supernet.trainable()]
         self._averages = [p.detach().clone() for p in self._parameters] if settings.ema or settings.cycles > 1 else []
@@ -134,7 +135,7 @@ class Trainer:
         """Accuracies and mean loss of the probed subnets, in the epochs whose turn it is."""
         if self.probe is None or (self.epoch % self.probe.every and self.epoch < self.settings.epochs):
             return {}, None
-        scores = self.probe.scores(self.supernet, self.settings.batch_size)
+        scores = self.probe.scores(self.supernet, self._batch_size)
         accuracies, val_loss = {name: score.accuracy for name, score in scores.items()}, self._mean_loss(scores.values())
         if self._early is not None:
             last = self.epoch == self.settings.epochs  # the averages have taken their place already
@@ -179,7 +180,7 @@ class Trainer:
     def _train_epoch(self) -> float:
         order = torch.from_numpy(stream(self.settings.seed, _ORDER, self.epoch).permutation(len(self.split)))
         total = 0.0
-        for index, rows in enumerate(torch.split(order, self.settings.batch_size)):
+        for index, rows in enumerate(torch.split(order, self._batch_size)):
             step = self.epoch * self.steps_per_epoch + index
             for group in self._optimizer.param_groups:
                 group["lr"] = self.settings.learning_rate * self._schedule(step) * group["factor"]

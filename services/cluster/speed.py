@@ -66,7 +66,7 @@ def _measure(workload: Workload, settings: TrainingSettings, share: Share) -> Sp
         scorer.score(largest, few, BATCH_SIZE)
         return time.perf_counter() - start
 
-    return Speed(_line(step, min(len(split), settings.batch_size)), _line(score, len(val)))
+    return Speed(_line(step, min(len(split), settings.batch_of(len(split)))), _line(score, len(val)))
 
 
 def _line(timed: Callable[[int], float], most: int) -> Line:

@@ -72,6 +72,12 @@ def test_a_taught_subnet_learns_half_from_its_teacher(
     assert first.loss == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.parametrize(("examples", "size"), [(1, 8), (16, 8), (128, 16), (160, 20), (616, 50), (10_000, 50)])
+def test_a_step_has_an_eighth_of_the_split_within_bounds_unless_told(examples: int, size: int) -> None:
+    assert TrainingSettings().batch_of(examples) == size
+    assert TrainingSettings(batch_size=7).batch_of(examples) == 7
+
+
 @pytest.mark.parametrize("teachers", [(), ("NNNNN-NNNNN",)])
 def test_teachers_and_their_network_go_together(teachers: tuple[str, ...], make_vit: Callable[..., nn.Module], space, toy_split) -> None:
     settings = TrainingSettings(policy="fixed", fixed=fixed_code(space), teachers=teachers)
@@ -423,7 +429,7 @@ def test_mixed_precision_keeps_trained_numbers_in_float32_and_its_losses_near_th
         ({"sampling": "budget"}, "sampling 'budget' and a budget go together"),
         ({"budget": 10}, "sampling 'budget' and a budget go together"),
         ({"subnets": 0}, "subnets is 0"),
-        ({"augment": ("blur",)}, "augment 'blur' is unknown; accepted: crop, flip, colour"),
+        ({"augment": ("blur",)}, "augment 'blur' is unknown; accepted: crop, affine, flip, colour"),
         ({"ema": 1.0}, "ema 1.0"),
         ({"cycles": 0}, "cycles"),
         ({"cycles": 4, "epochs": 3}, "cycles are 4; accepted are at most as many as the 3 epochs"),

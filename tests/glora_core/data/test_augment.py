@@ -1,10 +1,12 @@
 """Random changes of training images: what each kind may do, and what it leaves alone."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from glora_core.data.augment import JITTER, augment
+from glora_core.data.augment import JITTER, SLANT, TURN, augment
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def test_no_kind_changes_nothing(images):
     assert torch.equal(changed(images), images)
 
 
-@pytest.mark.parametrize("kind", ["crop", "flip", "colour"])
+@pytest.mark.parametrize("kind", ["crop", "affine", "flip", "colour"])
 def test_equal_generators_change_alike_and_others_otherwise(images, kind):
     assert torch.equal(changed(images, kind), changed(images, kind))
     assert not torch.equal(changed(images, kind), changed(images, kind, seed=1))
@@ -48,6 +50,21 @@ def test_a_crop_shows_part_of_the_image_and_never_anything_outside():
     assert len({round(span, 3) for span in spans}) > 30
 
 
+def test_affine_turns_and_slants_about_the_middle_within_its_bounds():
+    """Shown by two ramps: where a picture is as bright as its column or row says, its values tell where they were read."""
+    line = torch.linspace(-1, 1, 33)
+    ramps = torch.stack([line.expand(33, 33), line.view(-1, 1).expand(33, 33)]).expand(64, 2, 33, 33)
+    found = changed(ramps.contiguous(), "affine")
+    middle, right, below = found[:, :, 16, 16], found[:, :, 16, 20], found[:, :, 20, 16]
+    assert torch.allclose(middle, torch.zeros(64, 2), atol=1e-5)
+    turns = torch.atan2(right[:, 1], right[:, 0])
+    slants = (below[:, 0] + right[:, 1]) / line[20]
+    assert turns.abs().max() <= math.radians(TURN) + 1e-4
+    assert slants.abs().max() <= SLANT + 1e-4
+    assert turns.min() < -math.radians(TURN) / 2 < math.radians(TURN) / 2 < turns.max()
+    assert slants.min() < -SLANT / 2 < SLANT / 2 < slants.max()
+
+
 def test_colour_changes_contrast_and_brightness_within_its_bounds(images):
     found = changed(images, "colour")
     for before, after in zip(images.flatten(1), found.flatten(1), strict=True):
@@ -59,7 +76,7 @@ def test_colour_changes_contrast_and_brightness_within_its_bounds(images):
 
 
 def test_rows_of_a_larger_batch_are_changed_as_they_are_there(images):
-    whole = changed(images, "crop", "flip", "colour")
+    whole = changed(images, "crop", "affine", "flip", "colour")
     for rank in range(2):
-        part = changed(images[rank::2], "crop", "flip", "colour", rows=slice(rank, None, 2), count=6)
+        part = changed(images[rank::2], "crop", "affine", "flip", "colour", rows=slice(rank, None, 2), count=6)
         assert torch.allclose(part, whole[rank::2], atol=1e-6)
