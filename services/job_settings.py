@@ -59,8 +59,8 @@ class TrainingRequest(Strict):
         list(AUGMENT),
         max_length=4,
         description="Random changes of training images: `crop` (a random part, of half the area at least), `affine` (turned by up to 15 "
-        "degrees, and slanted), `flip` (mirrored), `colour`. Leave out what would change the answer. Texts are never changed: "
-        "none, for a backbone that reads those.",
+        "degrees, and slanted; for long training), `flip` (mirrored), `colour`. Leave `crop` out where position or size is the answer. "
+        "Texts are never changed: none, for a backbone that reads those.",
     )
     label_smoothing: float = Field(LABEL_SMOOTHING, ge=0, lt=1, description="Share of every label spread over all classes.")
     ema: float = Field(0.0, ge=0, lt=1, description="Decay, by step, of the running average that is kept in the end; 0: none.")

@@ -47,8 +47,8 @@ def train(
         on_epoch: called after each epoch.
         effort: one of `glora_core.effort.EFFORTS`, which says the epochs and the learning rate unless they are given.
         val: a few subnets are probed on it along the way, so that a supernet that does not learn ends early; `patience` needs it.
-        settings: of `TrainingSettings`; the policy is `sandwich`, images are changed by `crop` and `affine`, and labels of classes smoothed
-            by 0.1, unless given.
+        settings: of `TrainingSettings`; the policy is `sandwich`, images are changed by `crop`, and labels of classes smoothed by 0.1,
+            unless given.
 
     Raises:
         ConfigInvalid: there is no such setting, or its value is not accepted.

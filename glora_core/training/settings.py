@@ -18,7 +18,7 @@ BATCHES = (8, 50)
 """Least and most examples of a step where nothing else is asked."""
 STEPS = 8
 """Steps of an epoch, between these bounds: a network that is trained for few epochs on few examples lacks steps first of all
-(docs/decisions/0019-small-batches-and-turned-images.md)."""
+(docs/decisions/0019-small-data-small-batches.md)."""
 
 
 @dataclass(frozen=True, slots=True)
