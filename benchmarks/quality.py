@@ -209,8 +209,11 @@ def _asked(arguments: argparse.Namespace) -> str:
     names = ("tasks", "methods", "budgets", "lengths")
     lists = [f"--{name} {' '.join(str(value) for value in getattr(arguments, name))}" for name in names]
     match = [f"--match-cost {arguments.match_cost or 'none'}"]
-    trained = [f"--precision {arguments.precision}", f"--label-smoothing {arguments.label_smoothing}"]
-    trained += [f"--augment {' '.join(arguments.augment)}"]
+    trained = [
+        f"--precision {arguments.precision}",
+        f"--label-smoothing {arguments.label_smoothing}",
+        f"--augment {' '.join(arguments.augment)}",
+    ]
     trained += [f"--batch-size {arguments.batch_size}"] if arguments.batch_size else []
     return " ".join([*lists, f"--seeds {arguments.seeds}", *trained, *match])
 

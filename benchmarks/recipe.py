@@ -27,15 +27,15 @@ from benchmarks.quality_parts.methods import budgets
 from benchmarks.quality_parts.searched import RANKS, VAL_BATCH
 from benchmarks.quality_parts.sources import Data
 from benchmarks.quality_parts.tasks import Task, asked_tasks, fresh_model, take_shared
-from benchmarks.quality_parts.training import ATTENTION
+from benchmarks.quality_parts.training import ATTENTION, subnet
 from glora_core.api import Supernet
 from glora_core.configs import encode
 from glora_core.effort import DEFAULT, effort_named
 from glora_core.evaluation import Score, SubnetScorer
-from glora_core.finals.run import single
 from glora_core.methods import method_config
 from glora_core.presets import preset
 from glora_core.sampling import FeasibleSampler, stream
+from glora_core.space import SearchSpace
 from glora_core.training import Trainer, TrainingSettings
 
 RANDOM = 6
@@ -69,9 +69,8 @@ def supernet(task: Task, data: Data, training: TrainingSettings) -> Figures:
 
 def alone(task: Task, data: Data, training: TrainingSettings, epochs: int, order: int) -> Figures:
     """LoRA from scratch, from the same first values whatever the order."""
-    made = Supernet(fresh_model(task, data.classes), preset("paper", task.layers, RANKS), seed=0)
-    config = method_config(made.space, "lora")
-    lora = single(made, config)
+    config = method_config(SearchSpace.of(task.layers), "lora")
+    lora = subnet(task, fresh_model(task, data.classes), {"subnet": encode(config)}, seed=0)
     Trainer(lora, data.train, replace(training, epochs=task.epochs(epochs), policy="fixed", fixed=encode(config), seed=order)).fit()
     return {f"LoRA alone, {epochs} epochs": _figures(SubnetScorer(lora).score(config, data.test, VAL_BATCH))}
 

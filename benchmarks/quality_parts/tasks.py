@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
@@ -55,17 +55,7 @@ class Task:
 
     def __reduce__(self) -> tuple[type["Task"], tuple[object, ...]]:
         """Without what was found out of it, so that it travels light to another process."""
-        return Task, (
-            self.name,
-            self.spec,
-            self.source,
-            self.weights,
-            self.pace,
-            self.precision,
-            self.smoothing,
-            self.batch_size,
-            self.augment,
-        )
+        return Task, tuple(getattr(self, field.name) for field in fields(self))
 
     @cached_property
     def layers(self) -> tuple[LayerShape, ...]:

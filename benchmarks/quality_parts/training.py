@@ -83,13 +83,13 @@ def _searched(run: Run, data: Data) -> Found:
 
 def _trained(run: Run, data: Data) -> Found:
     """A fixed method, trained alone."""
-    make = {"subnet": _subnet, "peft": rival, "full": _full}[METHODS[run.method].kind]
+    make = {"subnet": subnet, "peft": rival, "full": _full}[METHODS[run.method].kind]
     supernet = make(run.task, fresh_model(run.task, data.classes), run.variant.what, run.seed)
     Trainer(supernet, data.train, TrainingSettings(**run.settings)).fit()
     return Found(supernet.backbone, trained_parameters(supernet.backbone), run.epochs * len(data.train), 0, {})
 
 
-def _subnet(task: Task, model: nn.Module, what: Mapping[str, Any], seed: int) -> Supernet:
+def subnet(task: Task, model: nn.Module, what: Mapping[str, Any], seed: int) -> Supernet:
     """One of ours: the supernet of one subnet."""
     config = decode(what["subnet"])
     supernet = Supernet(model, SearchSpace.of(task.layers).covering(config), seed=seed)
@@ -136,9 +136,10 @@ def trained_parameters(model: nn.Module) -> int:
 def speed(task: Task) -> float:
     """Seconds for one training example forward and backward, measured with LoRA on a few batches."""
     data, config = task.source.load(task.spec, 0), method_config(SearchSpace.of(task.layers), "lora")
-    supernet = _subnet(task, fresh_model(task, data.classes), {"subnet": encode(config)}, 0)
-    split, seconds = data.train.part(torch.arange(min(64, len(data.train)))), [0.0]
-    settings = TrainingSettings(**COMMON, batch_size=32, precision=task.precision, epochs=2, policy="random")
+    supernet = subnet(task, fresh_model(task, data.classes), {"subnet": encode(config)}, 0)
+    batch, seconds = 32, [0.0]
+    split = data.train.part(torch.arange(min(2 * batch, len(data.train))))
+    settings = TrainingSettings(**COMMON, batch_size=batch, precision=task.precision, epochs=2, policy="random")
     with sdpa_kernel(ATTENTION):
         Trainer(supernet, split, settings).fit(lambda progress: seconds.append(progress.seconds))
     return (seconds[2] - seconds[1]) / len(split)
