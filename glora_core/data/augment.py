@@ -37,8 +37,9 @@ def augment(images: Tensor, kinds: Sequence[str], rng: np.random.Generator, rows
         return images
     drawn = torch.from_numpy(rng.random((count, 7)).astype(np.float32))[rows].to(images.device)
     area, aspect, left, top, mirrored, contrast, brightness = drawn.unbind(1)
+    places = torch.eye(2, 3, device=images.device).expand(len(images), 2, 3)
     if "affine" in kinds:
-        images = _affine(images, torch.from_numpy(rng.random((count, 2)).astype(np.float32))[rows].to(images.device))
+        places = _turned(torch.from_numpy(rng.random((count, 2)).astype(np.float32))[rows].to(images.device))
     if "crop" in kinds or "flip" in kinds:
         side = (AREA[0] + (AREA[1] - AREA[0]) * area).sqrt() if "crop" in kinds else torch.ones_like(area)
         shape = torch.exp((2 * aspect - 1) * math.log(ASPECT) / 2) if "crop" in kinds else torch.ones_like(area)
@@ -47,21 +48,24 @@ def augment(images: Tensor, kinds: Sequence[str], rng: np.random.Generator, rows
         zero = torch.zeros_like(width)
         across = torch.stack([sign * width, zero, (2 * left - 1) * (1 - width)], 1)
         down = torch.stack([zero, height, (2 * top - 1) * (1 - height)], 1)
-        images = _moved(images, across, down)
+        last = torch.stack([zero, zero, torch.ones_like(zero)], 1)
+        places = places @ torch.stack([across, down, last], 1)
+    if {"affine", "crop", "flip"} & set(kinds):
+        images = _read(images, places)
     if "colour" in kinds:
         change, shift = (JITTER * (2 * value.view(-1, 1, 1, 1) - 1) for value in (contrast, brightness))
         images = images * (1 + change) + shift
     return images
 
 
-def _affine(images: Tensor, drawn: Tensor) -> Tensor:
-    """Images turned and slanted about their middle, by numbers (n, 2) drawn from 0 to 1."""
+def _turned(drawn: Tensor) -> Tensor:
+    """Places (n, 2, 3), see `_read`, of images turned and slanted about their middle, by numbers (n, 2) drawn from 0 to 1."""
     turn, slant = ((2 * drawn - 1) * torch.tensor([math.radians(TURN), SLANT], device=drawn.device)).unbind(1)
     sine, cosine, zero = turn.sin(), turn.cos(), torch.zeros_like(turn)
-    return _moved(images, torch.stack([cosine, slant - sine, zero], 1), torch.stack([sine, cosine, zero], 1))
+    return torch.stack([torch.stack([cosine, slant - sine, zero], 1), torch.stack([sine, cosine, zero], 1)], 1)
 
 
-def _moved(images: Tensor, across: Tensor, down: Tensor) -> Tensor:
-    """Images read at other places: where to, as rows (n, 3) of a matrix for each image, in half widths and heights from the middle."""
-    grid = F.affine_grid(torch.stack([across, down], 1), list(images.shape), align_corners=False)
+def _read(images: Tensor, places: Tensor) -> Tensor:
+    """Images read at other places: where to, as a matrix (2, 3) for each image, in half widths and heights from the middle."""
+    grid = F.affine_grid(places, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid.to(images.dtype), padding_mode="reflection", align_corners=False)

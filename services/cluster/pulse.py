@@ -32,7 +32,7 @@ _NAME = "pulse"
 _BEAT_SECONDS = 2.0
 _PATIENCE_SECONDS = 30.0
 _LOOKS = 6
-"""Looks in a row that find no further beat, after which a process counts as silent."""
+"""Looks in a row that find no further beat, after which a process counts as silent; after half of them it counts as at work no more."""
 
 
 class Member(NamedTuple):
@@ -186,7 +186,7 @@ class _Watch(threading.Thread):
             count, _ = beats.get(member, (0, False))  # none where the count has started again
             self._quiet[member] = self._quiet[member] + 1 if self._known.get(member) == count else 0
             self._known[member] = count
-        self._on_look(any(busy and not self._quiet[member] for member, (_, busy) in beats.items()))
+        self._on_look(any(busy and self._quiet[member] < _LOOKS // 2 for member, (_, busy) in beats.items()))
         for member in [member for member in self._known if self._quiet[member] >= _LOOKS]:
             log.info("process %d on node %s has ended, or hangs and is killed", member.pid, member.node)
             self._kills[member] = _kill_there(member), 0

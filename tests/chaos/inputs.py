@@ -51,7 +51,7 @@ def smallest_request(data: Path, backbone: str, seed: int = 7) -> dict[str, Any]
         "backbone": {"name": backbone},
         "data": {"path": str(data)},
         "budget": 700,
-        "training": {"epochs": 24, "learning_rate": 0.01, "augment": []},
+        "training": {"epochs": 24, "batch_size": 50, "learning_rate": 0.01, "augment": []},
         "search": {"strategy": "evolution", "population": 6, "generations": 4, "parents": 3, "evaluators": 2},
         "finals": {"candidates": 3, "learning_rates": [0.01], "epochs": [40], "scratch_epochs": 0},
         "seed": seed,

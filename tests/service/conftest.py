@@ -157,7 +157,7 @@ def request_body(data: Path, backbone: str) -> dict[str, Any]:
         "backbone": {"name": backbone},
         "data": {"path": str(data)},
         "budget": 700,
-        "training": {"epochs": 4, "learning_rate": 0.01},
+        "training": {"epochs": 4, "batch_size": 50, "learning_rate": 0.01},
         "search": {"population": 12, "generations": 5, "evaluators": 2},
         "finals": {"mode": "off"},
         "seed": 3,

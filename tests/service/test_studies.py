@@ -47,7 +47,7 @@ def test_grid_over_search_settings_shares_one_supernet(pair: Service, request_bo
 
 def test_poor_training_is_stopped_early_and_says_which_study_did_it(pair: Service, request_body: dict[str, Any]) -> None:
     base = request_body | {"seed": 72}
-    base["training"] = {"epochs": 1600, "policy": "random"}
+    base["training"] = {"epochs": 1600, "batch_size": 50, "policy": "random"}
     study = pair.client.submit_study(
         {
             "base": base,
@@ -70,7 +70,7 @@ def test_poor_training_is_stopped_early_and_says_which_study_did_it(pair: Servic
 
 
 def test_cancelled_study_frees_everything(pair: Service, request_body: dict[str, Any]) -> None:
-    base = request_body | {"seed": 73, "training": {"epochs": 5000, "policy": "random"}}
+    base = request_body | {"seed": 73, "training": {"epochs": 5000, "batch_size": 50, "policy": "random"}}
     study = pair.client.submit_study({"base": base, "sweep": {"search.population": {"values": [4, 6, 8]}}, "concurrency": 2})
     job = _job_of(pair, study["id"])
     next(now for now in pair.client.follow_study(study["id"]) if any(trial["epochs"] for trial in now["trials"]))  # either may train

@@ -50,15 +50,30 @@ def test_a_crop_shows_part_of_the_image_and_never_anything_outside():
     assert len({round(span, 3) for span in spans}) > 30
 
 
-def test_affine_turns_and_slants_about_the_middle_within_its_bounds():
-    """Shown by two ramps: where a picture is as bright as its column or row says, its values tell where they were read."""
-    line = torch.linspace(-1, 1, 33)
-    ramps = torch.stack([line.expand(33, 33), line.view(-1, 1).expand(33, 33)]).expand(64, 2, 33, 33)
-    found = changed(ramps.contiguous(), "affine")
+LINE = torch.linspace(-1, 1, 33)
+
+
+@pytest.fixture
+def ramps():
+    """Two ramps: where a picture is as bright as its column or row says, its values tell where they were read."""
+    return torch.stack([LINE.expand(33, 33), LINE.view(-1, 1).expand(33, 33)]).expand(64, 2, 33, 33).contiguous()
+
+
+def test_crop_and_affine_show_the_part_that_a_crop_shows_of_the_turned_image(ramps):
+    cropped, turned, both = (changed(ramps, *kinds) for kinds in (("crop",), ("affine",), ("crop", "affine")))
+    matrix = torch.stack([turned[:, :, 16, 20], turned[:, :, 20, 16]], 2) / LINE[20]
+    expected = (matrix @ cropped.flatten(2)).view_as(cropped)
+    inside = expected.abs().amax(1, keepdim=True).expand_as(both) < 0.9
+    assert inside.float().mean() > 0.5
+    assert torch.allclose(both[inside], expected[inside], atol=1e-4)
+
+
+def test_affine_turns_and_slants_about_the_middle_within_its_bounds(ramps):
+    found = changed(ramps, "affine")
     middle, right, below = found[:, :, 16, 16], found[:, :, 16, 20], found[:, :, 20, 16]
     assert torch.allclose(middle, torch.zeros(64, 2), atol=1e-5)
     turns = torch.atan2(right[:, 1], right[:, 0])
-    slants = (below[:, 0] + right[:, 1]) / line[20]
+    slants = (below[:, 0] + right[:, 1]) / LINE[20]
     assert turns.abs().max() <= math.radians(TURN) + 1e-4
     assert slants.abs().max() <= SLANT + 1e-4
     assert turns.min() < -math.radians(TURN) / 2 < math.radians(TURN) / 2 < turns.max()

@@ -94,7 +94,7 @@ def test_process_at_work_is_left_alone_and_told_of_as_long_as_it_works() -> None
         while looks[-1] and time.monotonic() < deadline:
             time.sleep(0.1)
     assert not looks[-1]
-    assert sum(looks) >= 8, "every second for as long as it computed, or nearly"
+    assert sum(looks) >= 8, "at most of the fifteen looks, one a second, for as long as it computed"
 
 
 def test_nobody_watches(tmp_path: Path) -> None:
