@@ -20,8 +20,8 @@ DEFAULT: EffortName = "standard"
 LABEL_SMOOTHING = 0.1
 """Share of every label spread over all classes (arXiv 1512.00567) where nothing else is asked: few examples, learned for long, leave a
 network far too sure of itself (docs/decisions/0016-labels-are-smoothed.md)."""
-AUGMENT: tuple[Augmentation, ...] = ("crop",)
-"""Random changes of training images where nothing else is asked."""
+AUGMENT: tuple[Augmentation, ...] = ("crop", "affine")
+"""Random changes of training images where nothing else is asked (docs/decisions/0020-turned-as-they-are-learned.md)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,8 @@ class TrainingRequest(Strict):
         list(AUGMENT),
         max_length=4,
         description="Random changes of training images: `crop` (a random part, of half the area at least), `affine` (turned by up to 15 "
-        "degrees, and slanted; for long training), `flip` (mirrored), `colour`. Leave `crop` out where position or size is the answer. "
+        "degrees, and slanted: the more images, the longer the network has known them), `flip` (mirrored), `colour`. Leave `crop` out "
+        "where position or size is the answer, `affine` where direction is. "
         "Texts are never changed: none, for a backbone that reads those.",
     )
     label_smoothing: float = Field(LABEL_SMOOTHING, ge=0, lt=1, description="Share of every label spread over all classes.")

@@ -22,7 +22,15 @@ JITTER = 0.2
 """Largest relative change of contrast, and change of brightness in standard deviations, of `colour`."""
 
 
-def augment(images: Tensor, kinds: Sequence[str], rng: np.random.Generator, rows: slice = slice(None), count: int | None = None) -> Tensor:
+def augment(
+    images: Tensor,
+    kinds: Sequence[str],
+    rng: np.random.Generator,
+    rows: slice = slice(None),
+    count: int | None = None,
+    *,
+    turned: float = 1.0,
+) -> Tensor:
     """Images changed at random, each in its own way.
 
     `crop`: a random part of random shape, scaled back to the whole size; `affine`: turned and slanted; `flip`: mirrored left to right in
@@ -31,6 +39,7 @@ def augment(images: Tensor, kinds: Sequence[str], rng: np.random.Generator, rows
     Args:
         images: (n, channels, height, width), normalised.
         rows, count: which of the `count` rows of a larger batch these images are, so that each gets what it would get there.
+        turned: how often `affine` changes an image, 0–1.
     """
     count = len(images) if count is None else count
     if not len(images):  # a process whose share of a last, small batch is none
@@ -39,7 +48,7 @@ def augment(images: Tensor, kinds: Sequence[str], rng: np.random.Generator, rows
     area, aspect, left, top, mirrored, contrast, brightness = drawn.unbind(1)
     places = torch.eye(2, 3, device=images.device).expand(len(images), 2, 3)
     if "affine" in kinds:
-        places = _turned(torch.from_numpy(rng.random((count, 2)).astype(np.float32))[rows].to(images.device))
+        places = _turned(torch.from_numpy(rng.random((count, 3)).astype(np.float32))[rows].to(images.device), turned)
     if "crop" in kinds or "flip" in kinds:
         side = (AREA[0] + (AREA[1] - AREA[0]) * area).sqrt() if "crop" in kinds else torch.ones_like(area)
         shape = torch.exp((2 * aspect - 1) * math.log(ASPECT) / 2) if "crop" in kinds else torch.ones_like(area)
@@ -58,9 +67,10 @@ def augment(images: Tensor, kinds: Sequence[str], rng: np.random.Generator, rows
     return images
 
 
-def _turned(drawn: Tensor) -> Tensor:
-    """Places (n, 2, 3), see `_read`, of images turned and slanted about their middle, by numbers (n, 2) drawn from 0 to 1."""
-    turn, slant = ((2 * drawn - 1) * torch.tensor([math.radians(TURN), SLANT], device=drawn.device)).unbind(1)
+def _turned(drawn: Tensor, often: float) -> Tensor:
+    """Places (n, 2, 3), see `_read`, of images turned and slanted about their middle, by numbers (n, 3) drawn from 0 to 1."""
+    change = (2 * drawn[:, :2] - 1) * torch.tensor([math.radians(TURN), SLANT], device=drawn.device)
+    turn, slant = torch.where(drawn[:, 2:] < often, change, 0.0).unbind(1)
     sine, cosine, zero = turn.sin(), turn.cos(), torch.zeros_like(turn)
     return torch.stack([torch.stack([cosine, slant - sine, zero], 1), torch.stack([sine, cosine, zero], 1)], 1)
 

@@ -79,8 +79,7 @@ def check_learning(loss: float, labels: Tensor, probe: Probe, scores: Mapping[st
     Raises:
         NotLearning: the message has the figures.
     """
-    counts = torch.bincount(labels[labels >= 0], minlength=classes).double()
-    entropy = float(torch.special.entr((1 - smoothing) * counts / counts.sum() + smoothing / classes).sum())
+    entropy = loss_of_guessing(labels, smoothing, classes)
     asked = probe.split.labels[probe.split.labels >= 0]
     guess = float(torch.unique(asked, return_counts=True)[1].max()) / len(asked)
     best, doubted = max(scores.values()), guess + _SIGMAS * math.sqrt(guess * (1 - guess) / len(asked))
@@ -89,3 +88,9 @@ def check_learning(loss: float, labels: Tensor, probe: Probe, scores: Mapping[st
             f"half the training is over and its loss is {loss:.3f} nats, where guessing costs {entropy:.3f}; the best of "
             f"{len(scores)} subnets is right in {best:.1%} of {len(asked)} validation examples, always naming one class in {guess:.1%}"
         )
+
+
+def loss_of_guessing(labels: Tensor, smoothing: float, classes: int) -> float:
+    """What the best constant answer costs, in nats; arguments as of `check_learning`."""
+    counts = torch.bincount(labels[labels >= 0], minlength=classes).double()
+    return float(torch.special.entr((1 - smoothing) * counts / counts.sum() + smoothing / classes).sum())

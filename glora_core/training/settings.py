@@ -38,7 +38,8 @@ class TrainingSettings:
             those of the blocks before it less often, down to never for the first, as in timm; 0: none are.
         patience: epochs without a lower mean loss of the probed subnets on val after which a probe ends the training. Numbers kept in
             the end are then those of the epoch of the lowest loss (with `ema`, their averages as of then); None: trained to the last.
-        augment: random changes of training images: any of `crop`, `affine`, `flip` and `colour` (`glora_core.data.augment`).
+        augment: random changes of training images: any of `crop`, `affine`, `flip` and `colour` (`glora_core.data.augment`). `affine`
+            changes the more of them, the longer the network has known what it is shown (`glora_core.training.turning`).
         label_smoothing: share of every label spread over all classes.
         ema: decay, by step, of the running average of all trained numbers that takes their place after the last epoch; 0: none.
         cycles: how often the schedule is played, in stretches of equally many epochs, each with an optimiser of its own; the mean of what

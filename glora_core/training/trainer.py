@@ -33,6 +33,7 @@ from glora_core.training.early_stop import EarlyStop
 from glora_core.training.policy import SubnetSampler
 from glora_core.training.probe import PATIENCE, Probe, check_learning
 from glora_core.training.settings import Progress, TrainingSettings
+from glora_core.training.turning import Turning
 
 _ORDER, _AUGMENT, _DROP_PATH = 0, 3, 6
 CALIBRATED = 32
@@ -70,6 +71,9 @@ class Trainer:
         self._teacher = None if teacher is None else teacher.eval()
         self._drop_paths = DropPaths(supernet.backbone, settings.drop_path) if settings.drop_path else None
         self._early = EarlyStop(settings.patience) if settings.patience is not None else None
+        self._turning: Turning | None = None
+        if "affine" in settings.augment:
+            self._turning = Turning(split.labels, settings.label_smoothing, _outputs(supernet.backbone))
         self.epoch = 0
         self._batch_size = settings.batch_of(len(split))
         self.steps_per_epoch = math.ceil(len(split) / self._batch_size)
@@ -100,6 +104,8 @@ class Trainer:
         self.supernet.eval()
         while not self.finished:
             loss = self._train_epoch()
+            if self._turning is not None:
+                self._turning.note(loss)
             self.epoch += 1
             if self.settings.cycles > 1 and self.epoch in self.settings.cycle_ends:
                 self._end_cycle()
@@ -119,6 +125,7 @@ class Trainer:
             "optimizer": deepcopy(self._optimizer.state_dict()),
             "averages": [average.cpu().clone() for average in self._averages],
             "early_stop": self._early.state() if self._early else None,
+            "turned": self._turning.share if self._turning else None,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -130,6 +137,8 @@ class Trainer:
             average.copy_(value)
         if self._early is not None:
             self._early.load_state(state["early_stop"])
+        if self._turning is not None:
+            self._turning.share = state["turned"]
 
     def _probe(self, loss: float) -> tuple[dict[str, float], float | None]:
         """Accuracies and mean loss of the probed subnets, in the epochs whose turn it is."""
@@ -213,9 +222,8 @@ class Trainer:
         """The images of this process out of a global batch of `count`, each changed as in a single process."""
         if not isinstance(inputs, Tensor):
             raise ConfigInvalid(f"augment {', '.join(self.settings.augment)} changes images; texts are trained without")
-        return augment(
-            inputs, self.settings.augment, stream(self.settings.seed, _AUGMENT, step), slice(self._rank, None, self._world), count
-        )
+        rng, rows = stream(self.settings.seed, _AUGMENT, step), slice(self._rank, None, self._world)
+        return augment(inputs, self.settings.augment, rng, rows, count, turned=self._turning.share if self._turning else 0.0)
 
     def _dropping(self, step: int, count: int) -> AbstractContextManager[None]:
         """Residual branches left out of a step on a global batch of `count`, if any are."""

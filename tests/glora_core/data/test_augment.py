@@ -63,7 +63,7 @@ def test_crop_and_affine_show_the_part_that_a_crop_shows_of_the_turned_image(ram
     cropped, turned, both = (changed(ramps, *kinds) for kinds in (("crop",), ("affine",), ("crop", "affine")))
     matrix = torch.stack([turned[:, :, 16, 20], turned[:, :, 20, 16]], 2) / LINE[20]
     expected = (matrix @ cropped.flatten(2)).view_as(cropped)
-    inside = expected.abs().amax(1, keepdim=True).expand_as(both) < 0.9
+    inside = torch.maximum(expected.abs(), cropped.abs()).amax(1, keepdim=True).expand_as(both) < 0.9  # at the border images are mirrored
     assert inside.float().mean() > 0.5
     assert torch.allclose(both[inside], expected[inside], atol=1e-4)
 
@@ -78,6 +78,14 @@ def test_affine_turns_and_slants_about_the_middle_within_its_bounds(ramps):
     assert slants.abs().max() <= SLANT + 1e-4
     assert turns.min() < -math.radians(TURN) / 2 < math.radians(TURN) / 2 < turns.max()
     assert slants.min() < -SLANT / 2 < SLANT / 2 < slants.max()
+
+
+def test_affine_turns_as_many_images_as_it_should_and_leaves_the_others_as_they_are(ramps):
+    whole, some = changed(ramps, "affine"), changed(ramps, "affine", turned=0.25)
+    alike, left = ((some - other).abs().amax((1, 2, 3)) < 1e-5 for other in (whole, ramps))
+    assert bool((alike ^ left).all())
+    assert 8 <= int(alike.sum()) <= 24
+    assert torch.allclose(changed(ramps, "affine", turned=0.0), ramps, atol=1e-5)
 
 
 def test_colour_changes_contrast_and_brightness_within_its_bounds(images):
