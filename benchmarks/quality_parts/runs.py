@@ -23,6 +23,8 @@ SCORING = FORWARD * 1200
 """What scoring `val` and `test` costs at most, in the same."""
 RECIPES = {"subnet": 1, "peft": 1, "full": 1, "searched": 8}
 """Raised when what a run of a kind computes changes, so that its old records count no longer."""
+CHANGES = {"affine": 2}
+"""The same of a change of images."""
 
 
 def shared_settings(task: Task) -> dict[str, Any]:
@@ -62,7 +64,8 @@ class Run:
         """Everything that decides what it computes, in plain JSON types."""
         kind = METHODS[self.method].kind
         described = {"kind": kind, "recipe": RECIPES[kind], "what": dict(self.variant.what)}
-        return self.task.identity | described | self.settings
+        changes = {name: number for name, number in CHANGES.items() if name in self.settings["augment"]}
+        return self.task.identity | described | changes | self.settings
 
     @property
     def name(self) -> str:
