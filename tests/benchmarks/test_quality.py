@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import quality
 from benchmarks.quality_parts.methods import METHODS, Unavailable, Variant, budgets
-from benchmarks.quality_parts.runs import FORWARD, Record, Records, Run
+from benchmarks.quality_parts.runs import CHANGES, FORWARD, Record, Records, Run
 from benchmarks.quality_parts.searched import effort_of, forwards, passes, recorded
 from benchmarks.quality_parts.sources import Table
 from benchmarks.quality_parts.table import markdown
@@ -178,6 +178,14 @@ def test_a_task_of_one_run_differs_by_everything_that_decides_it(task):
     run = Run(task, "lora", variant, 1e-3, 5, 0)
     others = [replace(run, rate=3e-3), replace(run, epochs=6), replace(run, seed=1), replace(run, task=replace(task, weights="other"))]
     assert len({run.name, *(other.name for other in others)}) == 5
+
+
+def test_when_a_change_of_images_becomes_another_its_old_records_count_no_longer_and_all_others_do(task, monkeypatch):
+    run = Run(task, "lora", make_case(task, "lora").variants(0)[0], 1e-3, 5, 0)
+    runs = [replace(run, task=replace(task, augment=kinds)) for kinds in (("crop", "affine"), ("crop",))]
+    before = [run.name for run in runs]
+    monkeypatch.setitem(CHANGES, "affine", CHANGES["affine"] + 1)
+    assert [run.name == name for run, name in zip(runs, before, strict=True)] == [False, True]
 
 
 def test_a_write_that_is_cut_short_leaves_no_record(task, records, monkeypatch):
