@@ -22,7 +22,7 @@ def request_of_a_soup(data: Path, backbone: str) -> dict[str, Any]:
         "backbone": {"name": backbone},
         "data": {"path": str(data)},
         "budget": 700,
-        "training": {"epochs": 20, "learning_rate": 0.01, "batch_size": 50},
+        "training": {"epochs": 20, "learning_rate": 0.01, "batch_size": 50, "augment": ["crop"]},
         "search": {"population": 12, "generations": 3, "evaluators": 2},
         "finals": {
             "candidates": 5,
