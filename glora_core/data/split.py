@@ -26,7 +26,7 @@ class Split(Protocol):
         """What the model takes, and the labels, of the given rows."""
 
     def batches(self, size: int) -> Iterator[tuple[Inputs, Tensor]]:
-        """All examples in order, `size` at a time."""
+        """All examples once, `size` at a time, always in the same order."""
 
     def part(self, indices: Tensor) -> "Split":
         """The given rows as a split of their own."""

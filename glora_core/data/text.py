@@ -1,7 +1,11 @@
-"""Text as tensors: token ids padded to one length, with a class per text or, for a language model, the next token as label."""
+"""Text as tensors: token ids padded to one length, with a class per text or, for a language model, the next token as label.
+
+A batch is as long as its longest text, and what is scored comes in batches of texts alike in length: nobody reads padding.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -28,13 +32,22 @@ class TextSplit:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @cached_property
+    def _ends(self) -> Tensor:
+        """(n,), where the last token of each text ends; padding before a text stays, since positions count from there."""
+        places = torch.arange(1, self.attention_mask.shape[1] + 1, device=self.attention_mask.device)
+        return (self.attention_mask * places).amax(1)
+
     def take(self, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """The inputs of a transformers model, and the labels, of the given rows."""
-        return {"input_ids": self.input_ids[indices], "attention_mask": self.attention_mask[indices]}, self.labels[indices]
+        """The inputs of a transformers model, and the labels, of the given rows, as far as the longest of them goes."""
+        end = max(1, int(self._ends[indices].max())) if len(indices) else 1
+        labels = self.labels[indices]
+        inputs = {name: tokens[indices, :end] for name, tokens in (("input_ids", self.input_ids), ("attention_mask", self.attention_mask))}
+        return inputs, labels if labels.dim() == 1 else labels[:, :end]
 
     def batches(self, size: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-        """All examples in order, `size` at a time."""
-        for rows in torch.split(torch.arange(len(self), device=self.labels.device), size):
+        """All examples, `size` at a time, the shortest first."""
+        for rows in torch.split(torch.argsort(self._ends, stable=True), size):
             yield self.take(rows)
 
     def part(self, indices: Tensor) -> "TextSplit":

@@ -9,7 +9,8 @@ import torch.distributed as dist
 import transformers
 from torch.nn import functional as F
 
-from glora_core.backbones import adapted_layers
+from glora_core.backbones import adapted_layers, run
+from glora_core.data.split import answers
 from glora_core.data.text import TextSplit
 from glora_core.errors import ConfigInvalid
 from glora_core.evaluation import SubnetScorer
@@ -49,6 +50,19 @@ def make_text_trainer(make_model) -> Callable[..., Trainer]:
         return Trainer(supernet, split or text_split("LM" not in name), TrainingSettings(**settings))
 
     return make
+
+
+@pytest.mark.parametrize("name", ["bert", "distilbert", "gpt2", "llama", "gpt2 LM", "llama LM"])
+def test_the_padding_that_a_batch_leaves_out_decides_nothing(make_model, name):
+    split = text_split(classes="LM" not in name)
+    rows, model = torch.arange(24)[split.attention_mask.sum(1) < 4], make_model(name).eval()
+    inputs, labels = split.take(rows)
+    assert inputs["input_ids"].shape[1] == 3
+    padded = {"input_ids": split.input_ids[rows], "attention_mask": split.attention_mask[rows]}
+    with torch.no_grad():
+        short, whole = answers(run(model, inputs), labels), answers(run(model, padded), split.labels[rows])
+    assert torch.equal(short[1], whole[1])
+    torch.testing.assert_close(short[0], whole[0], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("policy", ["random", "sandwich"])

@@ -66,12 +66,31 @@ def test_taken_rows_are_the_models_named_inputs_with_their_labels():
     assert labels.tolist() == [1, 2]
 
 
+def test_taken_rows_are_as_long_as_the_longest_of_them():
+    split = continue_text(TEXTS, Words())
+    inputs, labels = split.take(torch.tensor([1, 2]))
+    assert inputs["input_ids"].tolist() == [[4, 0], [5, 2]]
+    assert inputs["attention_mask"].tolist() == [[1, 0], [1, 1]]
+    assert labels.tolist() == [[-100, -100], [2, -100]]
+
+
+def test_padding_before_a_text_stays():
+    split = TextSplit(torch.tensor([[0, 3, 0], [1, 2, 0]]), torch.tensor([[0, 1, 0], [1, 1, 0]]), torch.tensor([0, 1]))
+    assert split.take(torch.tensor([0]))[0]["input_ids"].tolist() == [[0, 3]]
+
+
+def test_no_rows_are_taken_as_none():
+    inputs, labels = classify(TEXTS, [2, 0, 1], Words()).take(torch.tensor([], dtype=torch.int64))
+    assert len(inputs["input_ids"]) == len(labels) == 0
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 10])
-def test_batches_hold_all_examples_in_order(size):
-    split = classify(TEXTS, [2, 0, 1], Words())
-    batches = list(split.batches(size))
-    assert torch.equal(torch.cat([inputs["input_ids"] for inputs, _ in batches]), split.input_ids)
-    assert torch.cat([labels for _, labels in batches]).tolist() == [2, 0, 1]
+def test_batches_hold_all_examples_the_shortest_first(size):
+    batches = list(classify(TEXTS, [2, 0, 1], Words()).batches(size))
+    assert torch.cat([labels for _, labels in batches]).tolist() == [0, 1, 2]
+    texts = [ids[mask > 0].tolist() for inputs, _ in batches for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)]
+    assert texts == [[4], [5, 2], [1, 2, 3]]
+    assert [inputs["input_ids"].shape[1] for inputs, _ in batches] == {1: [1, 2, 3], 2: [2, 3]}.get(size, [3])
     assert max(len(labels) for _, labels in batches) == min(size, 3)
 
 
