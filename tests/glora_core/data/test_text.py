@@ -88,7 +88,9 @@ def test_no_rows_are_taken_as_none():
 def test_batches_hold_all_examples_the_shortest_first(size):
     batches = list(classify(TEXTS, [2, 0, 1], Words()).batches(size))
     assert torch.cat([labels for _, labels in batches]).tolist() == [0, 1, 2]
-    texts = [ids[mask > 0].tolist() for inputs, _ in batches for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)]
+    texts = [
+        ids[mask > 0].tolist() for inputs, _ in batches for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
+    ]
     assert texts == [[4], [5, 2], [1, 2, 3]]
     assert [inputs["input_ids"].shape[1] for inputs, _ in batches] == {1: [1, 2, 3], 2: [2, 3]}.get(size, [3])
     assert max(len(labels) for _, labels in batches) == min(size, 3)
