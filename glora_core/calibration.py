@@ -2,9 +2,11 @@
 
 An adaptive optimiser moves every number by about the learning rate, in a direction of its own. So each choice's numbers are
 moved by ±1, signs at random, from where a training starts, and the change of the layer's output is measured (root mean square over
-examples, positions and channels, on real inputs of the layer). A low-rank B keeps the scale 1, so that the learning rate is LoRA's own.
-All other choices are given `SHARE` of its effect: they have few numbers, which all examples pull the same way, and which come and go
-while B has to be learned beside them (docs/decisions/0006-measured-scales.md has what was tried).
+examples, positions and channels, on real inputs of the layer). A low-rank B of rank 4 keeps the scale 1, so that the learning rate is
+LoRA's own; a step of more columns moves the output further, so that one of higher rank acts at less and one of lower rank at more
+(docs/decisions/0021-one-rate-for-all-ranks.md). All other choices are given `SHARE` of that effect: they have few numbers, which all
+examples pull the same way, and which come and go while B has to be learned beside them (docs/decisions/0006-measured-scales.md has what
+was tried).
 
 Scales are powers of two. That is as exact as the argument is, it makes multiplying by them exact, so that merges lose nothing
 (`glora_core.layers.bounds`), and the noise of another machine's sums does not change them. Imports torch.
@@ -23,7 +25,7 @@ from glora_core.layers.storage import KINDS, NormalisedStorage, xavier
 from glora_core.supernet import Supernet
 
 RANK = 4
-"""Of the low-rank B that all is compared with, where the space has none."""
+"""Of the low-rank B that all is compared with, and whose scale is 1."""
 SHARE = 1 / 8
 """Effect of a step of every choice but a low-rank B, as a share of that one's."""
 LARGEST = 8.0
@@ -47,7 +49,7 @@ def calibrate(supernet: Supernet, inputs: Inputs, seed: int = 0, share: float = 
     found = step_effects(supernet, inputs, seed)
     for shape, layer in supernet.layers():
         if shape.name in found and isinstance(layer.support, NormalisedStorage):
-            layer.support.scales = _scales(found[shape.name], share)
+            layer.support.scales = _scales(found[shape.name], share, _rank(layer))
 
 
 @torch.no_grad()
@@ -74,10 +76,14 @@ def step_effects(supernet: Supernet, inputs: Inputs, seed: int = 0) -> dict[str,
     return {shape.name: _effects(layer, seen.pop(layer), generator) for shape, layer in layers if layer in seen}
 
 
-def _scales(effects: Effects, share: float) -> Tensor:
-    """Scales, as `NormalisedStorage.scales` has them, that give every choice its share of a low-rank B's effect; 1 where that has none."""
+def _scales(effects: Effects, share: float, rank: int) -> Tensor:
+    """Scales, as `NormalisedStorage.scales` has them, that give every choice its share of the effect of B at `RANK`; 1 where it has none.
+
+    Columns of random signs add up like random steps, so that B of `rank` has that effect at √(`RANK` / `rank`).
+    """
     found = torch.ones(len(TENSORS), len(KINDS), dtype=torch.float64)
-    aim = share * effects["B", "lora"]
+    found[TENSORS.index("B"), KINDS.index("lora")] = 2.0 ** round(math.log2(RANK / rank) / 2)  # 1 for 2 and 8: halves are rounded to even
+    aim = share * effects["B", "lora"] * math.sqrt(RANK / rank)
     for (tensor, kind), effect in effects.items():
         if (tensor, kind) != ("B", "lora") and 0 < aim < math.inf:
             scale = LARGEST if effect * LARGEST <= aim else 2.0 ** round(math.log2(aim / effect))
@@ -89,7 +95,7 @@ def _effects(layer: GLoRALayer, x: Tensor, generator: torch.Generator) -> Effect
     """The effects of one layer on inputs that it was given."""
     weight = layer.matrix(layer.weight)
     rows, columns = weight.shape
-    rank = max((layer.support.rank("B"), layer.support.rank("A"))) or RANK
+    rank = _rank(layer)
 
     def signs(*shape: int) -> Tensor:
         return (torch.randint(0, 2, shape, generator=generator) * 2.0 - 1).to(weight)
@@ -116,6 +122,11 @@ def _effects(layer: GLoRALayer, x: Tensor, generator: torch.Generator) -> Effect
         ("E", "vector"): 1.0,
         ("E", "scalar"): 1.0,
     }
+
+
+def _rank(layer: GLoRALayer) -> int:
+    """The highest that the layer may have."""
+    return max(layer.support.rank("B"), layer.support.rank("A")) or RANK
 
 
 def _rms(values: Tensor) -> float:

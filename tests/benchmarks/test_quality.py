@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import quality
 from benchmarks.quality_parts.methods import METHODS, Unavailable, Variant, budgets
-from benchmarks.quality_parts.runs import CHANGES, FORWARD, Record, Records, Run
+from benchmarks.quality_parts.runs import CHANGES, FORWARD, SCALES, Record, Records, Run
 from benchmarks.quality_parts.searched import effort_of, forwards, passes, recorded
 from benchmarks.quality_parts.sources import Table
 from benchmarks.quality_parts.table import markdown
@@ -18,6 +18,7 @@ from benchmarks.quality_parts.tasks import Task
 from benchmarks.quality_parts.training import perform, rival, trained_parameters
 from benchmarks.quality_parts.tuning import RATES, Case, Effort, first_runs, standing
 from glora_core import backbones, effort
+from glora_core.configs import LayerConfig, encode, lora
 from glora_core.effort import EFFORTS
 from glora_core.errors import DataInvalid
 from tests.benchmarks.killing import records_of_killed_and_next_start
@@ -186,6 +187,17 @@ def test_when_a_change_of_images_becomes_another_its_old_records_count_no_longer
     before = [run.name for run in runs]
     monkeypatch.setitem(CHANGES, "affine", CHANGES["affine"] + 1)
     assert [run.name == name for run, name in zip(runs, before, strict=True)] == [False, True]
+
+
+def test_when_the_scales_of_ranks_change_old_records_of_other_ranks_than_four_count_no_longer_and_all_others_do(task, monkeypatch):
+    variant = make_case(task, "lora").variants(0)[0]
+    codes = {rank: encode((LayerConfig(B=lora(rank)),) * len(task.layers)) for rank in (1, 4)} | {
+        0: encode((LayerConfig(),) * len(task.layers))
+    }
+    runs = {rank: Run(task, "lora", replace(variant, what={"subnet": code}), 1e-3, 5, 0) for rank, code in codes.items()}
+    before = {rank: run.name for rank, run in runs.items()}
+    monkeypatch.setattr("benchmarks.quality_parts.runs.SCALES", SCALES + 1)
+    assert {rank: run.name == before[rank] for rank, run in runs.items()} == {0: True, 1: False, 4: True}
 
 
 def test_a_write_that_is_cut_short_leaves_no_record(task, records, monkeypatch):

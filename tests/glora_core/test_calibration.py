@@ -11,6 +11,7 @@ from glora_core.configs import LayerConfig, decode, encode, lora
 from glora_core.export import apply_adapter, read_adapter, write_adapter
 from glora_core.layers.storage import KINDS, NormalisedStorage
 from glora_core.presets import preset
+from glora_core.space import SearchSpace
 from glora_core.supernet import Supernet
 from glora_core.training import Trainer, TrainingSettings
 from tests.glora_core.conftest import TIMM
@@ -33,8 +34,30 @@ def test_scales_are_powers_of_two_up_to_the_largest(calibrated):
         assert float(values.max()) <= LARGEST
 
 
-def test_a_low_rank_b_keeps_its_scale(calibrated):
-    assert all(float(values[1, KINDS.index("lora")]) == 1.0 for values in scales(calibrated).values())
+def of_rank(make_vit, toy_split, rank):
+    """A calibrated supernet whose one subnet is LoRA of a rank."""
+    model = make_vit()
+    made = Supernet(
+        model, SearchSpace(adapted_layers(model), ranks=(rank,)).covering((LayerConfig(B=lora(rank)),) * len(adapted_layers(model)))
+    )
+    calibrate(made, toy_split.take(torch.arange(16))[0])
+    return made
+
+
+@pytest.mark.parametrize(("rank", "scale"), [(1, 2.0), (2, 1.0), (3, 1.0), (4, 1.0), (8, 1.0), (16, 0.5), (64, 0.25)])
+def test_a_low_rank_b_acts_at_less_the_higher_its_rank_and_at_one_about_four(make_vit, toy_split, rank, scale):
+    made = of_rank(make_vit, toy_split, rank)
+    assert all(float(values[1, KINDS.index("lora")]) == scale for values in scales(made).values())
+
+
+def test_a_step_of_lora_moves_the_output_alike_whatever_its_rank(make_vit, toy_split):
+    effects = {}
+    for rank in (1, 4, 16):
+        _, layer = next(of_rank(make_vit, toy_split, rank).layers())
+        effects[rank] = effect(
+            layer, torch.randn(8, 5, layer.support.in_features, generator=torch.Generator().manual_seed(1)), LayerConfig(B=lora(rank))
+        )
+    assert all(0.6 < effects[rank] / effects[4] < 1.6 for rank in (1, 16)), effects
 
 
 def test_an_untrained_supernet_still_computes_what_its_backbone_does(calibrated, make_vit, space, toy_split):
