@@ -86,6 +86,24 @@ def test_further_test_set_is_stored_with_its_facts(http: TestClient, data: Path,
     assert any("4 sketch images are in train too" in warning for warning in job["data"]["warnings"])
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"), [({}, True), ({"train_on_val": True}, False), ({"finals": {"mode": "off"}}, False), ({"more": True}, False)]
+)
+def test_where_val_is_as_large_as_train_a_job_is_told_how_to_train_on_both(
+    http: TestClient, data: Path, backbone: str, changes: dict[str, Any], told: bool
+) -> None:
+    shutil.rmtree(data / "val")
+    shutil.copytree(data / "train", data / "val")
+    if changes == {"more": True}:
+        image = next((data / "train").rglob("*.png"))
+        shutil.copy(image, image.with_name("again.png"))
+        changes = {}
+
+    job = http.post("/v1/jobs", json=stock.body(data) | {"finals": {"mode": "winner"}} | changes).json()
+
+    assert any("`train_on_val` trains what has won once more" in warning for warning in job["data"]["warnings"]) == told
+
+
 def test_unusable_further_test_set_is_refused_by_its_name(http: TestClient, data: Path, backbone: str, database: Database) -> None:
     request = stock.body(data) | {"data": {"path": str(data), "also_test": {"sketch": "/no/such/folder"}}}
 
