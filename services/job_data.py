@@ -46,18 +46,20 @@ def read_test(request: JobRequest, path: str, data: AnyData, roots: Sequence[Pat
     return scan_test(path, data)
 
 
-def facts_of(request: JobRequest, data: AnyData, also_tests: Mapping[str, AnyData]) -> dict[str, Any]:
-    """What is stored with a job of its data: the data set's facts, and those of its further test sets under `also_test`.
-
-    Where most of what has labels is in val, a warning tells how to train on that too.
-    """
+def facts_of(data: AnyData, also_tests: Mapping[str, AnyData]) -> dict[str, Any]:
+    """What is stored with a job of its data: the data set's facts, and those of its further test sets under `also_test`."""
     facts, also = data.facts(), {name: facts_of_test(name, test, data) for name, test in also_tests.items()}
     told = [warning for known in also.values() for warning in known.pop("warnings")]
-    return facts | {"warnings": [*facts["warnings"], *told, *_unused(request, facts["splits"])], "also_test": also}
+    return facts | {"warnings": facts["warnings"] + told, "also_test": also}
 
 
-def _unused(request: JobRequest, sizes: Mapping[str, int]) -> list[str]:
-    train, val = sizes["train"], sizes["val"]
-    if val < train or request.train_on_val or request.finals.mode == "off":
-        return []
-    return [f"val has {val:,} examples and train {train:,}: `train_on_val` trains what has won once more, on both"]
+def advised(request: JobRequest, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A job's stored facts, with a warning where val is no smaller than train and the job does not train on it.
+
+    It is the job's, not the data's: a fork over the same data may ask otherwise. Jobs of before may have no sizes.
+    """
+    train, val = (facts.get("splits", {}).get(split, 0) for split in ("train", "val"))
+    if val < max(train, 1) or request.train_on_val or request.finals.mode == "off":
+        return dict(facts)
+    advice = f"val has {val:,} examples and train {train:,}: `train_on_val` trains what has won once more, on both"
+    return {**facts, "warnings": [*facts.get("warnings", []), advice]}

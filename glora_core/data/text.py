@@ -1,6 +1,6 @@
 """Text as tensors: token ids padded to one length, with a class per text or, for a language model, the next token as label.
 
-A batch is as long as its longest text, and what is scored comes in batches of texts alike in length: nobody reads padding.
+A batch is as long as its longest text, and what is scored comes in batches of texts alike in length, so that little padding is read.
 """
 
 from collections.abc import Iterator, Sequence

@@ -82,7 +82,7 @@ def check(database: Database, settings: Settings, request: JobRequest, inputs: I
     check_drop_path(request, backbone)
     check_max_length(request, backbone)
     with _readable("data.path"):
-        facts = facts_of(request, data, also)
+        facts = facts_of(data, also)
     check_second(request, facts)
     return Checked(request, (request.name or data.root.name)[:120], backbone, facts)
 

@@ -30,6 +30,7 @@ from services.api.models import (
 )
 from services.api.problems import Problem, ProblemDocument
 from services.api.submission import submit
+from services.job_data import advised
 from services.job_request import JobRequest
 from services.settings import Settings
 from services.store import artifacts, estimates, evaluator_quota, jobs, lineage, places, search_state
@@ -194,7 +195,7 @@ def view(session: Session, job: Job, waiting: WaitingView | None = None, evaluat
     """A job as the API shows it; `evaluators` is what it may hold by its user's quota."""
     last = search_state.last_generation(session, job.id)
     failed, told = job.failure_reason is not None, estimates.last(session, job.id)
-    origin = lineage.origin_of(job)
+    origin, request = lineage.origin_of(job), JobRequest.model_validate(job.request)
     return JobView(
         id=job.id,
         name=job.name,
@@ -204,8 +205,8 @@ def view(session: Session, job: Job, waiting: WaitingView | None = None, evaluat
         evaluators=evaluators,
         state=job.state,
         phase=job.phase,
-        request=JobRequest.model_validate(job.request),
-        data=job.data,
+        request=request,
+        data=advised(request, job.data),
         supernet=job.supernet_key,
         generations_done=last.number + 1 if last else 0,
         best=_best(last) if last else None,

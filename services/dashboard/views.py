@@ -12,6 +12,7 @@ from services.dashboard.actions import Action, Kin, actions, kin
 from services.dashboard.charts import ChartData, chart_data
 from services.dashboard.progress import Progress, Step, progress, steps
 from services.dashboard.results import Entry, File, LayerRow, Winner
+from services.job_data import advised
 from services.job_request import JobRequest
 from services.store import artifacts, estimates, events, jobs, places
 from services.store.cache_report import CacheReport, cache_report
@@ -189,7 +190,7 @@ def job_page(session: Session, quotas: Quotas, job_id: str) -> JobPage:
         request=request,
         architecture=info.get("architecture", request.backbone.name),
         finals=wording.finals(request.finals.settings(request.training)),
-        data=_data(job.data),
+        data=_data(advised(request, job.data)),
         failure=_failure(job) if job.state == "failed" else None,
         winner=results.winner(result) if result else None,
         extended=wording.extended(result.get("made_from")) if result else "",

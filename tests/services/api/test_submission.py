@@ -87,17 +87,17 @@ def test_further_test_set_is_stored_with_its_facts(http: TestClient, data: Path,
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"), [({}, True), ({"train_on_val": True}, False), ({"finals": {"mode": "off"}}, False), ({"more": True}, False)]
+    ("more", "changes", "told"),
+    [(0, {}, True), (1, {}, False), (0, {"train_on_val": True}, False), (0, {"finals": {"mode": "off"}}, False)],
 )
 def test_where_val_is_as_large_as_train_a_job_is_told_how_to_train_on_both(
-    http: TestClient, data: Path, backbone: str, changes: dict[str, Any], told: bool
+    http: TestClient, data: Path, backbone: str, more: int, changes: dict[str, Any], told: bool
 ) -> None:
     shutil.rmtree(data / "val")
     shutil.copytree(data / "train", data / "val")
-    if changes == {"more": True}:
-        image = next((data / "train").rglob("*.png"))
-        shutil.copy(image, image.with_name("again.png"))
-        changes = {}
+    image = next((data / "train").rglob("*.png"))
+    for number in range(more):
+        shutil.copy(image, image.with_name(f"more{number}.png"))
 
     job = http.post("/v1/jobs", json=stock.body(data) | {"finals": {"mode": "winner"}} | changes).json()
 
