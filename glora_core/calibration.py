@@ -1,4 +1,4 @@
-"""Scales of the normalised entanglement, measured: what one optimiser step does to a layer's output under each choice.
+"""Where a training of the normalised entanglement starts, measured: what one optimiser step does to a layer's output under each choice.
 
 An adaptive optimiser moves every number by about the learning rate, in a direction of its own. So each choice's numbers are
 moved by ±1, signs at random, from where a training starts, and the change of the layer's output is measured (root mean square over
@@ -13,13 +13,15 @@ Scales are powers of two. That is as exact as the argument is, it makes multiply
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from glora_core.backbones import Inputs
 from glora_core.backbones.adaptable import evaluating
-from glora_core.configs import TENSORS
+from glora_core.configs import TENSORS, lora
+from glora_core.directions import principal_rows
 from glora_core.layers import GLoRALayer
 from glora_core.layers.storage import KINDS, NormalisedStorage, xavier
 from glora_core.supernet import Supernet
@@ -37,43 +39,75 @@ Effects = dict[tuple[str, str], float]
 
 
 def calibrate(supernet: Supernet, inputs: Inputs, seed: int = 0, share: float = SHARE) -> None:
-    """Measure and set the scales of every adapted layer; nothing is done to the `paper` form, whose choices share numbers.
+    """Measure and set the scales of every adapted layer, and point its low-rank B along its inputs (`glora_core.directions`).
+
+    Nothing is done to the `paper` form, whose choices share numbers.
 
     Args:
         supernet: untrained, so that what it computes does not change; its config is set to the smallest subnet. It runs in eval mode,
             and the statistics of its batch norms stay as they are.
-        inputs: some training examples.
+        inputs: some training examples, of all kinds that there are.
         seed: of the signs.
         share: of a low-rank B's effect, for every other choice.
     """
-    found = step_effects(supernet, inputs, seed)
-    for shape, layer in supernet.layers():
-        if shape.name in found and isinstance(layer.support, NormalisedStorage):
-            layer.support.scales = _scales(found[shape.name], share, _rank(layer))
+
+    def start(layer: GLoRALayer, effects: Effects, x: Tensor) -> None:
+        assert isinstance(layer.support, NormalisedStorage)
+        layer.support.scales = _scales(effects, share, _rank(layer))
+        _point(layer, x)
+
+    _visit(supernet, inputs, seed, start)
 
 
-@torch.no_grad()
 def step_effects(supernet: Supernet, inputs: Inputs, seed: int = 0) -> dict[str, Effects]:
     """What a step of every choice does to its layer's output where nothing is scaled, by layer; arguments as of `calibrate`.
 
     Layers of the `paper` form, and those that the forward pass does not call, are left out.
     """
-    generator = torch.Generator().manual_seed(seed)
+    found: dict[GLoRALayer, Effects] = {}
+    _visit(supernet, inputs, seed, lambda layer, effects, x: found.update({layer: effects}))
+    return {shape.name: found[layer] for shape, layer in supernet.layers() if layer in found}
+
+
+@torch.no_grad()
+def _visit(supernet: Supernet, inputs: Inputs, seed: int, visit: Callable[[GLoRALayer, Effects, Tensor], None]) -> None:
+    """Call with each layer, the effects of its choices, and its first input where the supernet is the backbone.
+
+    Within the forward pass, so that no more than one layer's input is kept at a time.
+    """
     supernet.set_config(supernet.space.extreme(largest=False))
-    seen: dict[nn.Module, Tensor] = {}
+    layers = [layer for _, layer in supernet.layers() if isinstance(layer.support, NormalisedStorage)]
+    left = dict(zip(layers, range(len(layers)), strict=True))
 
-    def keep(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        seen.setdefault(layer, arguments[0])
+    def measure(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, GLoRALayer)
+        if layer in left:
+            generator, x = torch.Generator().manual_seed(seed + left.pop(layer)), _unpadded(arguments[0], inputs)
+            visit(layer, _effects(layer, x, generator), x)
 
-    layers = [(shape, layer) for shape, layer in supernet.layers() if isinstance(layer.support, NormalisedStorage)]
-    hooks = [layer.register_forward_pre_hook(keep) for _, layer in layers]
+    hooks = [layer.register_forward_pre_hook(measure) for layer in layers]
     try:
         with evaluating(supernet):
             supernet(inputs)
     finally:
         for hook in hooks:
             hook.remove()
-    return {shape.name: _effects(layer, seen.pop(layer), generator) for shape, layer in layers if layer in seen}
+
+
+def _unpadded(x: Tensor, inputs: Inputs) -> Tensor:
+    """A layer's input without the positions that only fill up texts: (tokens, in) where it has one for each token of them."""
+    mask = None if isinstance(inputs, Tensor) else inputs.get("attention_mask")
+    return x if mask is None or x.dim() != 3 or x.shape[:2] != mask.shape else x[mask.bool()]
+
+
+def _point(layer: GLoRALayer, x: Tensor) -> None:
+    """Start the low-rank B of a layer along the principal components of its inputs."""
+    rank = layer.support.rank("B")
+    if not rank or not layer.factored:
+        return
+    rows = principal_rows(layer, x, layer.support.up("B", rank))
+    if rows is not None:
+        layer.support.write("B", lora(rank), layer.support.down("B", rank), rows)
 
 
 def _scales(effects: Effects, share: float, rank: int) -> Tensor:

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from glora_core.calibration import RANK
 from glora_core.configs import LayerConfig, decode
 
 from .methods import METHODS, Variant
@@ -24,12 +23,12 @@ FORWARD = 0.4
 """Cost of a forward pass alone, in passes forward and backward: 12 of 29 ms with the ViT-S in float32, which scores are in."""
 SCORING = FORWARD * 1200
 """What scoring `val` and `test` costs at most, in the same."""
-RECIPES = {"subnet": 1, "peft": 1, "full": 1, "searched": 9}
+RECIPES = {"subnet": 1, "peft": 1, "full": 1, "searched": 10}
 """Raised when what a run of a kind computes changes, so that its old records count no longer."""
 CHANGES = {"affine": 2}
 """The same of a change of images."""
-SCALES = 2
-"""The same of the scales of our subnets with layers of other ranks than 4, whose scales stayed what they were."""
+STARTS = 3
+"""The same of where our subnets start: the scales of what adapts, and the directions of a low-rank B."""
 
 
 def shared_settings(task: Task) -> dict[str, Any]:
@@ -70,18 +69,14 @@ class Run:
         kind = METHODS[self.method].kind
         described = {"kind": kind, "recipe": RECIPES[kind], "what": dict(self.variant.what)}
         changes = {name: number for name, number in CHANGES.items() if name in self.settings["augment"]}
-        scales = {"scales": SCALES} if kind == "subnet" and any(map(_scaled, decode(self.variant.what["subnet"]))) else {}
-        return self.task.identity | described | changes | scales | self.settings
+        adapts = kind == "subnet" and any(layer != LayerConfig() for layer in decode(self.variant.what["subnet"]))
+        return self.task.identity | described | changes | ({"starts": STARTS} if adapts else {}) | self.settings
 
     @property
     def name(self) -> str:
         """Of its record: for people, and by its hash for certain. Methods that come to the same share one run."""
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
         return f"{self.task.name.replace('/', '-')}-{self.identity['kind']}-seed{self.seed}-{digest}"
-
-
-def _scaled(layer: LayerConfig) -> bool:
-    return max(layer.A.rank, layer.B.rank) not in (0, RANK)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class LayerStorage(nn.Module):
     """The trainable numbers of one adapted layer: those that some allowed choice reads, and no others.
 
     Every `…_down` starts at zero, every `…_up` by Xavier, vectors and scalars at zero, so that each subnet equals the
-    backbone before training.
+    backbone before training (`glora_core.calibration` may write another `…_up` of B).
 
     Args:
         in_features, out_features: size of the layer's weight as a matrix.

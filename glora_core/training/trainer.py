@@ -36,8 +36,8 @@ from glora_core.training.settings import Progress, TrainingSettings
 from glora_core.training.turning import Turning
 
 _ORDER, _AUGMENT, _DROP_PATH = 0, 3, 6
-CALIBRATED = 32
-"""Training examples that scales are measured on."""
+CALIBRATED = 64
+"""Training examples that a start is measured on."""
 
 
 class Trainer:
@@ -85,7 +85,8 @@ class Trainer:
         self._sampler = SubnetSampler(supernet.space, settings, settings.epochs * self.steps_per_epoch)
         self._advice = f"a lower learning rate than {settings.learning_rate} may help"
         if all(layer.support.untrained for _, layer in supernet.layers()):
-            calibrate(supernet, split.take(torch.arange(min(CALIBRATED, len(split)), device=split.labels.device))[0], settings.seed)
+            calibrate(supernet, split.take(calibrating_rows(split))[0], settings.seed)
+            self._share_start()
         self._largest, self._smallest = (supernet.space.extreme(largest=large) for large in (True, False))
 
     @property
@@ -139,6 +140,12 @@ class Trainer:
             self._early.load_state(state["early_stop"])
         if self._turning is not None:
             self._turning.share = state["turned"]
+
+    def _share_start(self) -> None:
+        """Start as the first process does: sums of another machine may differ in their last bits."""
+        if self._world > 1:
+            for parameter in self._parameters:
+                dist.broadcast(parameter.detach(), 0)
 
     def _probe(self, loss: float) -> tuple[dict[str, float], float | None]:
         """Accuracies and mean loss of the probed subnets, in the epochs whose turn it is."""
@@ -303,6 +310,12 @@ class Trainer:
         if step < warm:
             return (step + 1) / warm
         return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+
+
+def calibrating_rows(split: Split) -> Tensor:
+    """The examples that a start is measured on: evenly spread, since a split is often in the order of its classes."""
+    count = min(CALIBRATED, len(split))
+    return torch.arange(count, device=split.labels.device) * len(split) // count
 
 
 def _outputs(backbone: Any) -> int:

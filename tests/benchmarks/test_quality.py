@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import quality
 from benchmarks.quality_parts.methods import METHODS, Unavailable, Variant, budgets
-from benchmarks.quality_parts.runs import CHANGES, FORWARD, SCALES, Record, Records, Run
+from benchmarks.quality_parts.runs import CHANGES, FORWARD, STARTS, Record, Records, Run
 from benchmarks.quality_parts.searched import effort_of, forwards, passes, recorded
 from benchmarks.quality_parts.sources import Table
 from benchmarks.quality_parts.table import markdown
@@ -189,15 +189,15 @@ def test_when_a_change_of_images_becomes_another_its_old_records_count_no_longer
     assert [run.name == name for run, name in zip(runs, before, strict=True)] == [False, True]
 
 
-def test_when_the_scales_of_ranks_change_old_records_of_other_ranks_than_four_count_no_longer_and_all_others_do(task, monkeypatch):
+def test_when_starts_change_old_records_of_subnets_that_adapt_count_no_longer_and_all_others_do(task, monkeypatch):
     variant = make_case(task, "lora").variants(0)[0]
     codes = {rank: encode((LayerConfig(B=lora(rank)),) * len(task.layers)) for rank in (1, 4)} | {
         0: encode((LayerConfig(),) * len(task.layers))
     }
     runs = {rank: Run(task, "lora", replace(variant, what={"subnet": code}), 1e-3, 5, 0) for rank, code in codes.items()}
     before = {rank: run.name for rank, run in runs.items()}
-    monkeypatch.setattr("benchmarks.quality_parts.runs.SCALES", SCALES + 1)
-    assert {rank: run.name == before[rank] for rank, run in runs.items()} == {0: True, 1: False, 4: True}
+    monkeypatch.setattr("benchmarks.quality_parts.runs.STARTS", STARTS + 1)
+    assert {rank: run.name == before[rank] for rank, run in runs.items()} == {0: True, 1: False, 4: False}
 
 
 def test_a_write_that_is_cut_short_leaves_no_record(task, records, monkeypatch):

@@ -51,12 +51,11 @@ def test_a_low_rank_b_acts_at_less_the_higher_its_rank_and_at_one_about_four(mak
 
 
 def test_a_step_of_lora_moves_the_output_alike_whatever_its_rank(make_vit, toy_split):
-    effects = {}
+    effects, (images, _) = {}, toy_split.take(torch.arange(16, 30))
     for rank in (1, 4, 16):
-        _, layer = next(of_rank(make_vit, toy_split, rank).layers())
-        effects[rank] = effect(
-            layer, torch.randn(8, 5, layer.support.in_features, generator=torch.Generator().manual_seed(1)), LayerConfig(B=lora(rank))
-        )
+        supernet = of_rank(make_vit, toy_split, rank)
+        _, layer = next(supernet.layers())
+        effects[rank] = effect(layer, first_input(supernet, images), LayerConfig(B=lora(rank)))
     assert all(0.6 < effects[rank] / effects[4] < 1.6 for rank in (1, 16)), effects
 
 
@@ -73,15 +72,20 @@ def test_a_step_of_any_choice_moves_the_output_by_about_an_eighth_of_a_step_of_l
     """Measured on other images, through the layer's own forward pass, with other signs."""
     images, _ = toy_split.take(torch.arange(16, 30))
     _, layer = next(calibrated.layers())
-    seen = []
-    handle = layer.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
-    calibrated(images)
-    handle.remove()
-    (config,), rank = decode(code), max(space.ranks_used)
-    effects = [effect(layer, seen[0], choice) for choice in (config, LayerConfig(B=lora(rank)))]
+    x, (config,), rank = first_input(calibrated, images), decode(code), max(space.ranks_used)
+    effects = [effect(layer, x, choice) for choice in (config, LayerConfig(B=lora(rank)))]
     bounded = float(layer.support.scales.max()) == LARGEST
     assert effects[0] / effects[1] < 2.5 * SHARE
     assert bounded or effects[0] / effects[1] > 0.4 * SHARE
+
+
+def first_input(supernet, images):
+    """What the first adapted layer is given."""
+    seen, (_, layer) = [], next(supernet.layers())
+    handle = layer.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    supernet(images)
+    handle.remove()
+    return seen[0]
 
 
 def effect(layer, x, config):
