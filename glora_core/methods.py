@@ -3,11 +3,11 @@
 Used as baselines, as finalists and as seeds of a search. Plain Python, no torch.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from glora_core.configs import NONE, TENSORS, VECTOR, LayerConfig, SubnetConfig, lora
 from glora_core.errors import ConfigInvalid
-from glora_core.space import SearchSpace
+from glora_core.space import SearchSpace, layer_parameters
 
 METHODS = ("linear-probe", "bitfit", "ssf", "lora")
 
@@ -41,7 +41,9 @@ def method_config(space: SearchSpace, method: str, rank: int | None = None) -> S
 def methods_within(space: SearchSpace, budget: int) -> dict[str, SubnetConfig]:
     """The known methods over the space's layers that a budget admits, LoRA at the highest rank that fits, up to the space's own.
 
-    A method need not be in the space: its rank may not be one of the space's, or its choices not allowed there.
+    Where not even the lowest rank fits on all layers, LoRA has it on as many as fit, those of the fewest parameters first: in a
+    transformer the attention. A method need not be in the space: its rank may not be one of the space's, or its choices not allowed
+    there.
     """
     return _fitting(space, budget, range(max(space.ranks_used, default=0), 0, -1))
 
@@ -57,12 +59,24 @@ def methods_inside(space: SearchSpace, budget: int) -> dict[str, SubnetConfig]:
     return {name: config for name, config in found.items() if space.contains(config)}
 
 
-def _fitting(space: SearchSpace, budget: int, lora_ranks: Iterable[int]) -> dict[str, SubnetConfig]:
-    ranks = {"lora": tuple(lora_ranks)}
+def _fitting(space: SearchSpace, budget: int, lora_ranks: Sequence[int]) -> dict[str, SubnetConfig]:
+    ranks = {"lora": lora_ranks}
     found: dict[str, SubnetConfig] = {}
     for method in METHODS:
         configs = (method_config(space, method, rank) for rank in ranks.get(method, (1,)))
         config = next((c for c in configs if space.parameters(c) <= budget), None)
+        if config is None and method == "lora" and lora_ranks:
+            config = _on_some(space, budget, method_config(space, "lora", lora_ranks[-1]))
         if config is not None:
             found[method] = config
     return found
+
+
+def _on_some(space: SearchSpace, budget: int, config: SubnetConfig) -> SubnetConfig | None:
+    """As much of a config as a budget admits, layers of few parameters first and the last of equals first; None if it is nothing."""
+    costs = [layer_parameters(layer.code, shape.in_features, shape.out_features) for layer, shape in zip(config, space.layers, strict=True)]
+    chosen = [LayerConfig()] * len(config)
+    for number in sorted(range(len(config)), key=lambda number: (costs[number], -number)):
+        if 0 < costs[number] <= budget:
+            chosen[number], budget = config[number], budget - costs[number]
+    return tuple(chosen) if any(layer != LayerConfig() for layer in chosen) else None

@@ -40,8 +40,19 @@ def test_lora_takes_the_highest_rank_that_fits_up_to_the_spaces_own(budget, rank
     assert methods_within(SPACE, budget)["lora"] == method_config(SPACE, "lora", rank)
 
 
-def test_a_method_that_no_rank_fits_is_left_out():
-    assert "lora" not in methods_within(SPACE, 21)
+@pytest.mark.parametrize(("budget", "code"), [(21, "NL1NNN-NNNNN"), (12, "NL1NNN-NNNNN"), (10, "NL1NNN-NNNNN"), (9, None)])
+def test_lora_that_no_rank_fits_on_all_layers_is_on_those_of_the_fewest_parameters(budget, code):
+    found = methods_within(SPACE, budget).get("lora")
+    assert (found and encode(found)) == code
+
+
+def test_of_equal_layers_the_last_have_lora_where_not_all_can():
+    space = SearchSpace.of([LayerShape(name, 6, 4) for name in "abc"])
+    assert encode(methods_within(space, 2 * 10 + 9)["lora"]) == "NNNNN-NL1NNN-NL1NNN"
+
+
+def test_a_seed_on_some_layers_has_the_lowest_of_the_spaces_own_ranks():
+    assert "NL2NNN-NNNNN" in [encode(config) for config in seeds_within(SPACE, 2 * 22 - 1)]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def request_of_a_soup(data: Path, backbone: str) -> dict[str, Any]:
             "teachers": 0,
             "standing": 0,
         },
-        "seed": 0,
+        "seed": 1,
     }
 
 
