@@ -16,32 +16,46 @@ CHECK = Path(__file__).parents[2] / "examples" / "check_checkpoint.py"
 
 
 @pytest.fixture(scope="module")
-def request_of_a_soup(data: Path, backbone: str) -> dict[str, Any]:
-    """A job whose finalists' average is better on val than their winner: there are many, trained on at rates too high for each alone."""
-    return {
-        "backbone": {"name": backbone},
-        "data": {"path": str(data)},
-        "budget": 700,
-        "training": {"epochs": 20, "learning_rate": 0.01, "batch_size": 50, "augment": ["crop"]},
-        "search": {"population": 12, "generations": 3, "evaluators": 2},
-        "finals": {
-            "candidates": 5,
-            "learning_rates": [0.05, 0.04, 0.03],
-            "epochs": [10],
-            "scratch_epochs": 0,
-            "teachers": 0,
-            "standing": 0,
-        },
-        "seed": 1,
-    }
+def souped(service: Service, data: Path, backbone: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A request whose finalists' average is better on val than their winner, and its finished job.
+
+    There are many finalists, trained on at rates too high for each alone. It is still chance whether a seed has such an average, and
+    another machine's rounding may decide otherwise, so there are several seeds.
+    """
+    for seed in (5, 2, 1, 7):
+        request = {
+            "backbone": {"name": backbone},
+            "data": {"path": str(data)},
+            "budget": 700,
+            "training": {"epochs": 20, "learning_rate": 0.01, "batch_size": 50, "augment": ["crop"]},
+            "search": {"population": 12, "generations": 3, "evaluators": 2},
+            "finals": {
+                "candidates": 5,
+                "learning_rates": [0.05, 0.04, 0.03],
+                "epochs": [10],
+                "scratch_epochs": 0,
+                "teachers": 0,
+                "standing": 0,
+            },
+            "seed": seed,
+        }
+        job = service.wait(service.client.submit(request)["id"])
+        assert job["state"] == "succeeded", job["failure"]
+        if job["result"]["winner"]["source"] == "soup":
+            return request, job
+    pytest.fail("no seed's finalists have an average that is better than the best of them")
 
 
 @pytest.fixture(scope="module")
-def cooked(service: Service, request_of_a_soup: dict[str, Any]) -> dict[str, Any]:
-    """The finished job."""
-    job = service.wait(service.client.submit(request_of_a_soup)["id"])
-    assert job["state"] == "succeeded", job["failure"]
-    return job
+def request_of_a_soup(souped: tuple[dict[str, Any], dict[str, Any]]) -> dict[str, Any]:
+    """The request."""
+    return souped[0]
+
+
+@pytest.fixture(scope="module")
+def cooked(souped: tuple[dict[str, Any], dict[str, Any]]) -> dict[str, Any]:
+    """Its job."""
+    return souped[1]
 
 
 def test_the_soup_is_better_on_val_than_the_winner_of_the_finals_and_its_members_keep_the_budget(cooked: dict[str, Any]) -> None:
