@@ -3,7 +3,7 @@
 Used as baselines, as finalists and as seeds of a search. Plain Python, no torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from glora_core.configs import NONE, TENSORS, VECTOR, LayerConfig, SubnetConfig, lora
 from glora_core.errors import ConfigInvalid
@@ -41,9 +41,8 @@ def method_config(space: SearchSpace, method: str, rank: int | None = None) -> S
 def methods_within(space: SearchSpace, budget: int) -> dict[str, SubnetConfig]:
     """The known methods over the space's layers that a budget admits, LoRA at the highest rank that fits, up to the space's own.
 
-    Where not even the lowest rank fits on all layers, LoRA has it on as many as fit, those of the fewest parameters first: in a
-    transformer the attention. A method need not be in the space: its rank may not be one of the space's, or its choices not allowed
-    there.
+    Where not even rank 1 fits on all layers, LoRA has it on as many as fit, those of the fewest parameters first: in a transformer the
+    attention. A method need not be in the space: its rank may not be one of the space's, or its choices not allowed there.
     """
     return _fitting(space, budget, range(max(space.ranks_used, default=0), 0, -1))
 
@@ -59,14 +58,14 @@ def methods_inside(space: SearchSpace, budget: int) -> dict[str, SubnetConfig]:
     return {name: config for name, config in found.items() if space.contains(config)}
 
 
-def _fitting(space: SearchSpace, budget: int, lora_ranks: Sequence[int]) -> dict[str, SubnetConfig]:
-    ranks = {"lora": lora_ranks}
+def _fitting(space: SearchSpace, budget: int, lora_ranks: Iterable[int]) -> dict[str, SubnetConfig]:
+    ranks = {"lora": tuple(lora_ranks)}
     found: dict[str, SubnetConfig] = {}
     for method in METHODS:
         configs = (method_config(space, method, rank) for rank in ranks.get(method, (1,)))
         config = next((c for c in configs if space.parameters(c) <= budget), None)
-        if config is None and method == "lora" and lora_ranks:
-            config = _on_some(space, budget, method_config(space, "lora", lora_ranks[-1]))
+        if method == "lora" and ranks[method] and space.parameters(thinnest := method_config(space, method, 1)) > budget:
+            config = _on_some(space, budget, thinnest)
         if config is not None:
             found[method] = config
     return found

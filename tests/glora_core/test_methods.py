@@ -51,8 +51,11 @@ def test_of_equal_layers_the_last_have_lora_where_not_all_can():
     assert encode(methods_within(space, 2 * 10 + 9)["lora"]) == "NNNNN-NL1NNN-NL1NNN"
 
 
-def test_a_seed_on_some_layers_has_the_lowest_of_the_spaces_own_ranks():
-    assert "NL2NNN-NNNNN" in [encode(config) for config in seeds_within(SPACE, 2 * 22 - 1)]
+def test_lora_on_some_layers_is_a_seed_where_the_space_has_rank_1_and_no_more_fits():
+    thin = SearchSpace(SPACE.layers, ranks=(1, 2))
+    assert "NL1NNN-NNNNN" in [encode(config) for config in seeds_within(thin, 21)]
+    assert not any(encode(config).startswith("NL") for config in seeds_within(SPACE, 21))
+    assert not any(encode(config).startswith("NL") for config in seeds_within(SPACE, 2 * 22 - 1)), "rank 1 would fit on all layers"
 
 
 @pytest.mark.parametrize(
