@@ -1,6 +1,6 @@
 """Where a low-rank B looks first: along the directions in which a layer's inputs differ most, instead of random ones.
 
-The right factor of a low-rank B says to which combinations of its inputs a layer may react. Random ones hardly differ from example
+The right factor of a low-rank B says to which combinations of its inputs a layer may react. Random ones differ little from example
 to example; the principal components of the inputs, on the user's own data, differ most (as in EVA, arXiv 2410.07170). They come in
 order, so that the slice of a lower rank, the first rows, has the best of them
 (docs/decisions/0022-low-rank-starts-along-the-inputs.md). Imports torch.
