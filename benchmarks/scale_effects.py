@@ -21,7 +21,7 @@ from glora_core.calibration import Effects, calibrate, step_effects
 from glora_core.configs import TENSORS
 from glora_core.layers.storage import KINDS, NormalisedStorage
 from glora_core.supernet import Supernet
-from glora_core.training.trainer import calibrating_rows
+from glora_core.training.trainer import calibrating_inputs
 
 console = Console(width=150, highlight=False)
 Scale = Callable[[str, str], float]
@@ -61,7 +61,7 @@ def main() -> None:
     task = asked_tasks(arguments)[arguments.task]()
     data = task.source.load(task.spec, 0)
     supernet = Supernet(fresh_model(task, data.classes), space_of(task))
-    inputs = data.train.take(calibrating_rows(data.train))[0]
+    inputs = calibrating_inputs(data.train)
     found = dict(list(step_effects(supernet, inputs).items())[: arguments.blocks])
     supports = {shape.name: layer.support for shape, layer in supernet.layers() if isinstance(layer.support, NormalisedStorage)}
     guessed = {name: scale_of(supports[name]) for name in found}

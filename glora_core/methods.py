@@ -59,16 +59,18 @@ def methods_inside(space: SearchSpace, budget: int) -> dict[str, SubnetConfig]:
 
 
 def _fitting(space: SearchSpace, budget: int, lora_ranks: Iterable[int]) -> dict[str, SubnetConfig]:
-    ranks = {"lora": tuple(lora_ranks)}
-    found: dict[str, SubnetConfig] = {}
-    for method in METHODS:
-        configs = (method_config(space, method, rank) for rank in ranks.get(method, (1,)))
-        config = next((c for c in configs if space.parameters(c) <= budget), None)
-        if method == "lora" and ranks[method] and space.parameters(thinnest := method_config(space, method, 1)) > budget:
-            config = _on_some(space, budget, thinnest)
-        if config is not None:
-            found[method] = config
-    return found
+    plain = {method: method_config(space, method) for method in METHODS if method != "lora"}
+    found = {method: config for method, config in plain.items() if space.parameters(config) <= budget}
+    config = _lora(space, budget, tuple(lora_ranks))
+    return found if config is None else found | {"lora": config}
+
+
+def _lora(space: SearchSpace, budget: int, ranks: tuple[int, ...]) -> SubnetConfig | None:
+    """At the first of some ranks that fits on all layers, else of rank 1 on some of them; None if on none, or there is no rank."""
+    for rank in ranks:
+        if space.parameters(config := method_config(space, "lora", rank)) <= budget:
+            return config
+    return _on_some(space, budget, method_config(space, "lora", 1)) if ranks else None
 
 
 def _on_some(space: SearchSpace, budget: int, config: SubnetConfig) -> SubnetConfig | None:

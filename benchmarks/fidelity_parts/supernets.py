@@ -19,7 +19,7 @@ from glora_core.evaluation import Score, SubnetScorer, score
 from glora_core.finals.soup import Soup, greedy_soup
 from glora_core.supernet import Supernet
 from glora_core.training import Trainer, TrainingSettings
-from glora_core.training.trainer import calibrating_rows
+from glora_core.training.trainer import calibrating_inputs
 
 from .recipes import SupernetRun
 from .subnets import space_of
@@ -64,7 +64,7 @@ def trained(run: SupernetRun, data: Data) -> Supernet:
     if run.variant.what["scales"] == "guessed":
         supernet.load_trainable_state(untouched)
     if run.variant.what["scales"] == "equal":
-        calibrate(supernet, data.train.take(calibrating_rows(data.train))[0], settings.seed, share=1.0)
+        calibrate(supernet, calibrating_inputs(data.train), settings.seed, share=1.0)
     trainer.fit()
     return supernet
 

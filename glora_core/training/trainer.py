@@ -85,7 +85,7 @@ class Trainer:
         self._sampler = SubnetSampler(supernet.space, settings, settings.epochs * self.steps_per_epoch)
         self._advice = f"a lower learning rate than {settings.learning_rate} may help"
         if all(layer.support.untrained for _, layer in supernet.layers()):
-            calibrate(supernet, split.take(calibrating_rows(split))[0], settings.seed)
+            calibrate(supernet, calibrating_inputs(split), settings.seed)
             self._share_start()
         self._largest, self._smallest = (supernet.space.extreme(largest=large) for large in (True, False))
 
@@ -312,10 +312,10 @@ class Trainer:
         return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
 
 
-def calibrating_rows(split: Split) -> Tensor:
-    """The examples that a start is measured on: evenly spread, since a split is often in the order of its classes."""
+def calibrating_inputs(split: Split) -> Inputs:
+    """Inputs of the examples that a start is measured on: evenly spread, since a split is often in the order of its classes."""
     count = min(CALIBRATED, len(split))
-    return torch.arange(count, device=split.labels.device) * len(split) // count
+    return split.take(torch.arange(count, device=split.labels.device) * len(split) // count)[0]
 
 
 def _outputs(backbone: Any) -> int:

@@ -13,9 +13,10 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -126,7 +127,7 @@ class _Beating(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(daemon=True, name=_NAME)
-        self._me = Member(ray.get_runtime_context().get_node_id(), os.getpid(), _began(os.getpid()))
+        self._me = Member(_own_node(), os.getpid(), _began(os.getpid()))
         self._busy, self._now, self._told = False, threading.Event(), threading.Event()
 
     def run(self) -> None:
@@ -158,7 +159,7 @@ class _Watch(threading.Thread):
         self._every, self._on_look, self._over = every, on_look, threading.Event()
         self._known: dict[Member, int] = {}
         self._quiet: Counter[Member] = Counter()
-        self._kills: dict[Member, tuple[Any, int]] = {}
+        self._kills: dict[tuple[Member, ...], tuple[Any, int]] = {}
         self._pulse = _counting()
 
     def run(self) -> None:
@@ -187,32 +188,46 @@ class _Watch(threading.Thread):
             self._quiet[member] = self._quiet[member] + 1 if self._known.get(member) == count else 0
             self._known[member] = count
         self._on_look(any(busy and self._quiet[member] < _LOOKS // 2 for member, (_, busy) in beats.items()))
-        for member in [member for member in self._known if self._quiet[member] >= _LOOKS]:
+        silent = sorted(member for member in self._known if self._quiet[member] >= _LOOKS)
+        for member in silent:
             log.info("process %d on node %s has ended, or hangs and is killed", member.pid, member.node)
-            self._kills[member] = _kill_there(member), 0
             self._pulse.forget.remote(member)
             del self._known[member], self._quiet[member]
+        for node, members in groupby(silent, key=lambda member: member.node):
+            self._kill(node, tuple(members))
+
+    def _kill(self, node: str, members: tuple[Member, ...]) -> None:
+        """On this process's own node at once; most have just ended, and a process started to see that costs a core two seconds."""
+        if node == _own_node():
+            with suppress(PermissionError):  # where Ray is another user's
+                return _kill(members)
+        self._kills[members] = _kill_there(node, members), 0
 
     def _see_to_kills(self) -> None:
         """Forget kills that are done, and try those again that have not been for as long as a process may be silent."""
-        for member, (reference, looks) in list(self._kills.items()):
+        for members, (reference, looks) in list(self._kills.items()):
             if _done(reference):
-                del self._kills[member]
+                del self._kills[members]
             else:
-                self._kills[member] = (reference, looks + 1) if looks < _LOOKS else (_kill_there(member), 0)
+                self._kills[members] = (reference, looks + 1) if looks < _LOOKS else (_kill_there(members[0].node, members), 0)
 
 
 def _counting() -> Any:
     """Starts who counts, on this process's own node: with another one it would be lost more often."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    here = NodeAffinitySchedulingStrategy(_own_node(), soft=True)
     return ray.remote(num_cpus=0, name=_NAME, scheduling_strategy=here)(Pulse).remote()
 
 
-def _kill_there(member: Member) -> Any:
-    """Has a process killed on its node, by one that is started for that: an idle one might have been stopped as well."""
-    there = NodeAffinitySchedulingStrategy(member.node, soft=False)
-    own = {"env_vars": {"GLORA_KILLS": f"{member.pid}-{time.monotonic_ns()}"}}
-    return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there, runtime_env=own)(_kill).remote(member)
+def _own_node() -> str:
+    """The id of this process's node."""
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def _kill_there(node: str, members: tuple[Member, ...]) -> Any:
+    """Has processes killed on their node, by one that is started for that: an idle one might have been stopped as well."""
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    own = {"env_vars": {"GLORA_KILLS": f"{members[0].pid}-{time.monotonic_ns()}"}}
+    return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there, runtime_env=own)(_kill).remote(members)
 
 
 def _done(kill: Any) -> bool:
@@ -226,9 +241,12 @@ def _done(kill: Any) -> bool:
     return True
 
 
-def _kill(member: Member) -> None:
-    if _began(member.pid) == member.began:
-        os.kill(member.pid, signal.SIGKILL)
+def _kill(members: Iterable[Member]) -> None:
+    """Runs on their node."""
+    for member in members:
+        if _began(member.pid) == member.began:
+            with suppress(ProcessLookupError):
+                os.kill(member.pid, signal.SIGKILL)
 
 
 def _began(pid: int) -> str:

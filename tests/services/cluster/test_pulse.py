@@ -54,9 +54,12 @@ class _Actor:
         return os.getpid()
 
 
-def test_stopped_task_is_killed_and_done_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["the watch's own node", "another node"])
+def test_stopped_task_is_killed_and_done_again(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notes = tmp_path / "notes"
     with pulse.watched(SILENT_SECONDS):
+        if place == "another node":
+            monkeypatch.setattr(pulse, "_own_node", lambda: "")
         last = ray.get(ray.remote(max_retries=1)(_stops_once).remote(notes), timeout=90)
     first, second = map(int, notes.read_text().split())
     assert second == last != first
@@ -102,5 +105,5 @@ def test_nobody_watches(tmp_path: Path) -> None:
 
 
 def test_a_later_process_of_the_same_id_is_not_killed() -> None:
-    pulse._kill(pulse.Member("node", os.getpid(), "another time"))
+    pulse._kill([pulse.Member("node", os.getpid(), "another time")])
     assert pulse._began(os.getpid())
