@@ -37,6 +37,8 @@ from services.protocol import BATCH_SIZE
 
 _RESULT = "result.pt"
 _SAVE_SECONDS = 15.0
+MAX_FAILURES = 3
+"""How often a trial is started again."""
 _QUIET = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1", "RAY_AIR_NEW_OUTPUT": "0"}
 """No tables of progress, no result files that nobody reads, and no handler of signals in the runner's place."""
 
@@ -100,8 +102,10 @@ def train_rung(
 
     Raises:
         Paused: trials are left.
-        RayError, or what the training raised: a trial failed four times.
+        RayError, or what the training raised: a trial failed once more than `MAX_FAILURES`.
     """
+    if pausing():  # Ray Tune takes seconds to start, before it asks
+        raise Paused
     os.environ.update(_QUIET)
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # it misses the files that nobody reads
     keys = sorted(tasks)
@@ -120,7 +124,7 @@ def train_rung(
             storage_path=folder,
             storage_filesystem=PyFileSystem(FSSpecHandler(filesystem)),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
-            failure_config=tune.FailureConfig(max_failures=3),
+            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
             callbacks=[_Results(keys, on_done, on_checkpoint, pausing)],
             verbose=0,
         ),

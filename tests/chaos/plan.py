@@ -1,4 +1,4 @@
-"""Which cells of the matrix a run has: all of them, every cell of the schedulers and a sixth of the rest, or rows by their names."""
+"""Which cells of the matrix a run has: all of them, every cell of the schedulers and a twelfth of the rest, or rows by their names."""
 
 import os
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from itertools import groupby
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.moments import MOMENTS, Moment
 
-PARTS = 6
+PARTS = 12
 _ALWAYS = ("scheduler",)
 
 
@@ -37,8 +37,8 @@ def chosen_cells(choice: str) -> list[Cell]:
     """The cells of a run.
 
     Args:
-        choice: `all`; names of rows, with commas between them; or `0` to `5`: every cell of the schedulers, and this sixth of the
-            others: in each row one column, another one from row to row.
+        choice: `all`; names of rows, with commas between them; or `0` to `11`: every cell of the schedulers, and this twelfth of the
+            others: in each row of one half of them one column, another one from row to row.
 
     Raises:
         ValueError: no row has that name.
@@ -52,9 +52,12 @@ def chosen_cells(choice: str) -> list[Cell]:
         return [cell for cell in every_cell() if cell.fault.name in wanted]
     rows, columns = [fault.name for fault in FAULTS], [moment.name for moment in MOMENTS]
 
+    half, column = divmod(int(choice) % PARTS, len(columns))
+
     def taken(cell: Cell) -> bool:
-        diagonal = rows.index(cell.fault.name) + columns.index(cell.moment.name)
-        return cell.fault.name in _ALWAYS or diagonal % PARTS == int(choice) % PARTS
+        row = rows.index(cell.fault.name)
+        diagonal = row + columns.index(cell.moment.name)
+        return cell.fault.name in _ALWAYS or (row * 2 // len(rows) == half and diagonal % len(columns) == column)
 
     return [cell for cell in every_cell() if taken(cell)]
 

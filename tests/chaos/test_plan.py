@@ -14,14 +14,14 @@ def test_as_many_runs_in_turn_have_every_cell_of_the_matrix() -> None:
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_every_run_has_all_cells_of_the_schedulers_and_one_of_every_other_row(part: int) -> None:
+def test_every_run_has_all_cells_of_the_schedulers_and_one_of_every_second_row(part: int) -> None:
     cells = chosen_cells(str(part))
     by_row = {fault.name: sum(cell.fault is fault for cell in cells) for fault in FAULTS}
     assert by_row.pop("scheduler") == len(MOMENTS)
-    assert set(by_row.values()) == {1}
+    assert sorted(by_row.values()) == [0] * 5 + [1] * 5
 
 
-@pytest.mark.parametrize("choice", ["0", "3", "5", "scheduler", "objects,node", "all"])
+@pytest.mark.parametrize("choice", ["0", "3", "11", "scheduler", "objects,node", "all"])
 def test_tours_have_every_chosen_cell_once_and_strike_no_job_twice_at_a_moment(choice: str) -> None:
     found = tours(choice)
     assert sorted(cell.name for tour in found for cell in tour) == sorted(cell.name for cell in chosen_cells(choice))
@@ -33,7 +33,7 @@ def test_tours_have_every_chosen_cell_once_and_strike_no_job_twice_at_a_moment(c
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_a_part_takes_few_jobs(part: int) -> None:
-    assert len(tours(str(part))) <= 4
+    assert len(tours(str(part))) <= 3
 
 
 def test_a_row_asked_for_by_its_name_strikes_one_job_at_every_moment() -> None:

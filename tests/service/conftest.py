@@ -151,14 +151,14 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def request_body(data: Path, backbone: str) -> dict[str, Any]:
-    """A job that takes seconds; without finals, of which every trial is a process that loads torch."""
+    """A job that takes seconds; without finals, and with one evaluator: each of their processes loads torch."""
     return {
         "name": "toy",
         "backbone": {"name": backbone},
         "data": {"path": str(data)},
         "budget": 700,
         "training": {"epochs": 4, "batch_size": 50, "learning_rate": 0.01},
-        "search": {"population": 12, "generations": 5, "evaluators": 2},
+        "search": {"population": 12, "generations": 5, "evaluators": 1},
         "finals": {"mode": "off"},
         "seed": 3,
     }

@@ -177,7 +177,7 @@ def test_job_over_data_that_changed_since_submission_fails_with_its_reason(
 
 
 def test_killed_evaluator_is_replaced_and_the_job_succeeds(service: Service, request_body: dict[str, Any]) -> None:
-    request_body["search"] |= {"generations": 60}
+    request_body["search"] |= {"generations": 60, "evaluators": 2}
     job = service.client.submit(request_body)
     service.wait_for_event(job["id"], lambda event: event["kind"] == "generation" and event["data"]["generation"] == 2)
     kill(service.children()["ray-evaluator"])

@@ -18,7 +18,7 @@ def undisturbed(service: Service, data: Any, backbone: str) -> dict[str, Any]:
         "data": {"path": str(data)},
         "budget": 700,
         "training": {"epochs": 5, "batch_size": 50, "learning_rate": 0.01},
-        "search": {"population": 12, "generations": 40},
+        "search": {"population": 12, "generations": 40, "evaluators": 1},
         "finals": {"mode": "off"},
         "seed": 11,
     }

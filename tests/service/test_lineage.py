@@ -20,7 +20,7 @@ def request_of(data: Any, backbone: str) -> dict[str, Any]:
         "data": {"path": str(data)},
         "budget": 700,
         "training": {"epochs": 4, "learning_rate": 0.01, "sampling": "budget"},
-        "search": {"population": 8, "generations": 4},
+        "search": {"population": 8, "generations": 4, "evaluators": 1},
         "finals": {"mode": "off"},
         "seed": 41,
     }
@@ -35,7 +35,7 @@ def test_extended_search_equals_one_that_was_longer_from_the_start(
     service: Service, finished: dict[str, Any], request_of: dict[str, Any]
 ) -> None:
     extended = service.wait(service.client.extend(finished["id"], 3)["id"])
-    longer = service.wait(service.client.submit(request_of | {"search": {"population": 8, "generations": 7}})["id"])
+    longer = service.wait(service.client.submit(request_of | {"search": {"population": 8, "generations": 7, "evaluators": 1}})["id"])
 
     assert extended["state"] == longer["state"] == "succeeded", (extended["failure"], longer["failure"])
     assert service.populations(extended["id"]) == service.populations(longer["id"])

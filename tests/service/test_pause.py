@@ -29,7 +29,7 @@ def _reached(kind: str, field: str, least: int) -> Any:
 def test_job_paused_in_every_phase_ends_like_one_that_was_left_alone(service: Service, request_body: dict[str, Any]) -> None:
     request_body["training"] |= {"epochs": 300, "policy": "random"}
     request_body["search"] |= {"generations": 40}
-    request_body["finals"] = {"candidates": 2, "learning_rates": [0.01, 0.003], "epochs": [50, 100], "scratch_epochs": 50}
+    request_body["finals"] = {"candidates": 2, "learning_rates": [0.01], "epochs": [50, 100], "scratch_epochs": 50, "soup": False}
     request_body["seed"] = 31
     job_id = service.client.submit(request_body)["id"]
     phases = []

@@ -21,6 +21,7 @@ from glora_core.methods import method_config
 from glora_core.space import SearchSpace
 from glora_core.supernet import Supernet
 from glora_core.training import TrainingSettings
+from services.cluster import rung
 from services.cluster.pausing import Paused
 from services.cluster.resources import Share
 from services.cluster.rung import Origin, Task, Trained, train_rung
@@ -204,6 +205,14 @@ def test_a_pause_ends_a_trial_with_a_checkpoint_and_another_attempt_goes_on_from
     _as_if_undisturbed(found["lora"], workload, long["lora"])
 
 
+def test_a_rung_is_not_begun_while_a_pause_is_asked_for(
+    train: Callable[..., Results], workload: Workload, tasks: dict[str, Task], tmp_path: Path
+) -> None:
+    with pytest.raises(Paused):
+        train(workload, tasks, pausing=lambda: True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_trial_that_diverges_is_handed_over_as_such_and_the_others_go_on(
     train: Callable[..., Results], workload: Workload, tasks: dict[str, Task]
 ) -> None:
@@ -226,16 +235,23 @@ def test_a_trial_whose_process_dies_is_started_again(
 
 
 @pytest.mark.parametrize(("fatal", "reason"), [(False, "out_of_memory"), (True, "worker_lost")], ids=["raises", "dies"])
-def test_a_trial_that_fails_four_times_ends_the_rung_with_its_reason(
-    fatal: bool, reason: str, train: Callable[..., Results], workload: Workload, tasks: dict[str, Task], tmp_path: Path
+def test_a_trial_that_fails_too_often_ends_the_rung_with_its_reason(
+    fatal: bool,
+    reason: str,
+    train: Callable[..., Results],
+    workload: Workload,
+    tasks: dict[str, Task],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(rung, "MAX_FAILURES", 1)
     failing = Troubled(**vars(workload), notes=tmp_path / "notes", attempts=9, fatal=fatal)
 
     with pytest.raises(Exception) as raised:
         train(failing, {"lora": tasks["lora"]})
 
     assert classify(raised.value) == reason
-    assert (tmp_path / "notes").read_text() == "xxxx"
+    assert (tmp_path / "notes").read_text() == "xx"
 
 
 def test_a_runner_that_may_not_store_a_result_leaves_the_rung_at_once(

