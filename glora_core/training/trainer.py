@@ -79,7 +79,6 @@ class Trainer:
         self.steps_per_epoch = math.ceil(len(split) / self._batch_size)
         self._rank, self._world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self._parameters = [p for _, p in supernet.trainable()]
-        self._averages = [p.detach().clone() for p in self._parameters] if settings.ema or settings.cycles > 1 else []
         self._optimizer = torch.optim.AdamW(self._groups(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self._fixed = decode(settings.fixed) if settings.fixed else None
         self._sampler = SubnetSampler(supernet.space, settings, settings.epochs * self.steps_per_epoch)
@@ -87,6 +86,7 @@ class Trainer:
         if all(layer.support.untrained for _, layer in supernet.layers()):
             calibrate(supernet, calibrating_inputs(split), settings.seed)
             self._share_start()
+        self._averages = [p.detach().clone() for p in self._parameters] if settings.ema or settings.cycles > 1 else []
         self._largest, self._smallest = (supernet.space.extreme(largest=large) for large in (True, False))
 
     @property

@@ -345,6 +345,7 @@ def test_averages_take_the_place_of_the_trained_numbers_after_the_last_epoch_and
 
 def test_an_average_lies_between_the_numbers_it_is_an_average_of(make_trainer):
     trainer, seen = make_trainer("fixed", ema=0.9), []
+    assert all(torch.equal(a, p) for a, p in zip(trainer.state()["averages"], trainer._parameters, strict=True)), "both where B starts"
     step = trainer._optimizer.step
     trainer._optimizer.step = lambda: (step(), seen.append(trainer.supernet.trainable_state()))
     fit(trainer)
