@@ -82,7 +82,7 @@ def _visit(supernet: Supernet, inputs: Inputs, seed: int, visit: Callable[[GLoRA
     def measure(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         assert isinstance(layer, GLoRALayer)
         if layer in left:
-            generator, x = torch.Generator().manual_seed(seed + left.pop(layer)), _unpadded(arguments[0], inputs)
+            generator, x = torch.Generator().manual_seed(seed + left.pop(layer)), unpadded(arguments[0], inputs)
             visit(layer, _effects(layer, x, generator), x)
 
     hooks = [layer.register_forward_pre_hook(measure) for layer in layers]
@@ -94,7 +94,7 @@ def _visit(supernet: Supernet, inputs: Inputs, seed: int, visit: Callable[[GLoRA
             hook.remove()
 
 
-def _unpadded(x: Tensor, inputs: Inputs) -> Tensor:
+def unpadded(x: Tensor, inputs: Inputs) -> Tensor:
     """A layer's input without the positions that only fill up texts: (tokens, in) where it has one for each token of them."""
     mask = None if isinstance(inputs, Tensor) else inputs.get("attention_mask")
     return x if mask is None or x.dim() != 3 or x.shape[:2] != mask.shape else x[mask.bool()]

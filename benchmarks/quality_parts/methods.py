@@ -202,6 +202,7 @@ METHODS: Mapping[str, Method] = {
     "middle": Method("middle of the space", "subnet", _middle),
     "random": Method("random feasible", "subnet", _random),
     "peft-lora": Method("peft LoRA", "peft", _peft("LORA", lambda s, r: r * _both(s))),
+    "peft-eva": Method("peft LoRA along the inputs (EVA)", "peft", _peft("EVA", lambda s, r: r * _both(s), linear_only=True)),
     "peft-dora": Method("peft DoRA", "peft", _peft("LORA", lambda s, r: r * _both(s) + s.out_features, use_dora=True)),
     "peft-ia3": Method("peft IA3", "peft", _peft("IA3", lambda s, r: s.in_features if _narrows(s) else s.out_features, 1)),
     "peft-vera": Method("peft VeRA", "peft", _peft("VERA", lambda s, r: r + s.out_features, VERA_RANK, True), 1e-2),

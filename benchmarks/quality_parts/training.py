@@ -13,7 +13,10 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from glora_core.backbones import classifier
+from glora_core.backbones import run as forward
+from glora_core.calibration import unpadded
 from glora_core.configs import SubnetConfig, decode, encode
+from glora_core.data.split import Split
 from glora_core.errors import Diverged
 from glora_core.evaluation import score
 from glora_core.export.peft.layout import exactly
@@ -31,6 +34,8 @@ from .tasks import Task, fresh_model
 
 ATTENTION = SDPBackend.MATH
 """Plain attention: 15 ms instead of 21 for a training example of the ViT-S in bfloat16 on a CPU, whose fused backward pass is slow."""
+EVA_BATCH = 32
+"""Training examples that EVA sees at once."""
 HEAD_STD = 0.02
 """Of a head's first weights, as in a supernet."""
 
@@ -84,12 +89,12 @@ def _searched(run: Run, data: Data) -> Found:
 def _trained(run: Run, data: Data) -> Found:
     """A fixed method, trained alone."""
     make = {"subnet": subnet, "peft": rival, "full": _full}[METHODS[run.method].kind]
-    supernet = make(run.task, fresh_model(run.task, data.classes), run.variant.what, run.seed)
+    supernet = make(run.task, fresh_model(run.task, data.classes), run.variant.what, run.seed, data.train)
     Trainer(supernet, data.train, TrainingSettings(**run.settings)).fit()
     return Found(supernet.backbone, trained_parameters(supernet.backbone), run.epochs * len(data.train), 0, {})
 
 
-def subnet(task: Task, model: nn.Module, what: Mapping[str, Any], seed: int) -> Supernet:
+def subnet(task: Task, model: nn.Module, what: Mapping[str, Any], seed: int, train: Split | None = None) -> Supernet:
     """One of ours: the supernet of one subnet."""
     config = decode(what["subnet"])
     supernet = Supernet(model, SearchSpace.of(task.layers).covering(config), seed=seed)
@@ -97,13 +102,13 @@ def subnet(task: Task, model: nn.Module, what: Mapping[str, Any], seed: int) -> 
     return supernet
 
 
-def _full(task: Task, model: nn.Module, what: Mapping[str, Any], seed: int) -> Supernet:
+def _full(task: Task, model: nn.Module, what: Mapping[str, Any], seed: int, train: Split) -> Supernet:
     """All of the network, but for the statistics of batch norms."""
     return Alone(model.requires_grad_(True), task.layers, seed)
 
 
-def rival(task: Task, model: nn.Module, what: Mapping[str, Any], seed: int) -> Supernet:
-    """One of peft's tuners, put into the network by peft itself; the head trains with it."""
+def rival(task: Task, model: nn.Module, what: Mapping[str, Any], seed: int, train: Split) -> Supernet:
+    """One of peft's tuners, put into the network by peft itself; the head trains with it. EVA looks at the training examples first."""
     import peft
 
     names = exactly(what["layers"])
@@ -115,9 +120,23 @@ def rival(task: Task, model: nn.Module, what: Mapping[str, Any], seed: int) -> S
         config = peft.VeraConfig(**fields, r=what["rank"], projection_prng_key=seed)
     elif what["peft"] == "GLORA":
         config = peft.GloraConfig(**fields, r=what["rank"])
+    elif what["peft"] == "EVA":  # rho 1: every layer keeps its rank, so that the count of parameters is LoRA's
+        config = peft.LoraConfig(
+            **fields, r=what["rank"], lora_alpha=what["rank"], init_lora_weights="eva", eva_config=peft.EvaConfig(rho=1.0)
+        )
     else:
         config = peft.LoraConfig(**fields, r=what["rank"], lora_alpha=what["rank"])
-    peft.get_peft_model(model, config)
+    wrapped = peft.get_peft_model(model.eval(), config)
+    if what["peft"] == "EVA":
+        examples = torch.arange(len(train)).split(EVA_BATCH)
+        peft.initialize_lora_eva_weights(
+            wrapped,
+            [train.take(rows)[0] for rows in examples],
+            forward_fn=forward,
+            prepare_model_inputs_fn=None,
+            prepare_layer_inputs_fn=lambda given, inputs, name: unpadded(given[0], inputs).flatten(0, -2),
+            show_progress_bar=False,
+        )
     return Alone(model.eval(), task.layers, seed)
 
 

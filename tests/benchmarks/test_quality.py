@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import quality
 from benchmarks.quality_parts.methods import METHODS, Unavailable, Variant, budgets
@@ -74,7 +75,7 @@ def test_the_same_run_twice_comes_to_the_same(task):
 def test_rivals_take_the_highest_rank_that_fits(task, method):
     case = make_case(task, method)
     variant = case.variants(0)[0]
-    model = rival(task, backbones.load(task.spec, 3), variant.what, 0).backbone
+    model = rival(task, backbones.load(task.spec, 3), variant.what, 0, task.source.load(task.spec, 0).train).backbone
     size = trained_parameters(model)
     assert size <= case.parameters
     tighter = replace(case, parameters=size - 1)
@@ -85,9 +86,27 @@ def test_rivals_take_the_highest_rank_that_fits(task, method):
 
 
 def test_a_rival_at_our_rank_of_lora_has_exactly_its_parameters(task):
+    data = task.source.load(task.spec, 0)
     assert make_case(task, "peft-lora").variants(0)[0].what["rank"] == 4
-    model = rival(task, backbones.load(task.spec, 3), make_case(task, "peft-lora").variants(0)[0].what, 0).backbone
-    assert trained_parameters(model) == budgets(task.layers)["full"]
+    for method in ("peft-lora", "peft-eva"):
+        model = rival(task, backbones.load(task.spec, 3), make_case(task, method).variants(0)[0].what, 0, data.train).backbone
+        assert trained_parameters(model) == budgets(task.layers)["full"]
+
+
+def test_eva_points_along_the_inputs_of_the_training_examples(task):
+    data = task.source.load(task.spec, 0)
+    model = rival(task, backbones.load(task.spec, 3), make_case(task, "peft-eva").variants(0)[0].what, 0, data.train).backbone
+    inputs = {}
+    for name, module in model.named_modules():
+        if hasattr(module, "lora_A"):
+            module.register_forward_pre_hook(lambda module, given, name=name: inputs.update({name: given[0].flatten(0, -2)}))
+    with torch.no_grad():
+        model(data.train.take(torch.arange(len(data.train)))[0])
+    for name, x in inputs.items():
+        rows = model.get_submodule(name).lora_A["default"].weight.detach()
+        centred = x - x.mean(0)
+        seen, best = (centred @ rows.T).pow(2).sum(), torch.linalg.svdvals(centred)[: len(rows)].pow(2).sum()
+        assert seen > 0.98 * best, name
 
 
 def test_rates_are_tried_until_the_best_has_worse_neighbours(task, records):
