@@ -22,7 +22,7 @@ def souped(service: Service, data: Path, backbone: str) -> tuple[dict[str, Any],
     There are many finalists, trained on at rates too high for each alone. It is still chance whether a seed has such an average, and
     another machine's rounding may decide otherwise, so there are several seeds.
     """
-    for seed in (5, 2, 1, 7):
+    for seed in (2, 5, 1, 7):
         request = {
             "backbone": {"name": backbone},
             "data": {"path": str(data)},
