@@ -92,7 +92,7 @@ def splits(seed: int) -> tuple[ImageSplit, ImageSplit, ImageSplit]:
 def run(backbone: Path, seed: int, smoothing: float, known: Mapping[str, dict[str, float]]) -> dict[str, dict[str, float]]:
     """Every plan's figures, and LoRA's, with one seed; those that are known are not run again."""
     train, val, test = splits(seed)
-    space = preset("paper", adapted_layers(_fresh(backbone)), (1, 2, 4))
+    space = preset("glora", adapted_layers(_fresh(backbone)))
     lora = methods_within(space, 10**9)["lora"]
     budget = space.parameters(lora)
     common = {"batch_size": BATCH, "augment": ("crop",), "label_smoothing": smoothing}

@@ -24,7 +24,7 @@ from torch.nn.attention import sdpa_kernel
 
 from benchmarks.quality_parts.candidates import training_settings
 from benchmarks.quality_parts.methods import budgets
-from benchmarks.quality_parts.searched import RANKS, VAL_BATCH
+from benchmarks.quality_parts.searched import VAL_BATCH
 from benchmarks.quality_parts.sources import Data
 from benchmarks.quality_parts.tasks import Task, asked_tasks, fresh_model, take_shared
 from benchmarks.quality_parts.training import ATTENTION, subnet
@@ -58,7 +58,7 @@ class Recipe:
 
 def supernet(task: Task, data: Data, training: TrainingSettings) -> Figures:
     """Subnets as they stand in a supernet of `standard`: LoRA, the largest, and the mean of random ones within LoRA's budget."""
-    made = Supernet(fresh_model(task, data.classes), preset("paper", task.layers, RANKS), seed=0)
+    made = Supernet(fresh_model(task, data.classes), preset("glora", task.layers), seed=0)
     Trainer(made, data.train, replace(training, epochs=task.epochs(effort_named(DEFAULT).epochs), policy="sandwich")).fit()
     scorer, sampler = SubnetScorer(made), FeasibleSampler(made.space, budgets(task.layers)["full"])
     random = [_figures(scorer.score(sampler.sample(stream(0, number)), data.test, VAL_BATCH)) for number in range(RANDOM)]

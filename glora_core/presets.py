@@ -1,4 +1,4 @@
-"""Search spaces by name: the paper's, its variant of several ranks, and the known methods as spaces of one subnet.
+"""Search spaces by name: the usual one, the paper's, its variant of larger ranks, and the known methods as spaces of one subnet.
 
 Plain Python, no torch.
 """
@@ -10,24 +10,25 @@ from glora_core.errors import ConfigInvalid
 from glora_core.methods import METHODS, method_config
 from glora_core.space import LayerShape, SearchSpace
 
-PRESETS = ("paper", "paper-multirank", "linear-probe", "bitfit", "ssf", "lora-RANK")
-MULTIRANK = (2, 4, 8)
+RANKS = {"glora": (1, 2, 4), "paper": (4,), "paper-multirank": (2, 4, 8)}
+"""Of the presets that have every choice."""
+PRESETS = (*RANKS, "linear-probe", "bitfit", "ssf", "lora-RANK")
 
 
 def preset(name: str, layers: Sequence[LayerShape], ranks: Sequence[int] | None = None) -> SearchSpace:
     """The search space of a name over a backbone's layers.
 
-    `paper` has all 432 configs of a layer at rank 4, `paper-multirank` also ranks 2 and 8; a known method (`lora-8` is LoRA
-    of rank 8) is the space whose only subnet is that method.
+    `glora` has every choice of a layer at ranks 1, 2 and 4, `paper` all 432 at rank 4, `paper-multirank` at ranks 2, 4 and 8; a known
+    method (`lora-8` is LoRA of rank 8) is the space whose only subnet is that method.
 
     Args:
-        ranks: instead of those of `paper` or `paper-multirank`.
+        ranks: instead of those of `glora`, `paper` or `paper-multirank`.
 
     Raises:
         ConfigInvalid: no such preset, or ranks for a known method.
     """
-    if name in ("paper", "paper-multirank"):
-        return SearchSpace.of(layers, ranks or (MULTIRANK if name == "paper-multirank" else (4,)))
+    if name in RANKS:
+        return SearchSpace.of(layers, ranks or RANKS[name])
     lora = re.fullmatch(r"lora-([1-9][0-9]{0,3})", name)
     if (not lora and name not in METHODS) or name == "lora":
         raise ConfigInvalid(f"preset {name!r} is unknown; accepted: {', '.join(PRESETS)}")

@@ -181,10 +181,10 @@ class SpaceRequest(Strict):
     """What may be chosen in each adapted layer."""
 
     preset: Line = Field(
-        "paper",
-        pattern=r"^(paper|paper-multirank|linear-probe|bitfit|ssf|lora-[1-9][0-9]{0,2})$",
-        description="`paper`: all 432 choices of a layer at rank 4; `paper-multirank`: at ranks 2, 4 and 8; `linear-probe`, `bitfit`, "
-        "`ssf`, `lora-RANK`: that method alone.",
+        "glora",
+        pattern=r"^(glora|paper|paper-multirank|linear-probe|bitfit|ssf|lora-[1-9][0-9]{0,2})$",
+        description="`glora`: every choice of a layer at ranks 1, 2 and 4; `paper`: all 432 at rank 4; `paper-multirank`: at ranks 2, 4 "
+        "and 8; `linear-probe`, `bitfit`, `ssf`, `lora-RANK`: that method alone.",
     )
     ranks: Ranks | None = Field(None, description="Ranks of low-rank choices; the preset's if absent.")
     choices: Choices = Field(
@@ -300,7 +300,7 @@ def space_of(request: JobRequest, layers: tuple[LayerShape, ...]) -> SearchSpace
     asked = request.space
     start = preset(asked.preset, layers, asked.ranks)
     if asked.choices and start.size == 1:
-        raise ConfigInvalid(f"space.choices: preset {asked.preset!r} is a single subnet and takes no choices; `paper` does")
+        raise ConfigInvalid(f"space.choices: preset {asked.preset!r} is a single subnet and takes no choices; `glora` does")
     overrides = [Override.of(o.layers, o.ranks, {str(t): names for t, names in o.choices.items()}) for o in asked.overrides]
     chosen = SearchSpace.of(layers, start.ranks, {str(t): names for t, names in asked.choices.items()})
     return replace(start, kinds=chosen.kinds, overrides=(*start.overrides, *overrides))

@@ -9,8 +9,8 @@ from typing import Any
 
 from benchmarks.quality_parts.methods import Variant
 from benchmarks.quality_parts.runs import FORWARD, SCORING, Run
-from benchmarks.quality_parts.searched import RANKS
 from benchmarks.quality_parts.tasks import Task
+from glora_core.presets import RANKS
 
 from .subnets import alone, chosen_subnets, largest_budget
 
@@ -92,7 +92,7 @@ def supernet_run(task: Task, recipe: str, subnets: Mapping[str, str], rate: floa
     training = dict(RECIPES[recipe].training)
     if training.get("sampling") == "budget":
         training["budget"] = largest_budget(task)
-    what = {"ranks": list(RANKS), "scales": RECIPES[recipe].scales, "subnets": dict(subnets)}
+    what = {"ranks": list(RANKS["glora"]), "scales": RECIPES[recipe].scales, "subnets": dict(subnets)}
     return SupernetRun(task, "supernet", Variant(recipe, what), rate, epochs, seed, training)
 
 

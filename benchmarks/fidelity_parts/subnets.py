@@ -6,7 +6,6 @@ import numpy as np
 
 from benchmarks.quality_parts.methods import Variant, budgets
 from benchmarks.quality_parts.runs import Run
-from benchmarks.quality_parts.searched import RANKS
 from benchmarks.quality_parts.tasks import Task
 from glora_core.configs import encode
 from glora_core.methods import method_config
@@ -22,7 +21,7 @@ _DRAWN = 104
 
 def space_of(task: Task) -> SearchSpace:
     """The space that the quality table's pipeline searches."""
-    return preset("paper", task.layers, RANKS)
+    return preset("glora", task.layers)
 
 
 def largest_budget(task: Task) -> int:

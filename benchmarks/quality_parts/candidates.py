@@ -20,7 +20,7 @@ from glora_core.training import Trainer, TrainingSettings
 
 from .methods import budgets
 from .runs import shared_settings
-from .searched import RANKS, VAL_BATCH
+from .searched import VAL_BATCH
 from .sources import Data
 from .tasks import Task, fresh_model
 
@@ -44,7 +44,7 @@ def training_settings(task: Task, seed: int, effort: Effort) -> TrainingSettings
 
 def find(task: Task, data: Data, seed: int, training: TrainingSettings, count: int, effort: Effort) -> tuple[Supernet, list[SubnetConfig]]:
     """A trained supernet and the best distinct candidates of a search in it, at the budget of LoRA of rank 4."""
-    supernet = Supernet(fresh_model(task, data.classes), preset("paper", task.layers, RANKS), seed=seed)
+    supernet = Supernet(fresh_model(task, data.classes), preset("glora", task.layers), seed=seed)
     Trainer(supernet, data.train, replace(training, epochs=task.epochs(effort.epochs), policy="sandwich")).fit()
     settings = replace(effort.search_settings, precision=task.precision)
     found = search(supernet, data.val, budgets(task.layers)["full"], settings, seed=seed, batch_size=BATCH)

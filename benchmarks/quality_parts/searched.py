@@ -22,7 +22,6 @@ from glora_core.training import Trainer, TrainingSettings
 from .sources import Data
 from .tasks import Task, fresh_model
 
-RANKS = (1, 2, 4)
 VAL_BATCH = 50
 
 
@@ -70,7 +69,7 @@ def search_and_finish(task: Task, data: Data, seed: int, budget: int, effort: Ef
     Args:
         settings: what all methods of the table share: batch size, precision, augmentation, …
     """
-    supernet = Supernet(fresh_model(task, data.classes), preset("paper", task.layers, RANKS), seed=seed)
+    supernet = Supernet(fresh_model(task, data.classes), preset("glora", task.layers), seed=seed)
     chosen = {"seed": seed, "epochs": effort.epochs, "learning_rate": effort.learning_rate, "policy": "sandwich"}
     training = TrainingSettings(**{**settings, **chosen})
     Trainer(supernet, data.train, training).fit()

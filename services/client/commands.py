@@ -74,7 +74,9 @@ def submit(
     effort: Annotated[
         str | None, typer.Option(help="How much to spend: quick, standard (default) or thorough; the options below override it.")
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="Search space: paper (default), paper-multirank, bitfit, ssf, lora-8, ….")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Search space: glora (default), paper, paper-multirank, bitfit, ssf, lora-8, ….")
+    ] = None,
     rank: Annotated[list[int] | None, typer.Option(help="Rank of low-rank choices, perhaps several times; else the preset's.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of supernet training. Default: the effort's.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. Default 0.003.")] = None,
