@@ -6,6 +6,7 @@ and optimiser are not merely alike but the same code.
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -88,13 +89,13 @@ def _searched(run: Run, data: Data) -> Found:
 
 def _trained(run: Run, data: Data) -> Found:
     """A fixed method, trained alone."""
-    make = {"subnet": subnet, "peft": rival, "full": _full}[METHODS[run.method].kind]
-    supernet = make(run.task, fresh_model(run.task, data.classes), run.variant.what, run.seed, data.train)
+    make = {"subnet": subnet, "peft": partial(rival, train=data.train), "full": _full}[METHODS[run.method].kind]
+    supernet = make(run.task, fresh_model(run.task, data.classes), run.variant.what, run.seed)
     Trainer(supernet, data.train, TrainingSettings(**run.settings)).fit()
     return Found(supernet.backbone, trained_parameters(supernet.backbone), run.epochs * len(data.train), 0, {})
 
 
-def subnet(task: Task, model: nn.Module, what: Mapping[str, Any], seed: int, train: Split | None = None) -> Supernet:
+def subnet(task: Task, model: nn.Module, what: Mapping[str, Any], seed: int) -> Supernet:
     """One of ours: the supernet of one subnet."""
     config = decode(what["subnet"])
     supernet = Supernet(model, SearchSpace.of(task.layers).covering(config), seed=seed)
@@ -102,7 +103,7 @@ def subnet(task: Task, model: nn.Module, what: Mapping[str, Any], seed: int, tra
     return supernet
 
 
-def _full(task: Task, model: nn.Module, what: Mapping[str, Any], seed: int, train: Split) -> Supernet:
+def _full(task: Task, model: nn.Module, what: Mapping[str, Any], seed: int) -> Supernet:
     """All of the network, but for the statistics of batch norms."""
     return Alone(model.requires_grad_(True), task.layers, seed)
 
@@ -120,11 +121,9 @@ def rival(task: Task, model: nn.Module, what: Mapping[str, Any], seed: int, trai
         config = peft.VeraConfig(**fields, r=what["rank"], projection_prng_key=seed)
     elif what["peft"] == "GLORA":
         config = peft.GloraConfig(**fields, r=what["rank"])
-    elif what["peft"] == "EVA":  # rho 1: every layer keeps its rank, so that the count of parameters is LoRA's
-        config = peft.LoraConfig(
-            **fields, r=what["rank"], lora_alpha=what["rank"], init_lora_weights="eva", eva_config=peft.EvaConfig(rho=1.0)
-        )
     else:
+        if what["peft"] == "EVA":  # rho 1: every layer keeps its rank, so that the count of parameters is LoRA's
+            fields |= {"init_lora_weights": "eva", "eva_config": peft.EvaConfig(rho=1.0)}
         config = peft.LoraConfig(**fields, r=what["rank"], lora_alpha=what["rank"])
     wrapped = peft.get_peft_model(model.eval(), config)
     if what["peft"] == "EVA":

@@ -51,7 +51,6 @@ def chosen_cells(choice: str) -> list[Cell]:
             raise ValueError(f"GLORA_CHAOS: no row {sorted(unknown)}; there are {', '.join(fault.name for fault in FAULTS)}")
         return [cell for cell in every_cell() if cell.fault.name in wanted]
     rows, columns = [fault.name for fault in FAULTS], [moment.name for moment in MOMENTS]
-
     half, column = divmod(int(choice) % PARTS, len(columns))
 
     def taken(cell: Cell) -> bool:

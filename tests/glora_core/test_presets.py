@@ -56,17 +56,17 @@ def test_the_multirank_space_has_three_ranks_and_1620_configs_of_a_layer():
     assert space.size == 6 * 6 * 5 * 3 * 3
 
 
-@pytest.mark.parametrize("name", ["paper", "paper-multirank"])
+@pytest.mark.parametrize("name", ["glora", "paper", "paper-multirank"])
 def test_range_and_size_of_one_layers_space_equal_those_by_brute_force(name):
     space = preset(name, LAYERS[2:])
-    kinds = {"paper": [4], "paper-multirank": [8, 4, 2]}[name]
+    kinds = {"glora": [4, 2, 1], "paper": [4], "paper-multirank": [8, 4, 2]}[name]
     factor, patch, row = [*(13 * r for r in kinds), 4, 1, 0], [*(10 * r for r in kinds), 9, 0], [4, 1, 0]
     counts = [sum(parts) for parts in itertools.product(factor, factor, patch, row)]
     assert (space.size, space.minimum, space.maximum) == (len(counts), min(counts), max(counts))
     assert sorted(space.costs[0]) == sorted(counts)
 
 
-@pytest.mark.parametrize("name", ["paper", "paper-multirank"])
+@pytest.mark.parametrize("name", ["glora", "paper", "paper-multirank"])
 def test_ranks_can_be_chosen_for_the_papers_spaces(name):
     assert preset(name, LAYERS, [1, 3]).ranks_used == (1, 3)
 
