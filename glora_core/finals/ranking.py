@@ -23,6 +23,9 @@ F = TypeVar("F", bound=_Finalist)
 def rank_finalists(found: Iterable[F], examples: int) -> list[F]:
     """All that finals have given, of every rung, best first: what val cannot tell from the best is led by the lower loss.
 
+    Subnets as they stand in the supernet were chosen on this very val from all that the search has scored; what was trained alone since
+    is held to the best of its own kind, unless luck cannot explain their lead (see `lead_within_noise`).
+
     None leads that is worse on val than a known method trained alone, so the first, who wins, is not.
 
     Args:
@@ -31,7 +34,7 @@ def rank_finalists(found: Iterable[F], examples: int) -> list[F]:
     """
     ranked = sorted(found, key=_settled)
     floor = max((f.fitness.fitness for f in ranked if f.leg is not None and f.leg.trial.known), default=-math.inf)
-    return lead_within_noise(ranked, lambda finalist: finalist.fitness, examples, floor)
+    return lead_within_noise(ranked, lambda finalist: finalist.fitness, examples, floor, chosen=lambda finalist: _rung(finalist) == 0)
 
 
 def asked_for_soup(finalists: Iterable[F], examples: int) -> list[F]:

@@ -194,6 +194,24 @@ def test_finalists_that_val_cannot_tell_apart_are_led_by_the_lower_loss_though_t
     assert rank_finalists([], 200) == []
 
 
+def test_what_was_trained_alone_is_not_held_to_the_luck_of_those_chosen_on_val():
+    lucky, best, steady = reached(0.96, 0.4, rung=0), reached(0.94, 0.3), reached(0.93, 0.2, rung=2)
+    assert rank_finalists([lucky, best, steady], 200) == [steady, best, lucky], "within one standard error of 0.94, not of 0.96"
+
+
+def test_a_lead_in_the_supernet_that_luck_cannot_explain_counts():
+    standing, trained = reached(0.96, 0.4, rung=0), reached(0.94, 0.2)
+    assert rank_finalists([standing, trained], 200) == [trained, standing]
+    assert rank_finalists([standing, trained], 10_000) == [standing, trained], "ten standard errors"
+    assert rank_finalists([standing, reached(0.80, 0.2)], 200)[0] == standing
+
+
+def test_candidates_as_they_stand_are_led_by_the_lower_loss_where_nothing_was_trained_alone():
+    first, second = reached(0.96, 0.4, rung=0), reached(0.95, 0.2, rate=0.2, rung=0)
+    assert rank_finalists([first, second], 200) == [second, first]
+    assert rank_finalists([first, reached(0.94, 0.2, rate=0.2, rung=0)], 200)[0] == first
+
+
 def test_no_finalist_leads_that_is_worse_than_a_known_method_from_scratch():
     best, known, steady = reached(0.96, 0.9), reached(0.95, 0.8, sliced=False), reached(0.94, 0.2)
     assert rank_finalists([best, known, steady], 200) == [known, best, steady]
