@@ -2,12 +2,14 @@
 
 import ctypes
 import os
+import random
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, NoReturn, Protocol
 
 _PR_SET_PDEATHSIG = 1
 
@@ -74,3 +76,21 @@ def die_with_parent() -> None:
     """Have this process killed when the thread that has started it ends (Linux; elsewhere nothing)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def become(body: Callable[[], Any]) -> NoReturn:
+    """In a fork: be a process with a session and random numbers of its own, which ends with its parent, or as `sys.exit(body())` would."""
+    status: Any = 1
+    try:
+        os.setsid()
+        die_with_parent()
+        random.seed()
+        status = body()
+    except SystemExit as end:
+        status = end.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else int(status is not None))

@@ -36,10 +36,11 @@ class Starter:
 
     Args:
         preloaded: the module that loads their libraries.
+        workers: that which loads as much of these as workers of Ray need, which are then forked as well; none are if it is empty.
     """
 
-    def __init__(self, preloaded: str = "services.scheduler.preloaded") -> None:
-        self._preloaded = preloaded
+    def __init__(self, preloaded: str = "services.scheduler.preloaded", workers: str = "services.cluster.preloaded") -> None:
+        self._preloaded, self._workers = preloaded, workers
         self._process: _WarmProcess | None = None
 
     @property
@@ -57,7 +58,7 @@ class Starter:
         """Start a warm process if there is none (Linux; elsewhere nothing). It ends with the thread that calls this."""
         process = self._process
         if sys.platform == "linux" and (process is None or (process.lost and (process.was_warm or process.age > _RETRY_SECONDS))):
-            self._process = _WarmProcess(self._preloaded)
+            self._process = _WarmProcess(self._preloaded, self._workers)
 
     def start(self, module: str, arguments: Sequence[str], *, log: Path) -> Child:
         """Start `python -m module arguments`, or its like; what it prints is appended to `log`. Raises OSError."""
@@ -71,11 +72,11 @@ class Starter:
 class _WarmProcess:
     """The warm process, from its scheduler's side."""
 
-    def __init__(self, preloaded: str) -> None:
+    def __init__(self, preloaded: str, workers: str) -> None:
         self._begun = time.monotonic()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            command = [sys.executable, "-m", "services.scheduler.warm_process", preloaded]
+            command = [sys.executable, "-m", "services.scheduler.warm_process", preloaded, workers]
             self._process = processes.start(command, stdin=theirs.fileno())
         self._started: int | None = None
         self._ended: dict[int, int] = {}

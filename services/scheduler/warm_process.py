@@ -1,24 +1,24 @@
 """The warm process: loads what runners need once, then forks a child for each request of its scheduler.
 
-Started by it as `python -m services.scheduler.warm_process MODULE`, which is imported, with a socket as standard input. A message is a
-request, of the module whose `main` a child is to run, its arguments and its log; answers are `warm`, the process id of a new child, and
-the exit status of one that has ended. It runs one thread and holds no connection, so that a fork is safe.
+Started by it as `python -m services.scheduler.warm_process MODULE WORKERS`, with a socket as standard input. `WORKERS`, unless empty, is
+imported first, in a process that Ray's workers are forked from as well (`services.cluster.worker_forks`), and `MODULE` then, in a fork of
+it. A message is a request, of the module whose `main` a child is to run, its arguments and its log; answers are `warm`, the process id of
+a new child, and the exit status of one that has ended. It runs one thread and holds no connection, so that a fork is safe.
 """
 
 import gc
 import importlib
 import json
 import os
-import random
 import selectors
 import socket
 import sys
-import traceback
 from typing import Any
 
 from setproctitle import setproctitle
 
 from services import processes
+from services.cluster.worker_forks import fork_workers
 
 MAX_MESSAGE_BYTES = 65536
 
@@ -38,7 +38,7 @@ def serve(scheduler: socket.socket) -> None:
                     child = os.fork()
                     if child == 0:
                         selector.close()
-                        _be(**json.loads(request))
+                        processes.become(lambda: _be(**json.loads(request)))
                     selector.register(os.pidfd_open(child), selectors.EVENT_READ, child)
                     answer = {"started": child}
                 else:
@@ -46,25 +46,12 @@ def serve(scheduler: socket.socket) -> None:
                 scheduler.send(json.dumps(answer).encode())
 
 
-def _be(module: str, arguments: list[str], log: str) -> None:
-    """Be what `python -m module arguments` would be: a session of its own, its name, its output, its random numbers. Does not return."""
-    status: Any = 1
-    try:
-        os.setsid()
-        processes.die_with_parent()
-        _print_to(log)
-        setproctitle(" ".join(["python", "-m", module, *arguments]))
-        random.seed()
-        sys.argv = [module, *arguments]
-        status = importlib.import_module(module).main()
-    except SystemExit as end:
-        status = end.code
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status if isinstance(status, int) else int(status is not None))
+def _be(module: str, arguments: list[str], log: str) -> Any:
+    """Be what `python -m module arguments` would be, under its name and with its output; returns the status."""
+    _print_to(log)
+    setproctitle(" ".join(["python", "-m", module, *arguments]))
+    sys.argv = [module, *arguments]
+    return importlib.import_module(module).main()
 
 
 def _print_to(log: str) -> None:
@@ -77,7 +64,10 @@ def _print_to(log: str) -> None:
 
 def main() -> None:
     """Entry point of the process."""
-    importlib.import_module(sys.argv[1])
+    preloaded, workers = sys.argv[1:]
+    if workers:
+        fork_workers(workers)
+    importlib.import_module(preloaded)
     gc.freeze()  # what is loaded stays shared with the children, of which no collection need look at it
     with socket.socket(fileno=0) as scheduler:
         serve(scheduler)

@@ -28,12 +28,12 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cold() -> Starter:
-    return Starter(_MODULE)
+    return Starter(_MODULE, "")
 
 
 @pytest.fixture
 def warm() -> Starter:
-    starter = Starter(_MODULE)
+    starter = Starter(_MODULE, "")
     assert not starter.loading
     starter.keep_warm()
     assert starter.loading or starter.warm
@@ -122,7 +122,7 @@ def test_a_warm_process_that_hangs_is_ended_and_its_children_with_it(
 
 
 def test_a_warm_process_that_cannot_load_its_libraries_is_not_waited_for(tmp_path: Path) -> None:
-    starter = Starter("no.such.module")
+    starter = Starter("no.such.module", "")
     starter.keep_warm()
     _until(lambda: not starter.loading)
     starter.keep_warm()  # is not tried again at once
@@ -137,7 +137,7 @@ def scheduler(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
 import sys, time
 from pathlib import Path
 from services.scheduler.warm import Starter
-starter = Starter({_MODULE!r})
+starter = Starter({_MODULE!r}, "")
 starter.keep_warm()
 while not starter.warm:
     time.sleep(0.05)
