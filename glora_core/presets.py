@@ -1,4 +1,4 @@
-"""Search spaces by name: the paper's, its variants of several ranks, and the known methods as spaces of one subnet.
+"""Search spaces by name: the usual one, the paper's, its variant of larger ranks, and the known methods as spaces of one subnet.
 
 Plain Python, no torch.
 """

@@ -181,7 +181,7 @@ class SpaceRequest(Strict):
     """What may be chosen in each adapted layer."""
 
     preset: Line = Field(
-        "paper",
+        "glora",
         pattern=r"^(glora|paper|paper-multirank|linear-probe|bitfit|ssf|lora-[1-9][0-9]{0,2})$",
         description="`glora`: every choice of a layer at ranks 1, 2 and 4; `paper`: all 432 at rank 4; `paper-multirank`: at ranks 2, 4 "
         "and 8; `linear-probe`, `bitfit`, `ssf`, `lora-RANK`: that method alone.",

@@ -4,7 +4,7 @@ Each is a thin layer over a module of its own, which has the details. No Ray, no
 
     backbone = load("vit_small_patch16_224.augreg_in21k", classes=10)
     train_split, val_split = images("flowers", backbone)
-    space = preset("paper", backbone.layers)
+    space = preset("glora", backbone.layers)
     supernet = Supernet(backbone.model, space)
     train(supernet, train_split, epochs=60)
     result = search(supernet, val_split, budget=100_000)

@@ -75,7 +75,7 @@ def submit(
         str | None, typer.Option(help="How much to spend: quick, standard (default) or thorough; the options below override it.")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Search space: paper (default), glora, paper-multirank, bitfit, ssf, lora-8, ….")
+        str | None, typer.Option(help="Search space: glora (default), paper, paper-multirank, bitfit, ssf, lora-8, ….")
     ] = None,
     rank: Annotated[list[int] | None, typer.Option(help="Rank of low-rank choices, perhaps several times; else the preset's.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of supernet training. Default: the effort's.")] = None,

@@ -138,7 +138,7 @@ def test_defaults_are_those_of_the_standard_effort_and_the_papers() -> None:
 
     assert asked == request(effort="standard")
     assert (asked.search.parents, asked.search.mutation_probability) == (10, 0.2)
-    assert (asked.space.preset, asked.space.ranks) == ("paper", None)
+    assert (asked.space.preset, asked.space.ranks) == ("glora", None)
 
 
 def test_stored_request_is_read_back_equal() -> None:
