@@ -32,7 +32,7 @@ from benchmarks.quality_parts.runs import Records, Run
 from benchmarks.quality_parts.table import markdown
 from benchmarks.quality_parts.tasks import Task, asked_tasks, known_tasks, take_shared
 from benchmarks.quality_parts.training import perform, speed
-from benchmarks.quality_parts.tuning import Case, Effort, expected_passes, first_runs, standing
+from benchmarks.quality_parts.tuning import RATES, Case, Effort, expected_passes, first_runs, standing
 
 ROOT = Path(__file__).parents[1]
 console = Console(width=150)
@@ -119,7 +119,7 @@ def facts() -> dict[str, str]:
 
 def plan(arguments: argparse.Namespace, tasks: Sequence[Task]) -> list[Case]:
     """The cases asked for."""
-    effort = Effort(tuple(sorted(arguments.lengths)), arguments.seeds, arguments.match_cost)
+    effort = Effort(tuple(sorted(arguments.lengths)), arguments.seeds, arguments.match_cost, tuple(sorted(arguments.rates)))
     return [
         Case(task, method, name, parameters, effort)
         for name in arguments.budgets
@@ -174,6 +174,9 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), metavar="METHOD", help=f"of {', '.join(METHODS)}")
     parser.add_argument("--budgets", nargs="+", choices=["full", "third"], help="LoRA's of rank 4, and a third of it")
     parser.add_argument("--lengths", nargs="+", type=int, metavar="EPOCHS", help="lengths that are tried")
+    parser.add_argument(
+        "--rates", nargs="+", type=float, default=RATES, metavar="RATE", help="peak learning rates that are tried, by neighbours"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
         "--match-cost", type=_match, default="ours", metavar="EPOCHS", help="rivals also get so many; `ours`: what `standard` costs; `none`"
@@ -206,7 +209,7 @@ def _match(text: str) -> int | Literal["ours"] | None:
 
 def _asked(arguments: argparse.Namespace) -> str:
     """The arguments that decide what is in the table."""
-    names = ("tasks", "methods", "budgets", "lengths")
+    names = ("tasks", "methods", "budgets", "lengths", *(["rates"] if tuple(arguments.rates) != RATES else []))
     lists = [f"--{name} {' '.join(str(value) for value in getattr(arguments, name))}" for name in names]
     match = [f"--match-cost {arguments.match_cost or 'none'}"]
     trained = [

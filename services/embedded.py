@@ -131,6 +131,7 @@ class Embedded:
             "RAY_AUTH_TOKEN": self._ray_token,
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_DISABLE_IMPORT_WARNING": "1",
+            "RAY_prestart_worker_first_driver": "0",  # such workers would serve no job: those of jobs are forked
         }
 
     def _start(self, name: str, command: list[str]) -> None:

@@ -5,7 +5,7 @@ steps of half a decade, up and down, until the best has a worse one on either si
 the next lower one. The best on `val` is run with the other seeds. No test accuracy is looked at on the way.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -30,11 +30,13 @@ class Effort:
         lengths: epochs that are tried, shortest first, as the task's pace has them.
         seeds: runs of what is chosen; the first of them is tuned on.
         match: epochs that rivals are also given, or `ours`, as many as `standard` costs as a whole; none if None.
+        rates: that are tried, lowest first; a method whose own first rate is not among them begins with the lowest.
     """
 
     lengths: tuple[int, ...] = (20, 40, 100)
     seeds: int = 3
     match: int | Literal["ours"] | None = None
+    rates: tuple[float, ...] = RATES
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,9 @@ def first_runs(case: Case) -> list[Run]:
     method = METHODS[case.method]
     if not method.tuned:
         return [Run(case.task, case.method, case.variants(0)[0], 0.0, 0, seed) for seed in range(case.effort.seeds)]
-    return [Run(case.task, case.method, variant, method.rate, case.epochs[0], 0) for variant in case.variants(0)]
+    rates = case.effort.rates
+    rate = method.rate if method.rate in rates else rates[0]
+    return [Run(case.task, case.method, variant, rate, case.epochs[0], 0) for variant in case.variants(0)]
 
 
 def expected_passes(case: Case) -> float:
@@ -134,38 +138,39 @@ def _steps(case: Case, records: Records) -> Generator[list[Run], None, Choice]:
     yield firsts
     if not METHODS[case.method].tuned:
         return Choice(firsts, [])
-    tried = yield from _ladder(_best(firsts, records), records)
+    rates = case.effort.rates
+    tried = yield from _ladder(_best(firsts, records), rates, records)
     best = _best(tried, records)
     for epochs in case.epochs[1:]:
-        longer = _at_length(best, epochs)
+        longer = _at_length(best, epochs, rates)
         yield longer
         tried += longer
     chosen = _best(tried, records)
     runs = yield from _seeds(case, chosen)
     matched: list[Run] = []
     for epochs in case.at_our_cost:
-        longest = _at_length(best, epochs)
+        longest = _at_length(best, epochs, rates)
         yield longest
         matched = yield from _seeds(case, _best(longest, records))
     return Choice(runs, matched)
 
 
-def _ladder(start: Run, records: Records) -> Generator[list[Run], None, list[Run]]:
+def _ladder(start: Run, rates: Sequence[float], records: Records) -> Generator[list[Run], None, list[Run]]:
     """Neighbouring rates of the best so far, until both have been tried."""
     tried = {start.rate: start}
     while True:
-        place = RATES.index(_best(list(tried.values()), records).rate)
-        around = [rate for rate in RATES[max(0, place - 1) : place + 2] if rate not in tried]
+        place = rates.index(_best(list(tried.values()), records).rate)
+        around = [rate for rate in rates[max(0, place - 1) : place + 2] if rate not in tried]
         if not around:
             return list(tried.values())
         tried |= {rate: replace(start, rate=rate) for rate in around}
         yield [tried[rate] for rate in around]
 
 
-def _at_length(run: Run, epochs: int) -> list[Run]:
+def _at_length(run: Run, epochs: int, rates: Sequence[float]) -> list[Run]:
     """A run at another length, at its rate and at the next lower one, which longer training may prefer."""
-    place = RATES.index(run.rate)
-    return [replace(run, rate=rate, epochs=epochs) for rate in RATES[max(0, place - 1) : place + 1]]
+    place = rates.index(run.rate)
+    return [replace(run, rate=rate, epochs=epochs) for rate in rates[max(0, place - 1) : place + 1]]
 
 
 def _seeds(case: Case, chosen: Run) -> Generator[list[Run], None, list[Run]]:

@@ -118,6 +118,14 @@ def test_rates_are_tried_until_the_best_has_worse_neighbours(task, records):
     assert choice is not None and [run.rate for run in choice.runs] == [3e-2]
 
 
+@pytest.mark.parametrize(("rates", "expected"), [((1e-3,), {1e-3}), ((1e-3, 3e-3, 1e-1), {1e-3, 3e-3, 1e-1}), ((1e-2,), {1e-2})])
+def test_other_rates_than_those_asked_for_are_not_tried(rates, expected, task, records):
+    case = make_case(task, "lora", Effort((5, 8), 2, rates=rates))
+    runs = pretend(case, records, {rate: 0.5 + place / 100 for place, rate in enumerate(RATES)})
+    assert {run.rate for run in runs} == expected
+    assert {run.rate for run in standing(case, records).choice.runs} == {max(expected)}
+
+
 def test_a_rival_is_also_run_at_our_cost_with_every_seed(task, records):
     case = make_case(task, "peft-lora", Effort((2,), 3, match=9))
     pretend(case, records, {rate: 0.5 + place / 100 for place, rate in enumerate(RATES)})
