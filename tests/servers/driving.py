@@ -1,11 +1,15 @@
 """The test's own process as a driver of Ray, as a runner is one."""
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import pytest
 import ray
+
+from services import processes
 
 _OBJECT_STORE_BYTES = 100_000_000
 
@@ -28,8 +32,8 @@ def driving(module: str) -> Iterator[None]:
 
 
 @contextmanager
-def local_ray(module: str, cpus: int, gpus: int = 0) -> Iterator[None]:
-    """Ray on this machine for a test module's block, told how many CPUs and GPUs there are."""
+def local_ray(module: str, cpus: int, gpus: int = 0, *, forked: bool = False) -> Iterator[None]:
+    """Ray on this machine for a test module's block, told how many CPUs and GPUs there are; its workers forked or started alone."""
     with driving(module):
         ray.init(
             address="local",
@@ -38,5 +42,25 @@ def local_ray(module: str, cpus: int, gpus: int = 0) -> Iterator[None]:
             include_dashboard=False,
             object_store_memory=_OBJECT_STORE_BYTES,
             log_to_driver=False,
+            runtime_env={"py_executable": _forks()} if forked and sys.platform == "linux" else {},
         )
         yield
+
+
+@cache
+def _forks() -> str:
+    """What Ray is to start in place of `python`; the process that workers are forked from ends with this one."""
+    script = """
+import signal
+from services.cluster.worker_forks import fork_workers, worker_command
+fork_workers("services.cluster.preloaded")
+print(worker_command(), flush=True)
+signal.pause()
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, preexec_fn=processes.die_with_parent)
+    _started.append(process)
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+_started = list["subprocess.Popen[str]"]()

@@ -180,7 +180,10 @@ def test_killed_evaluator_is_replaced_and_the_job_succeeds(service: Service, req
     request_body["search"] |= {"generations": 60, "evaluators": 2}
     job = service.client.submit(request_body)
     service.wait_for_event(job["id"], lambda event: event["kind"] == "generation" and event["data"]["generation"] == 2)
-    kill(service.children()["ray-evaluator"])
+    evaluator = service.children()["ray-evaluator"]
+    parent = Path(f"/proc/{evaluator}/stat").read_text().rpartition(")")[2].split()[1]
+    assert "services.scheduler.warm_process" in Path(f"/proc/{parent}/cmdline").read_text(), "it is not forked from what has torch loaded"
+    kill(evaluator)
     over = service.wait(job["id"])
     assert over["state"] == "succeeded", over["failure"]
     assert over["generations_done"] == 60

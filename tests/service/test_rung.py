@@ -89,7 +89,7 @@ class Counting(ImageSplit):
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """Ray on this machine, with room for two trials at once."""
-    with local_ray(__name__, cpus=2):
+    with local_ray(__name__, cpus=2, forked=True):
         yield
 
 

@@ -61,7 +61,7 @@ class Noting(Workload):
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """Ray on this machine, told that there are two GPUs."""
-    with local_ray(__name__, cpus=2, gpus=GPUS):
+    with local_ray(__name__, cpus=2, gpus=GPUS, forked=True):
         yield
 
 

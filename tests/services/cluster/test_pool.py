@@ -37,7 +37,7 @@ CPUS = 4
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """Ray on this machine; its processes cost little, so that there may be more of them than the machine has CPUs."""
-    with local_ray(__name__, CPUS):
+    with local_ray(__name__, CPUS, forked=True):
         yield
 
 

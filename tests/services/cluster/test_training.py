@@ -56,7 +56,7 @@ class Noting(Workload):
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """Ray on this machine, with room for two workers that hold half a CPU each, and no more."""
-    with local_ray(__name__, cpus=1):
+    with local_ray(__name__, cpus=1, forked=True):
         yield
 
 
