@@ -75,7 +75,10 @@ def _fork_until(over: int, listening: socket.socket) -> None:
 
 
 def _answer(asking: socket.socket) -> None:
-    """Fork a worker; there is no answer where what is asked is not understood. Raises OSError and ValueError."""
+    """Fork a worker; there is no answer where what is asked is not understood. Raises OSError and ValueError.
+
+    Answered first: who waited in vain is gone by now, and has started the worker by himself.
+    """
     asking.settimeout(_PATIENCE_SECONDS)
     _, user, _ = struct.unpack("3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
     if user != os.getuid():
@@ -83,12 +86,12 @@ def _answer(asking: socket.socket) -> None:
     message, streams, _, _ = socket.recv_fds(asking, _MAX_MESSAGE_BYTES, 3)
     try:
         asked = json.loads(message)
+        asking.send(b"1")
         if os.fork() == 0:
             processes.become(lambda: _work(streams=streams, **asked))
     finally:
         for stream in streams:
             os.close(stream)
-    asking.send(b"1")
 
 
 def _work(arguments: list[str], environment: dict[str, str], folder: str, out_of_memory_first: str, streams: list[int]) -> None:
@@ -96,7 +99,10 @@ def _work(arguments: list[str], environment: dict[str, str], folder: str, out_of
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
-    os.closerange(len(streams), os.sysconf("SC_OPEN_MAX"))
+    for handle in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
+        if handle >= len(streams):
+            with suppress(OSError):
+                os.close(handle)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

@@ -16,6 +16,7 @@ import pytest
 import ray
 
 from services import processes
+from services.cluster import forked_worker
 from services.cluster.worker_forks import worker_command
 from tests.services.cluster import forking
 
@@ -90,6 +91,22 @@ def test_what_is_not_understood_forks_nothing_and_holds_nobody_up(message: bytes
         if message:
             strange.send(message)
     assert json.loads(_ask(forks["command"], "1", folder=tmp_path).stdout)["parent"] == forks["forks"]
+
+
+def test_who_has_waited_in_vain_and_started_a_worker_by_himself_gets_no_second_one(forks: dict[str, Any], tmp_path: Path) -> None:
+    os.kill(forks["forks"], signal.SIGSTOP)
+    patient = Path(forked_worker.__file__).read_text().replace("_PATIENCE_SECONDS = 60.0", "_PATIENCE_SECONDS = 0.2")
+    (tmp_path / "impatient.py").write_text(patient)
+    command = forks["command"].replace(str(forked_worker.__file__), str(tmp_path / "impatient.py"))
+    told = tmp_path / "told"
+    with told.open("w") as streams:
+        line = _line({"command": command})
+        subprocess.run(["bash", "-c", line], stdin=subprocess.DEVNULL, stdout=streams, timeout=60, check=True)
+
+    os.kill(forks["forks"], signal.SIGCONT)
+
+    assert json.loads(_ask(forks["command"], "1", folder=tmp_path).stdout)["loaded"], "it has come to those that asked since"
+    assert [json.loads(line)["loaded"] for line in told.read_text().splitlines()] == [False]
 
 
 def test_ray_works_with_forked_workers(forks: dict[str, Any]) -> None:
