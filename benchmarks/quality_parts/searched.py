@@ -90,10 +90,14 @@ def _finish(supernet: Supernet, data: Data, finalists: Sequence[Finalist], passe
     single = score(alone.backbone, data.test, VAL_BATCH)
     detail = {
         "single": {"val": members[0].fitness.accuracy, "test": single.accuracy, "parameters": members[0].fitness.parameters},
-        "members": [f"{member.leg.trial.name}, rung {member.leg.rung}" for member in members],
+        "members": [_name(member) for member in members],
         "subnets": [encode(member.config) for member in members],
         "finalists": [
-            {"name": f"{f.leg.trial.name}, rung {f.leg.rung}", "val": f.fitness.accuracy, "val_loss": f.fitness.loss} for f in finalists
+            {"name": _name(finalist), "val": finalist.fitness.accuracy, "val_loss": finalist.fitness.loss} for finalist in finalists
         ],
     }
     return Found(network, sum(member.fitness.parameters for member in members), passes, forwards, detail)
+
+
+def _name(finalist: Finalist) -> str:
+    return f"{finalist.leg.trial.name}, rung {finalist.leg.rung}"

@@ -1,4 +1,4 @@
-"""Ray's workers, forked from a process that has loaded torch and timm: at work after two seconds of a core instead of eight.
+"""Ray's workers, forked from a process that has loaded torch and timm, and so at work much sooner (docs/benchmarks.md).
 
 A raylet starts a worker as a command. On the service's own machine that command is `forked_worker.py`, whose arguments, environment and
 streams a fork of this process takes on. Ray is loaded after the fork alone, since its core reads the environment once. The address is

@@ -1,6 +1,5 @@
 """The evaluator pool on real Ray: same scores in the same order, whoever dies, hangs, is late, comes or goes."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -26,6 +25,7 @@ from services.cluster.workload import Workload, settle
 from services.protocol import BATCH_SIZE
 from tests.glora_core.conftest import make_toy_split
 from tests.servers.driving import local_ray
+from tests.servers.waiting import until
 from tests.services.cluster.troubled import Troubled
 
 pytestmark = pytest.mark.slow
@@ -62,13 +62,6 @@ def _losses(scores: Sequence[Score]) -> list[str]:
 
 def _free() -> float:
     return float(ray.available_resources().get("CPU", 0.0))
-
-
-def _until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -141,7 +134,7 @@ def test_stopped_evaluators_batch_is_scored_by_another(
     stopped = int((tmp_path / "seen-20").read_text().split()[0])
     assert stopped in pool.pids(), "it may just have been slow"
     monkeypatch.setattr(pace, "HUNG_SECONDS", 0.1)
-    _until(lambda: _losses(pool.score(CODES)) == CODES and stopped not in pool.pids())
+    until(lambda: _losses(pool.score(CODES)) == CODES and stopped not in pool.pids())
 
 
 def test_stopped_evaluator_that_is_alone_is_replaced(make: Callable[..., EvaluatorPool], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,19 +151,19 @@ def test_pool_grows_into_what_gets_free(make: Callable[..., EvaluatorPool]) -> N
     assert len(pool.pids()) == 1
 
     ray.kill(other)
-    _until(lambda: _losses(pool.score(CODES)) == CODES and len(pool.pids()) == CPUS)
+    until(lambda: _losses(pool.score(CODES)) == CODES and len(pool.pids()) == CPUS)
 
 
 def test_pool_makes_room_for_another_job(make: Callable[..., EvaluatorPool], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.cluster.pool._LIMIT_SECONDS", 0.0)
     running = [1]
     pool = make("none", limit=EvaluatorLimit(0, Share(), lambda: running[0]))
-    _until(lambda: _losses(pool.score(CODES)) == CODES and len(pool.pids()) == CPUS)
+    until(lambda: _losses(pool.score(CODES)) == CODES and len(pool.pids()) == CPUS)
 
     running[0] = 2
     assert _losses(pool.score(CODES)) == CODES
-    _until(lambda: _losses(pool.score(CODES)) == CODES and len(pool.pids()) == CPUS // 2)
-    _until(lambda: _free() == CPUS - CPUS // 2)
+    until(lambda: _losses(pool.score(CODES)) == CODES and len(pool.pids()) == CPUS // 2)
+    until(lambda: _free() == CPUS - CPUS // 2)
 
 
 @pytest.mark.parametrize("closed", [False, True])
@@ -189,8 +182,8 @@ def test_job_beside_others_asks_for_room_until_it_is_closed_and_holds_none(
     ray.kill(others)
     ray.get(ray.remote(num_cpus=CPUS)(Troubled).remote(Path("/nowhere"), "").pid.remote())
 
-    _until(lambda: done.exists() != closed)
-    _until(lambda: _free() == CPUS)
+    until(lambda: done.exists() != closed)
+    until(lambda: _free() == CPUS)
 
 
 def test_a_pause_lets_the_batches_in_hand_be_the_last_and_the_rest_can_be_scored_later(make: Callable[..., EvaluatorPool]) -> None:
@@ -226,7 +219,7 @@ def test_closed_pool_holds_nothing(make: Callable[..., EvaluatorPool]) -> None:
 
     pool.close()
 
-    _until(lambda: _free() == CPUS)
+    until(lambda: _free() == CPUS)
     assert _losses(pool.score(CODES)) == CODES, "with evaluators that are started anew"
 
 

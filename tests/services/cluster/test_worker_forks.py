@@ -7,8 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import ray
 from services import processes
 from services.cluster import forked_worker
 from services.cluster.worker_forks import worker_command
+from tests.servers.waiting import lives, until
 from tests.services.cluster import forking
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no worker is forked")
@@ -31,7 +31,7 @@ def forks(tmp_path: Path) -> Iterator[dict[str, Any]]:
     tell = tmp_path / "tell"
     script = f"from pathlib import Path; from tests.services.cluster.forking import forks; forks(Path({str(tell)!r}))"
     process = processes.start([sys.executable, "-c", script], env={"PYTHONPATH": ROOT}, log=tmp_path / "forks.log")
-    _until(lambda: tell.exists() and tell.read_text().endswith("}"))
+    until(lambda: tell.exists() and tell.read_text().endswith("}"))
     told: dict[str, Any] = json.loads(tell.read_text())
     assert told["forks"] == process.pid
     yield told
@@ -73,11 +73,11 @@ def test_workers_end_with_what_they_are_forked_from_and_the_next_start_by_themse
     with subprocess.Popen(["bash", "-c", _line(forks, "stay")], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as asking:
         assert asking.stdout is not None
         worker = json.loads(asking.stdout.readline())["process"]
-        assert _lives(worker)
+        assert lives(worker)
 
         os.kill(forks[who], signal.SIGKILL)
 
-        _until(lambda: not any(_lives(pid) for pid in (worker, forks["forks"], forks["child"])))
+        until(lambda: not any(lives(pid) for pid in (worker, forks["forks"], forks["child"])))
     told = json.loads(_ask(forks["command"], "a b", folder=tmp_path).stdout)
     assert (told["arguments"], told["read"], told["loaded"]) == (["a b"], "given", False)
     assert told["parent"] == os.getpid()
@@ -133,7 +133,7 @@ def test_ray_works_with_forked_workers(forks: dict[str, Any]) -> None:
         os.kill(first[1], signal.SIGKILL)
         second = ray.get(counter.add.remote(4))
         ray.kill(counter)
-        _until(lambda: not _lives(second[1]))
+        until(lambda: not lives(second[1]))
     finally:
         ray.shutdown()
 
@@ -152,17 +152,3 @@ def _ask(command: str, *arguments: str, folder: Path) -> "subprocess.CompletedPr
     line = _line({"command": command}, *arguments)
     given = {**os.environ, "HERE": "täglich"}
     return subprocess.run(["bash", "-c", line], input="given", capture_output=True, text=True, cwd=folder, env=given, timeout=60)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def _until(condition: Callable[[], bool], patience_seconds: float = 60) -> None:
-    deadline = time.monotonic() + patience_seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.05)

@@ -5,8 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 
 from services import processes
 from services.scheduler.warm import Starter
+from tests.servers.waiting import lives, until
 
 _MODULE = "tests.services.scheduler.started"
 
@@ -37,7 +37,7 @@ def warm() -> Starter:
     assert not starter.loading
     starter.keep_warm()
     assert starter.loading or starter.warm
-    _until(lambda: starter.warm)
+    until(lambda: starter.warm)
     assert not starter.loading
     return starter
 
@@ -102,7 +102,7 @@ def test_children_end_with_the_warm_process_and_the_next_start_by_themselves_unt
     processes.stop(other)
 
     warm.keep_warm()
-    _until(lambda: warm.warm)
+    until(lambda: warm.warm)
     assert warm.start(_MODULE, ["7"], log=tmp_path / "three").wait(30) == 7
 
 
@@ -117,14 +117,14 @@ def test_a_warm_process_that_hangs_is_ended_and_its_children_with_it(
         warm.start(_MODULE, ["0"], log=tmp_path / "two")
 
     assert child.wait(30) == -signal.SIGKILL
-    _until(lambda: not Path(f"/proc/{child.pid}").exists())
+    until(lambda: not Path(f"/proc/{child.pid}").exists())
     assert warm.start(_MODULE, ["7"], log=tmp_path / "three").wait(60) == 7
 
 
 def test_a_warm_process_that_cannot_load_its_libraries_is_not_waited_for(tmp_path: Path) -> None:
     starter = Starter("no.such.module", "")
     starter.keep_warm()
-    _until(lambda: not starter.loading)
+    until(lambda: not starter.loading)
     starter.keep_warm()  # is not tried again at once
     assert not starter.loading and not starter.warm
     assert starter.start(_MODULE, ["7"], log=tmp_path / "log").wait(60) == 7
@@ -157,28 +157,14 @@ def test_a_killed_scheduler_leaves_neither_its_children_nor_the_warm_process(sch
     scheduler.kill()
     scheduler.wait()
 
-    _until(lambda: not any(_lives(pid) for pid in family))
+    until(lambda: not any(lives(pid) for pid in family))
 
 
 def _told(log: Path) -> dict[str, Any]:
     """What a child has told of itself, once it has."""
-    _until(lambda: log.exists() and log.read_text().endswith("\n"))
+    until(lambda: log.exists() and log.read_text().endswith("\n"))
     told: dict[str, Any] = json.loads(log.read_text().splitlines()[0])
     return told
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def _until(condition: Callable[[], bool], patience_seconds: float = 60) -> None:
-    deadline = time.monotonic() + patience_seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.05)
 
 
 def test_a_process_id_that_comes_round_again_is_another_childs(warm: Starter, tmp_path: Path) -> None:
